@@ -1,0 +1,1 @@
+"""Plans, reconciles and supervises Compose projects on this host."""

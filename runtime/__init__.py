@@ -1,0 +1,1 @@
+"""Containers, images, builds and volumes on this host; knows nothing of Compose."""

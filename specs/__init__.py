@@ -1,0 +1,1 @@
+"""Compose files in, a validated and canonical project out."""
