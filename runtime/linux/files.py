@@ -1,0 +1,203 @@
+"""Files: atomic writes, locks, and paths that cannot leave a root (openat2(2)).
+
+A path that somebody else controls (an image, a container) is only ever looked up by
+`open_in_root` and its kin: symbolic links are followed as if the root were "/", so that
+neither "..", nor an absolute link, nor a race can lead outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from ctypes import c_char_p, c_int, c_size_t, c_uint64
+from pathlib import Path
+
+from runtime.linux import libc
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (("flags", c_uint64), ("mode", c_uint64), ("resolve", c_uint64))
+
+
+def openat2(directory: int, path: str, flags: int, *, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2); the descriptor is close-on-exec. EAGAIN (a rename raced) is tried again."""
+    how = _OpenHow(flags=flags | os.O_CLOEXEC, mode=mode, resolve=resolve)
+    for _attempt in range(128):
+        try:
+            return libc.syscall(
+                libc.NR_OPENAT2,
+                "openat2",
+                c_int(directory),
+                c_char_p(os.fsencode(path)),
+                ctypes.byref(how),
+                c_size_t(ctypes.sizeof(how)),
+                path=path,
+            )
+        except BlockingIOError:
+            continue
+    raise OSError(errno.EAGAIN, "openat2: the path kept changing", path)
+
+
+def open_in_root(root: int, path: str, flags: int = os.O_PATH, *, mode: int = 0) -> int:
+    """Open `path` as if the directory `root` were "/"; magic links are refused."""
+    return openat2(root, path, flags, mode=mode, resolve=RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def make_directories_in_root(
+    root: int, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0
+) -> int:
+    """Open the directory `path` inside `root`, creating what is missing; an O_PATH descriptor.
+
+    Existing symbolic links are followed inside the root. Raises OSError (ENOTDIR, ELOOP,
+    EEXIST for a link that leads nowhere).
+    """
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise OSError(errno.EINVAL, "a path inside a container must not contain ..", path)
+    try:
+        return open_in_root(root, path or "/", os.O_PATH | os.O_DIRECTORY)
+    except FileNotFoundError:
+        pass
+    current = open_in_root(root, "/", os.O_PATH | os.O_DIRECTORY)
+    try:
+        for depth in range(1, len(parts) + 1):
+            prefix = "/".join(parts[:depth])
+            try:
+                found = open_in_root(root, prefix, os.O_PATH | os.O_DIRECTORY)
+            except FileNotFoundError:
+                created = False
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(parts[depth - 1], mode, dir_fd=current)
+                    created = True
+                found = openat2(
+                    current,
+                    parts[depth - 1],
+                    os.O_PATH | os.O_DIRECTORY,
+                    resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+                )
+                if created and (uid or gid):
+                    os.chown(parts[depth - 1], uid, gid, dir_fd=current, follow_symlinks=False)
+            os.close(current)
+            current = found
+        return current
+    except BaseException:
+        os.close(current)
+        raise
+
+
+def make_file_in_root(root: int, path: str, *, mode: int = 0o644) -> int:
+    """Open the file at `path` inside `root`, made empty where missing; an O_PATH descriptor."""
+    try:
+        return open_in_root(root, path, os.O_PATH)
+    except FileNotFoundError:
+        pass
+    parent_path, _, name = path.rstrip("/").rpartition("/")
+    parent = make_directories_in_root(root, parent_path)
+    try:
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(name, flags, mode, dir_fd=parent))
+        return openat2(parent, name, os.O_PATH, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+    finally:
+        os.close(parent)
+
+
+def read_in_root(root: int, path: str, *, limit: int = 4 * 1024 * 1024) -> bytes | None:
+    """The content of a regular file inside `root`, None where there is none.
+
+    A FIFO, device or directory, and a file over `limit` bytes, raise OSError: the other side
+    chose them, and reading must neither block nor fill the memory.
+    """
+    try:
+        fd = open_in_root(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        if status.st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes", path)
+        with os.fdopen(os.dup(fd), "rb") as file:
+            return file.read(limit)
+    finally:
+        os.close(fd)
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Make the names in a directory durable (fsync(2))."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomically(
+    path: str | os.PathLike[str], content: bytes, *, mode: int = 0o644, durable: bool = True
+) -> None:
+    """Replace `path` by `content` so that a reader sees the old or the new, whole.
+
+    With `durable`, the content survives a power cut once this returns.
+    """
+    path = Path(path)
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            if durable:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    if durable:
+        sync_directory(path.parent)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str], *, shared: bool = False) -> Iterator[None]:
+    """Hold an flock(2) on the file `path`, made when missing; waits for it.
+
+    A lock file that was unlinked or replaced while we waited is opened again.
+    """
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            try:
+                same = os.path.samestat(os.fstat(fd), os.stat(path))
+            except FileNotFoundError:
+                same = False
+            if not same:
+                continue
+            yield
+            return
+        finally:
+            os.close(fd)
+
+
+def try_lock(path: str | os.PathLike[str]) -> int | None:
+    """Take an exclusive flock(2) without waiting: the descriptor that holds it, or None."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd

@@ -1,0 +1,93 @@
+"""Processes: prctl(2), pidfd_send_signal(2), close_range(2), keyctl(2) and /proc/<pid>."""
+
+from __future__ import annotations
+
+import os
+import signal
+from ctypes import c_char_p, c_int, c_uint
+
+from runtime.linux import libc
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_SET_CHILD_SUBREAPER = 36
+
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+
+
+def prctl(option: int, argument: int = 0) -> None:
+    libc.check(libc.prctl(option, argument, 0, 0, 0), "prctl")
+
+
+def set_name(name: str) -> None:
+    """The name that ps shows; at most 15 bytes are kept (prctl(2), PR_SET_NAME)."""
+    raw = c_char_p(name.encode()[:15])
+    libc.check(
+        libc.libc.prctl(c_int(PR_SET_NAME), raw, 0, 0, 0),
+        "prctl",
+    )
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    prctl(PR_SET_PDEATHSIG, number)
+
+
+def new_session_keyring() -> None:
+    """Leave the caller's session keyring (keyctl(2)), so that no key of the host is reachable."""
+    libc.syscall(libc.NR_KEYCTL, "keyctl", c_int(_KEYCTL_JOIN_SESSION_KEYRING), c_char_p(None))
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor from `first` on (close_range(2))."""
+    libc.syscall(libc.NR_CLOSE_RANGE, "close_range", c_uint(first), c_uint(0xFFFFFFFF), c_uint(0))
+
+
+def send_signal(pidfd: int, number: int) -> None:
+    """Signal the process behind `pidfd`; raises ProcessLookupError when it has ended."""
+    signal.pidfd_send_signal(pidfd, number)
+
+
+def start_time(pid: int) -> int | None:
+    """When `pid` was started, in clock ticks since boot (proc(5), stat field 22).
+
+    None when there is no such process. Together with the pid it names one process for ever.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:
+            text = stat.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(text[text.rindex(b")") + 2 :].split()[19])
+
+
+def open_pidfd(pid: int, started: int | None) -> int | None:
+    """A pidfd of `pid` if it is still the process that started at `started`, else None."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if started is not None and start_time(pid) != started:
+        os.close(fd)
+        return None
+    return fd
+
+
+def handles_signal(pid: int, number: int) -> bool:
+    """Whether `pid` catches or blocks signal `number` (proc(5), status SigCgt and SigBlk).
+
+    The first process of a pid namespace never receives a signal that it does neither.
+    """
+    bit = 1 << (number - 1)
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            masks = [
+                int(line.split()[1], 16)
+                for line in status
+                if line.startswith(("SigCgt:", "SigBlk:"))
+            ]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return any(mask & bit for mask in masks)
