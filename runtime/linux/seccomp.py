@@ -85,12 +85,12 @@ _ATTR_OPTIMIZE = 8
 
 
 def compile_filter(
-    rules: Sequence[Rule], *, default: int, architectures: Sequence[str], newest: str
+    rules: Sequence[Rule], *, default: int, architectures: Sequence[str], newest: Sequence[str]
 ) -> bytes:
     """A filter program for the native architecture and `architectures` (libseccomp's names).
 
     Names that this libseccomp does not know are left out. System calls with a number above
-    that of `newest`, the newest call that the rules' author knew, fail with ENOSYS instead of
+    all of `newest`, the newest calls that the rules' author knew, fail with ENOSYS instead of
     `default`, so that programs fall back as they would on an older kernel.
 
     Raises OSError when libseccomp is missing or refuses a rule.
@@ -110,7 +110,7 @@ def compile_filter(
         for rule in rules:
             _add(library, context, rule, default)
         program = _export(library, context)
-        threshold = library.seccomp_syscall_resolve_name(newest.encode())
+        threshold = max(library.seccomp_syscall_resolve_name(name.encode()) for name in newest)
     finally:
         library.seccomp_release(context)
     return _unknown_is_enosys(program, threshold)
