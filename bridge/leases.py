@@ -1,0 +1,377 @@
+"""The lease database: which network has which subnet, which endpoint which address and port.
+
+SQLite in WAL mode, every change one transaction that also serialises processes (BEGIN
+IMMEDIATE), so that no address or port is ever given twice. Rows are written before the
+kernel's objects are made and deleted after those are gone: what a crash leaves is a row
+without an object, never an object that nobody knows of.
+
+The file outlives a reboot; namespaces and links do not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from bridge.config import Endpoint, Network
+from bridge.errors import NetworkError
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE networks (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    subnet TEXT NOT NULL UNIQUE,
+    gateway TEXT NOT NULL,
+    interface TEXT NOT NULL UNIQUE,
+    ip_range TEXT,
+    internal INTEGER NOT NULL,
+    mtu INTEGER,
+    labels TEXT NOT NULL,
+    options TEXT NOT NULL,
+    resolver_port INTEGER,
+    last_address TEXT
+) STRICT;
+CREATE TABLE leases (
+    network_id TEXT NOT NULL REFERENCES networks(id) ON DELETE CASCADE,
+    lease_key TEXT NOT NULL,
+    address TEXT NOT NULL,
+    PRIMARY KEY (network_id, lease_key),
+    UNIQUE (network_id, address)
+) STRICT;
+CREATE TABLE sandboxes (
+    id TEXT PRIMARY KEY
+) STRICT;
+CREATE TABLE endpoints (
+    sandbox_id TEXT NOT NULL REFERENCES sandboxes(id) ON DELETE CASCADE,
+    network_id TEXT NOT NULL REFERENCES networks(id),
+    address TEXT NOT NULL,
+    prefix INTEGER NOT NULL,
+    gateway TEXT NOT NULL,
+    mac TEXT NOT NULL,
+    interface TEXT NOT NULL,
+    link TEXT NOT NULL UNIQUE,
+    aliases TEXT NOT NULL,
+    lease_key TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    PRIMARY KEY (sandbox_id, network_id),
+    UNIQUE (network_id, address),
+    UNIQUE (sandbox_id, interface)
+) STRICT;
+CREATE TABLE ports (
+    host_ip TEXT NOT NULL,
+    host_port INTEGER NOT NULL,
+    protocol TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    PRIMARY KEY (host_port, protocol, host_ip)
+) STRICT;
+CREATE TABLE backends (
+    host_ip TEXT NOT NULL,
+    host_port INTEGER NOT NULL,
+    protocol TEXT NOT NULL,
+    sandbox_id TEXT NOT NULL REFERENCES sandboxes(id) ON DELETE CASCADE,
+    address TEXT NOT NULL,
+    container_port INTEGER NOT NULL,
+    PRIMARY KEY (host_port, protocol, host_ip, sandbox_id, container_port),
+    FOREIGN KEY (host_port, protocol, host_ip)
+        REFERENCES ports(host_port, protocol, host_ip) ON DELETE CASCADE
+) STRICT;
+"""
+
+_MIGRATIONS: dict[int, str] = {0: _SCHEMA}  # from this version to the next
+
+_NETWORK_COLUMNS = (
+    "id, name, subnet, gateway, interface, ip_range, internal, mtu, labels, options, resolver_port"
+)
+_ENDPOINT_COLUMNS = (
+    "sandbox_id, network_id, address, prefix, gateway, mac, interface, link, aliases,"
+    " lease_key, priority"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Binding:
+    """A host port (`host_ip` "" for all addresses) and one container port behind it.
+
+    `owner` is who published it; `sandbox_id` whose `address` and `container_port` answer.
+    """
+
+    host_ip: str
+    host_port: int
+    protocol: str
+    owner: str
+    sandbox_id: str
+    address: str
+    container_port: int
+
+
+class LeaseDatabase:
+    """One connection, for one thread at a time; `transaction()` serialises threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        self._connection = sqlite3.connect(
+            path, timeout=30, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            # A power cut may take the last transactions with it; then the kernel's objects,
+            # which they speak of, are gone as well.
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.execute("PRAGMA foreign_keys=ON")
+            self._migrate(path)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _migrate(self, path: Path) -> None:
+        with self.transaction():
+            (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise NetworkError(
+                    f"lease database {path} has schema version {version},"
+                    f" and this program knows up to {SCHEMA_VERSION}",
+                    hint="a newer version made it; use that one",
+                )
+            while version < SCHEMA_VERSION:
+                for statement in _MIGRATIONS[version].split(";"):
+                    self._connection.execute(statement)
+                version += 1
+                self._connection.execute(f"PRAGMA user_version={version}")
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing; nested calls join the outer one."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def _rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    # networks
+
+    def networks(self) -> tuple[Network, ...]:
+        rows = self._rows(f"SELECT {_NETWORK_COLUMNS} FROM networks ORDER BY name, id")
+        return tuple(_network(row) for row in rows)
+
+    def network(self, network_id: str) -> Network | None:
+        rows = self._rows(f"SELECT {_NETWORK_COLUMNS} FROM networks WHERE id = ?", network_id)
+        return _network(rows[0]) if rows else None
+
+    def add_network(self, network: Network) -> None:
+        self._rows(
+            f"INSERT INTO networks ({_NETWORK_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            network.id,
+            network.name,
+            network.subnet,
+            network.gateway,
+            network.interface,
+            network.ip_range,
+            int(network.internal),
+            network.mtu,
+            json.dumps(dict(network.labels), sort_keys=True),
+            json.dumps(dict(network.options), sort_keys=True),
+            network.resolver_port,
+        )
+
+    def delete_network(self, network_id: str) -> None:
+        self._rows("DELETE FROM networks WHERE id = ?", network_id)
+
+    def set_labels(self, network_id: str, labels: dict[str, str]) -> None:
+        text = json.dumps(labels, sort_keys=True)
+        self._rows("UPDATE networks SET labels = ? WHERE id = ?", text, network_id)
+
+    def set_resolver_port(self, network_id: str, port: int | None) -> None:
+        self._rows("UPDATE networks SET resolver_port = ? WHERE id = ?", port, network_id)
+
+    # addresses
+
+    def last_address(self, network_id: str) -> IPv4Address | None:
+        rows = self._rows("SELECT last_address FROM networks WHERE id = ?", network_id)
+        return IPv4Address(rows[0][0]) if rows and rows[0][0] else None
+
+    def leases(self, network_id: str) -> dict[str, IPv4Address]:
+        """Lease key -> address, oldest first."""
+        rows = self._rows(
+            "SELECT lease_key, address FROM leases WHERE network_id = ? ORDER BY rowid", network_id
+        )
+        return {key: IPv4Address(address) for key, address in rows}
+
+    def set_lease(self, network_id: str, lease_key: str, address: IPv4Address) -> None:
+        """Give `address` to `lease_key`, taking it from whoever had it."""
+        self._rows(
+            "DELETE FROM leases WHERE network_id = ? AND (lease_key = ? OR address = ?)",
+            network_id,
+            lease_key,
+            str(address),
+        )
+        self._rows("INSERT INTO leases VALUES (?,?,?)", network_id, lease_key, str(address))
+        self._rows("UPDATE networks SET last_address = ? WHERE id = ?", str(address), network_id)
+
+    def delete_lease(self, network_id: str, lease_key: str) -> None:
+        self._rows(
+            "DELETE FROM leases WHERE network_id = ? AND lease_key = ?", network_id, lease_key
+        )
+
+    # sandboxes and endpoints
+
+    def sandboxes(self) -> tuple[str, ...]:
+        return tuple(row[0] for row in self._rows("SELECT id FROM sandboxes ORDER BY id"))
+
+    def has_sandbox(self, sandbox_id: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM sandboxes WHERE id = ?", sandbox_id))
+
+    def add_sandbox(self, sandbox_id: str) -> None:
+        self._rows("INSERT OR IGNORE INTO sandboxes VALUES (?)", sandbox_id)
+
+    def delete_sandbox(self, sandbox_id: str) -> None:
+        self._rows("DELETE FROM sandboxes WHERE id = ?", sandbox_id)
+
+    def endpoints(
+        self, *, sandbox_id: str | None = None, network_id: str | None = None
+    ) -> tuple[Endpoint, ...]:
+        """In the order in which they were made."""
+        rows = self._rows(
+            f"SELECT {_ENDPOINT_COLUMNS} FROM endpoints"
+            " WHERE (?1 IS NULL OR sandbox_id = ?1) AND (?2 IS NULL OR network_id = ?2)"
+            " ORDER BY rowid",
+            sandbox_id,
+            network_id,
+        )
+        return tuple(_endpoint(row) for row in rows)
+
+    def add_endpoint(self, endpoint: Endpoint) -> None:
+        self._rows(
+            f"INSERT INTO endpoints ({_ENDPOINT_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+            endpoint.sandbox_id,
+            endpoint.network_id,
+            endpoint.address,
+            endpoint.prefix,
+            endpoint.gateway,
+            endpoint.mac,
+            endpoint.interface,
+            endpoint.link,
+            json.dumps(endpoint.aliases),
+            endpoint.lease_key,
+            endpoint.priority,
+        )
+
+    def update_endpoint(self, endpoint: Endpoint) -> None:
+        """Store what may change while it stands: link, aliases, priority."""
+        self._rows(
+            "UPDATE endpoints SET link = ?, aliases = ?, priority = ?"
+            " WHERE sandbox_id = ? AND network_id = ?",
+            endpoint.link,
+            json.dumps(endpoint.aliases),
+            endpoint.priority,
+            endpoint.sandbox_id,
+            endpoint.network_id,
+        )
+
+    def delete_endpoint(self, sandbox_id: str, network_id: str) -> None:
+        self._rows(
+            "DELETE FROM endpoints WHERE sandbox_id = ? AND network_id = ?", sandbox_id, network_id
+        )
+
+    # published ports
+
+    def bindings(self, *, owner: str | None = None) -> tuple[Binding, ...]:
+        rows = self._rows(
+            "SELECT p.host_ip, p.host_port, p.protocol, p.owner,"
+            " b.sandbox_id, b.address, b.container_port"
+            " FROM ports p JOIN backends b USING (host_port, protocol, host_ip)"
+            " WHERE (?1 IS NULL OR p.owner = ?1) ORDER BY b.rowid",
+            owner,
+        )
+        return tuple(
+            Binding(
+                host_ip=row[0],
+                host_port=row[1],
+                protocol=row[2],
+                owner=row[3],
+                sandbox_id=row[4],
+                address=row[5],
+                container_port=row[6],
+            )
+            for row in rows
+        )
+
+    def port_holder(self, host_ip: str, host_port: int, protocol: str) -> str | None:
+        """Who published a port that this one would meet: "" meets every address."""
+        rows = self._rows(
+            "SELECT owner FROM ports WHERE host_port = ?1 AND protocol = ?2"
+            " AND (host_ip = ?3 OR host_ip = '' OR ?3 = '')",
+            host_port,
+            protocol,
+            host_ip,
+        )
+        return str(rows[0][0]) if rows else None
+
+    def add_binding(self, binding: Binding) -> None:
+        key = (binding.host_ip, binding.host_port, binding.protocol)
+        self._rows("INSERT OR IGNORE INTO ports VALUES (?,?,?,?)", *key, binding.owner)
+        self._rows(
+            "INSERT INTO backends VALUES (?,?,?,?,?,?)",
+            *key,
+            binding.sandbox_id,
+            binding.address,
+            binding.container_port,
+        )
+
+    def delete_ports(self, owner: str) -> None:
+        """Forget the ports that `owner` published, and every backend of that sandbox."""
+        self._rows("DELETE FROM ports WHERE owner = ?", owner)
+        self._rows("DELETE FROM backends WHERE sandbox_id = ?", owner)
+
+
+def _network(row: sqlite3.Row) -> Network:
+    return Network(
+        id=row[0],
+        name=row[1],
+        subnet=row[2],
+        gateway=row[3],
+        interface=row[4],
+        ip_range=row[5],
+        internal=bool(row[6]),
+        mtu=row[7],
+        labels=json.loads(row[8]),
+        options=json.loads(row[9]),
+        resolver_port=row[10],
+    )
+
+
+def _endpoint(row: sqlite3.Row) -> Endpoint:
+    return Endpoint(
+        sandbox_id=row[0],
+        network_id=row[1],
+        address=row[2],
+        prefix=row[3],
+        gateway=row[4],
+        mac=row[5],
+        interface=row[6],
+        link=row[7],
+        aliases=tuple(json.loads(row[8])),
+        lease_key=row[9],
+        priority=row[10],
+    )
