@@ -1,0 +1,169 @@
+"""The same commands as a typer application: help, completion, and what is wrong with a line.
+
+Every command's function is made from its declaration, so the two parsers cannot drift
+apart: what typer accepts runs exactly as if the small parser had.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import typer
+
+from orchestrator.cli.arguments import Line
+from orchestrator.cli.errors import UsageError, report
+from orchestrator.cli.options import GLOBAL_OPTIONS, Argument, Command, Group, Option, Value
+from orchestrator.cli.table import VERBS, find
+
+CarryOut = Callable[[Line], int]
+
+_HELP = """Runs multi-container stacks from Compose files.
+
+Compose's files, commands and flags, without Docker: `bay up -d` in a directory with a
+compose.yaml plans what has to change and makes it so.
+"""
+
+
+def run(argv: list[str], carry_out: CarryOut) -> int:
+    """Parse `argv` with typer and carry it out; mistakes become one line and status 1."""
+    command = typer.main.get_command(build(carry_out))
+    if not argv or (len(argv) == 1 and isinstance(find(argv[0]), Group)):
+        argv = [*argv, "--help"]
+    try:
+        status = command.main(args=argv, prog_name="bay", standalone_mode=False)
+    except typer.TyperException as exc:
+        return report(UsageError(_sentence(exc), hint=_help_hint(exc)))
+    except typer.Abort:
+        return 130
+    return status if isinstance(status, int) else 0
+
+
+def build(carry_out: CarryOut) -> typer.Typer:
+    """The whole application; `carry_out` receives each parsed line."""
+    app = typer.Typer(
+        help=_HELP, rich_markup_mode=None, add_completion=True, pretty_exceptions_enable=False
+    )
+    settings: dict[str, Value] = {option.name: option.default for option in GLOBAL_OPTIONS}
+
+    def remember(**values: Any) -> None:
+        settings.update(_plain(values))
+
+    remember.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # read by typer
+        [_option_parameter(option) for option in GLOBAL_OPTIONS]
+    )
+    app.callback(invoke_without_command=False, no_args_is_help=False)(remember)
+    for verb in VERBS:
+        declared = find(verb)
+        if isinstance(declared, Group):
+            app.add_typer(_group(declared, settings, carry_out), name=declared.name)
+        elif declared is not None:
+            _register(app, declared, settings, carry_out)
+    return app
+
+
+def _group(group: Group, settings: dict[str, Value], carry_out: CarryOut) -> typer.Typer:
+    app = typer.Typer(help=group.summary, rich_markup_mode=None)
+    default = group.default
+    if default is not None:
+
+        def run_default(context: typer.Context) -> int | None:
+            if context.invoked_subcommand is None:
+                return carry_out(Line(default, settings, default.defaults()))
+            return None
+
+        app.callback(invoke_without_command=True, help=group.summary)(run_default)
+    for command in group:
+        _register(app, command, settings, carry_out)
+    return app
+
+
+def _register(
+    app: typer.Typer, command: Command, settings: dict[str, Value], carry_out: CarryOut
+) -> None:
+    own = {option.name for option in command.options}
+    own_flags = {flag for option in command.options for flag in option.flags}
+    shared = [option for option in GLOBAL_OPTIONS if option.name not in own]
+
+    def call(**given: Any) -> int:
+        values = _plain(given)
+        here = {name: value for name, value in values.items() if not name.startswith("global_")}
+        for name, value in values.items():
+            if name.startswith("global_") and value not in (None, ()):
+                settings[name.removeprefix("global_")] = value
+        return carry_out(Line(command, settings, {**command.defaults(), **here}))
+
+    parameters = [_argument_parameter(argument) for argument in command.arguments]
+    parameters += [_option_parameter(option) for option in command.options]
+    for option in shared:
+        flags = tuple(flag for flag in option.flags if flag not in own_flags)
+        if flags:
+            parameters.append(
+                _option_parameter(option, flags=flags, name=f"global_{option.name}", hidden=True)
+            )
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # for typer
+    app.command(
+        command.name,
+        help=command.summary,
+        hidden=command.hidden,
+        context_settings={"allow_interspersed_args": not command.passthrough},
+    )(call)
+
+
+def _option_parameter(
+    option: Option,
+    *,
+    flags: tuple[str, ...] | None = None,
+    name: str | None = None,
+    hidden: bool = False,
+) -> inspect.Parameter:
+    types: dict[str, Any] = {"flag": bool, "text": str, "number": float, "list": list[str]}
+    kind: Any = Literal[option.choices] if option.choices else types[option.kind]
+    optional: Any = kind if option.kind in ("flag", "list") else kind | None
+    default: Any = [] if option.kind == "list" else option.default
+    details = typer.Option(
+        *(flags or option.flags),
+        help=option.help,
+        metavar=None if option.choices else option.metavar or None,
+        hidden=hidden,
+        show_default=False,
+    )
+    return inspect.Parameter(
+        name or option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[optional, details],
+    )
+
+
+def _argument_parameter(argument: Argument) -> inspect.Parameter:
+    kind: Any = list[str] if argument.many else str
+    default: Any = inspect.Parameter.empty
+    if not argument.required:
+        default = [] if argument.many else None
+        kind = kind if argument.many else kind | None
+    metavar = f"[{argument.metavar}]..." if argument.many else argument.metavar
+    details = typer.Argument(metavar=metavar, help=argument.help, show_default=False)
+    return inspect.Parameter(
+        argument.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=default,
+        annotation=Annotated[kind, details],
+    )
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Value]:
+    return {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+    }
+
+
+def _sentence(exc: typer.TyperException) -> str:
+    message = exc.format_message().strip().rstrip(".")
+    return message[:1].lower() + message[1:].replace(". Did you mean", "; did you mean")
+
+
+def _help_hint(exc: typer.TyperException) -> str:
+    context = getattr(exc, "ctx", None)
+    return f"{context.command_path if context else 'bay'} --help lists what there is"

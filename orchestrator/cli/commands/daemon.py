@@ -1,0 +1,83 @@
+"""`bay daemon`: run the daemon in the foreground, ask after it, or end it."""
+
+from __future__ import annotations
+
+import os
+
+from orchestrator.cli import output
+from orchestrator.cli.errors import UsageError
+from orchestrator.cli.options import Command, Group, choice
+from orchestrator.cli.session import Session
+from orchestrator.client import daemon
+from orchestrator.client.errors import DaemonUnreachable
+
+NOT_RUNNING = 3  # what `systemctl status` gives for a unit that is not active
+
+
+def _foreground(session: Session) -> int:
+    if os.geteuid() != 0:
+        raise UsageError("the daemon must run as root", hint="run bay as root (sudo bay …)")
+    command = daemon.command(session.root, session.run)
+    os.execve(command[0], command, daemon.environment(dict(session.environ)))
+
+
+def _status(session: Session, *, format: str | None) -> int:
+    client = daemon.answering(session.run)
+    if client is None:
+        if format == "json":
+            output.as_json({"running": False})
+        else:
+            print(f"not running ({session.run})")
+        return NOT_RUNNING
+    found = client.get("/v1/version")
+    if format == "json":
+        output.as_json({"running": True, **found})
+    else:
+        since = output.age(found.get("started_at"))
+        print(f"running for {since}, pid {found['pid']}, version {found['version']}")
+        print(f"state {found['root']}, socket {client.socket_path}")
+    return 0
+
+
+def _stop(session: Session) -> int:
+    client = daemon.answering(session.run)
+    if client is None:
+        print("not running")
+        return 0
+    pid = int(client.get("/v1/version")["pid"])
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return 0
+    try:
+        client.post("/v1/shutdown")
+        _ended(watched)
+    except DaemonUnreachable:
+        _ended(watched)
+    finally:
+        os.close(watched)
+    print("stopped; containers go on")
+    return 0
+
+
+def _ended(pidfd: int) -> None:
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if not poll.poll(30_000):
+        raise UsageError("the daemon has not ended within 30 seconds")
+
+
+GROUP = Group(
+    "daemon",
+    Command(
+        "status",
+        _status,
+        summary="Say whether it runs (exit status 3: it does not)",
+        options=(choice("--format", help="Output format", choices=("text", "json")),),
+    ),
+    Command("stop", _stop, summary="End it; containers go on"),
+    default=Command("run", _foreground, summary="Run it in the foreground"),
+    summary="Run the daemon in the foreground; or status, stop",
+)

@@ -1,0 +1,56 @@
+"""`bay down`: stop and remove the stack's containers and networks."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from orchestrator.cli import operation
+from orchestrator.cli.options import Command, choice, flag, number
+from orchestrator.cli.session import Session
+
+
+def run(
+    session: Session,
+    *,
+    volumes: bool,
+    remove_orphans: bool,
+    timeout: float | None,
+    rmi: str | None,
+) -> int:
+    project = session.project_name()
+    options = {
+        "volumes": volumes,
+        "remove_orphans": remove_orphans,
+        "timeout": timeout,
+        "rmi": rmi,
+    }
+    empty = True
+
+    def note(event: dict[str, Any]) -> None:
+        nonlocal empty
+        empty = empty and event["type"] != "step"
+
+    operation.post(
+        session,
+        session.project_path("down", project),
+        {"project": None, "options": options},
+        title="down",
+        on_event=note,
+    )
+    if empty and session.progress != "quiet":
+        print(f"{project}: nothing to remove", file=sys.stderr)
+    return 0
+
+
+COMMAND = Command(
+    "down",
+    run,
+    summary="Stop and remove containers and networks",
+    options=(
+        flag("-v", "--volumes", help="Remove the stack's named volumes and anonymous ones too"),
+        flag("--remove-orphans", help="Remove containers of services that are not defined"),
+        number("-t", "--timeout", help="Time a container has to stop before it is killed"),
+        choice("--rmi", help="Remove images that services use", choices=("all", "local")),
+    ),
+)

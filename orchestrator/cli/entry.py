@@ -1,0 +1,60 @@
+"""Where `bay` starts: the quick way for a well-formed line, typer for all the rest.
+
+Typer and what it needs take longer to import than most commands take to run, so it
+is loaded only to print help, to complete a word or to explain a mistake.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from orchestrator.cli.arguments import Line, NotUnderstood, parse
+from orchestrator.cli.table import find
+
+COMPLETION_VARIABLE = "_BAY_COMPLETE"
+
+
+def main() -> int:
+    """Carry out the command line of this process; gives the exit status."""
+    argv = sys.argv[1:]
+    if argv in (["--version"], ["-v"]):
+        argv = ["version"]
+    if COMPLETION_VARIABLE in os.environ:
+        return _typer(argv)
+    line = _understand(argv)
+    return _typer(argv) if line is None else carry_out(line)
+
+
+def _understand(argv: list[str]) -> Line | None:
+    try:
+        return parse(argv, find)
+    except NotUnderstood:
+        return None
+
+
+def carry_out(line: Line) -> int:
+    """Run a parsed line; every exception ends here as one clear message."""
+    from orchestrator.cli.session import Session
+
+    try:
+        session = Session(line.options, environ=os.environ, cwd=os.getcwd())
+        status = line.command.run(session, **line.values)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (`bay logs | head`): nothing is left to say.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as exc:
+        from orchestrator.cli.errors import report
+
+        return report(exc)
+
+
+def _typer(argv: list[str]) -> int:
+    from orchestrator.cli.app import run
+
+    return run(argv, carry_out)

@@ -1,0 +1,99 @@
+"""The live display on a terminal: one line a resource, a spinner while it is being worked on."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live as RichLive
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli.progress import build_text
+
+_MARKS = {
+    "done": ("✔", "green"),
+    "failed": ("✘", "red"),
+    "skipped": ("-", "yellow"),
+    "canceled": ("-", "yellow"),
+}
+_BUILD_LINES = 6
+_REDRAWS = 12  # a second
+
+
+class Live:
+    """Keeps the latest event of each resource and the last lines of running builds."""
+
+    def __init__(self, title: str, *, colour: bool) -> None:
+        self._title = title
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._started: dict[str, float] = {}
+        self._output: deque[str] = deque(maxlen=_BUILD_LINES)
+        self._spinner = Spinner("dots", style="cyan")
+        self._console = Console(stderr=True, no_color=not colour, highlight=False)
+        self._live = RichLive(
+            console=self._console,
+            get_renderable=self._render,
+            refresh_per_second=_REDRAWS,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
+
+    def event(self, event: dict[str, Any]) -> None:
+        if event["type"] in ("build", "progress"):
+            self._output.append(build_text(event))
+        elif event["type"] == "step":
+            resource = event.get("resource") or event["id"]
+            self._started.setdefault(resource, time.monotonic())
+            self._rows[resource] = event
+
+    def close(self) -> None:
+        self._output.clear()
+        self._live.stop()
+
+    def _render(self) -> RenderableType:
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+        grid.add_column(justify="right", no_wrap=True)
+        for resource, event in self._rows.items():
+            grid.add_row(
+                self._name(resource, event["status"]),
+                self._words(event),
+                Text(self._elapsed(resource, event), style="blue"),
+            )
+        done = sum(event["status"] == "done" for event in self._rows.values())
+        head = Text(f"[+] {self._title} {done}/{len(self._rows)}")
+        tail = [Text(f"   {line}", style="dim", no_wrap=True) for line in self._output]
+        return Group(head, grid, *tail)
+
+    def _name(self, resource: str, status: str) -> RenderableType:
+        if status == "running":
+            frame = self._spinner.render(time.monotonic())
+            return (
+                Text(" ")
+                .append_text(frame if isinstance(frame, Text) else Text("•"))
+                .append(f" {resource}")
+            )
+        mark, style = _MARKS.get(status, ("•", "white"))
+        return Text(" ").append(mark, style=style).append(f" {resource}")
+
+    def _words(self, event: dict[str, Any]) -> Text:
+        _, style = _MARKS.get(event["status"], ("", "cyan"))
+        words = Text(str(event.get("text") or event["status"]), style=style)
+        detail = event.get("detail")
+        if detail:
+            words.append(f"  {detail}", style="dim")
+        return words
+
+    def _elapsed(self, resource: str, event: dict[str, Any]) -> str:
+        seconds = event.get("seconds")
+        if seconds is None:
+            seconds = time.monotonic() - self._started[resource]
+            if event["status"] != "running":
+                return ""
+        return f"{seconds:.1f}s"

@@ -1,0 +1,116 @@
+"""Shows the events of a long operation: plain lines, JSON lines, nothing, or a live display.
+
+Progress goes to standard error, so that standard output stays what a command prints.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any, Protocol
+
+from orchestrator.cli.session import Session
+
+
+class Progress(Protocol):
+    """Takes the events of one operation as they come; `close` ends the display."""
+
+    def event(self, event: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def choose(session: Session, title: str) -> Progress:
+    """The display for this terminal and these options."""
+    mode = session.progress
+    if mode == "auto":
+        live = sys.stderr.isatty() and session.environ.get("TERM") != "dumb"
+        mode = "tty" if live and session.ansi != "never" else "plain"
+    if mode == "json":
+        return JsonLines()
+    if mode == "quiet":
+        return Quiet()
+    if mode == "tty":
+        return Deferred(session, title)
+    return Plain()
+
+
+class Quiet:
+    def event(self, event: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class JsonLines:
+    """Each event as it came, one JSON object a line."""
+
+    def event(self, event: dict[str, Any]) -> None:
+        print(json.dumps(event, ensure_ascii=False), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class Plain:
+    """A line for each change of a step, and each line that a build prints."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, str] = {}
+
+    def event(self, event: dict[str, Any]) -> None:
+        line = self._line(event)
+        if line and self._said.get(event.get("resource", "")) != line:
+            self._said[event.get("resource", "")] = line
+            print(line, file=sys.stderr, flush=True)
+
+    def _line(self, event: dict[str, Any]) -> str:
+        if event["type"] == "step":
+            return f" {step_text(event)}"
+        if event["type"] in ("build", "progress"):
+            return build_text(event)
+        if event["type"] == "warning":
+            return f"warning: {event.get('message', '')}"
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+class Deferred:
+    """A live display that costs nothing until there is a step to show."""
+
+    def __init__(self, session: Session, title: str) -> None:
+        self._session = session
+        self._title = title
+        self._live: Progress | None = None
+
+    def event(self, event: dict[str, Any]) -> None:
+        if self._live is None:
+            if event["type"] not in ("step", "build", "progress"):
+                return
+            from orchestrator.cli.live import Live
+
+            self._live = Live(self._title, colour=self._session.ansi != "never")
+        self._live.event(event)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.close()
+
+
+def step_text(event: dict[str, Any]) -> str:
+    """A step in one line: resource, what happens to it, and why where it failed."""
+    text = event.get("text") or event["status"].capitalize()
+    detail = event.get("detail")
+    if event["status"] in ("failed", "skipped", "canceled") and detail:
+        text = f"{text}: {detail}"
+    return f"{event.get('resource', '')}  {text}"
+
+
+def build_text(event: dict[str, Any]) -> str:
+    """A line of a build, after the service that it is for."""
+    text = str(event.get("text") or event.get("line") or event.get("message") or "").rstrip()
+    service = event.get("service") or event.get("resource")
+    return f"{service} | {text}" if service and text else text

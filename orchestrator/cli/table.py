@@ -1,0 +1,42 @@
+"""Which module declares which verb; nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+
+from orchestrator.cli.options import Command, Group
+
+VERBS = (
+    "up",
+    "down",
+    "plan",
+    "ps",
+    "logs",
+    "build",
+    "start",
+    "stop",
+    "restart",
+    "kill",
+    "config",
+    "images",
+    "ls",
+    "image",
+    "volume",
+    "network",
+    "doctor",
+    "daemon",
+    "completion",
+    "version",
+)
+_ALIASES = {"convert": "config"}
+
+
+def find(verb: str) -> Command | Group | None:
+    """The declaration of `verb`, or None where there is no such verb."""
+    name = _ALIASES.get(verb, verb)
+    if name not in VERBS:
+        return None
+    module = importlib.import_module(f"orchestrator.cli.commands.{name}")
+    declared = getattr(module, "COMMAND", None) or module.GROUP
+    assert isinstance(declared, Command | Group)
+    return declared
