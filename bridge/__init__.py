@@ -1,1 +1,1 @@
-"""Networks: links, addresses, firewall, published ports and names; knows a namespace, not a container."""
+"""Networks: links, addresses, rules, ports and names; knows a namespace, not a container."""

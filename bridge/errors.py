@@ -17,8 +17,6 @@ TeardownError             a group: everything that failed while taking something
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 
 class NetworkError(Exception):
     """Base of all errors of this package; `hint` says what a person can do about it."""
@@ -75,7 +73,8 @@ class AddressPoolExhausted(NetworkError):
 class SubnetOverlap(NetworkError):
     def __init__(self, subnet: str, other: str, *, hint: str | None = None) -> None:
         super().__init__(
-            f"subnet {subnet} overlaps {other}", hint=hint or "choose another subnet for the network"
+            f"subnet {subnet} overlaps {other}",
+            hint=hint or "choose another subnet for the network",
         )
         self.subnet = subnet
         self.other = other
@@ -120,6 +119,3 @@ class TeardownError(ExceptionGroup[Exception]):
     """Everything that failed while something was taken down; the rest was taken down."""
 
     hint: str | None = None
-
-    def derive(self, excs: Sequence[Exception]) -> TeardownError:
-        return TeardownError(self.message, excs)

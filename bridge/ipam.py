@@ -91,9 +91,7 @@ def check_address(address: IPv4Address, subnet: Subnet, gateway: IPv4Address) ->
     """Raise InvalidNetwork or SubnetOverlap when an explicit address cannot be an endpoint's."""
     check_host_address(address, subnet, "address")
     if address == gateway:
-        raise SubnetOverlap(
-            str(address), "the network's gateway", hint="choose another address"
-        )
+        raise SubnetOverlap(str(address), "the network's gateway", hint="choose another address")
 
 
 def mac_of(address: IPv4Address) -> str:

@@ -77,7 +77,6 @@ CREATE TABLE backends (
     host_port INTEGER NOT NULL,
     protocol TEXT NOT NULL,
     sandbox_id TEXT NOT NULL REFERENCES sandboxes(id) ON DELETE CASCADE,
-    address TEXT NOT NULL,
     container_port INTEGER NOT NULL,
     PRIMARY KEY (host_port, protocol, host_ip, sandbox_id, container_port),
     FOREIGN KEY (host_port, protocol, host_ip)
@@ -100,7 +99,7 @@ _ENDPOINT_COLUMNS = (
 class Binding:
     """A host port (`host_ip` "" for all addresses) and one container port behind it.
 
-    `owner` is who published it; `sandbox_id` whose `address` and `container_port` answer.
+    `owner` is who published it; `sandbox_id` whose `container_port` answers.
     """
 
     host_ip: str
@@ -108,12 +107,11 @@ class Binding:
     protocol: str
     owner: str
     sandbox_id: str
-    address: str
     container_port: int
 
 
 class LeaseDatabase:
-    """One connection, for one thread at a time; `transaction()` serialises threads and processes."""
+    """One connection that threads share; `transaction()` serialises threads and processes."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
@@ -299,7 +297,7 @@ class LeaseDatabase:
     def bindings(self, *, owner: str | None = None) -> tuple[Binding, ...]:
         rows = self._rows(
             "SELECT p.host_ip, p.host_port, p.protocol, p.owner,"
-            " b.sandbox_id, b.address, b.container_port"
+            " b.sandbox_id, b.container_port"
             " FROM ports p JOIN backends b USING (host_port, protocol, host_ip)"
             " WHERE (?1 IS NULL OR p.owner = ?1) ORDER BY b.rowid",
             owner,
@@ -311,8 +309,7 @@ class LeaseDatabase:
                 protocol=row[2],
                 owner=row[3],
                 sandbox_id=row[4],
-                address=row[5],
-                container_port=row[6],
+                container_port=row[5],
             )
             for row in rows
         )
@@ -332,11 +329,19 @@ class LeaseDatabase:
         key = (binding.host_ip, binding.host_port, binding.protocol)
         self._rows("INSERT OR IGNORE INTO ports VALUES (?,?,?,?)", *key, binding.owner)
         self._rows(
-            "INSERT INTO backends VALUES (?,?,?,?,?,?)",
+            "INSERT INTO backends VALUES (?,?,?,?,?)",
             *key,
             binding.sandbox_id,
-            binding.address,
             binding.container_port,
+        )
+
+    def delete_port(self, host_ip: str, host_port: int, protocol: str) -> None:
+        """Forget one published port with its backends."""
+        self._rows(
+            "DELETE FROM ports WHERE host_port = ? AND protocol = ? AND host_ip = ?",
+            host_port,
+            protocol,
+            host_ip,
         )
 
     def delete_ports(self, owner: str) -> None:

@@ -33,7 +33,7 @@ _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
 _NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300
-_NLM_F_EXCL, _NLM_F_CREATE = 0x200, 0x400
+_NLM_F_REPLACE, _NLM_F_EXCL, _NLM_F_CREATE = 0x100, 0x200, 0x400
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLMSG_HEADER = 16
 _NLMSGERR_ATTR_MSG = 1
@@ -146,9 +146,10 @@ class RouteSocket:
         peer_mac: str,
         mtu: int | None,
     ) -> None:
-        """A pair: `name` here, up and on bridge `master`; `peer` born up in the other namespace.
+        """A pair: `name` here, up and on bridge `master`; `peer` born in the other namespace.
 
-        `peer_namespace` is an open descriptor of that namespace.
+        `peer_namespace` is an open descriptor of that namespace. The peer is still down:
+        veth_open() in drivers/net/veth.c wants both to be there.
         """
         other: list[tuple[str, Any]] = [
             ("IFLA_IFNAME", peer),
@@ -160,14 +161,13 @@ class RouteSocket:
         if mtu is not None:
             message["attrs"].append(("IFLA_MTU", mtu))
             other.append(("IFLA_MTU", mtu))
-        peer_link = {"flags": _IFF_UP, "change": _IFF_UP, "attrs": other}
         message["attrs"].append(
             (
                 "IFLA_LINKINFO",
                 {
                     "attrs": [
                         ("IFLA_INFO_KIND", "veth"),
-                        ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", peer_link)]}),
+                        ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", {"attrs": other})]}),
                     ]
                 },
             )
@@ -255,9 +255,7 @@ class RouteSocket:
 
     def delete_address(self, index: int, address: IPv4Address, prefix: int) -> None:
         message = _address_message(index, address, prefix)
-        self._request(
-            [(message, _RTM_DELADDR, _NLM_F_ACK)], f"delete address {address}/{prefix}"
-        )
+        self._request([(message, _RTM_DELADDR, _NLM_F_ACK)], f"delete address {address}/{prefix}")
 
     def routes(self) -> tuple[tuple[Subnet, int], ...]:
         """The destinations of all IPv4 routes but the default ones, with their link's index."""
@@ -277,12 +275,28 @@ class RouteSocket:
             found.append((Subnet((int.from_bytes(destination, "big"), prefix)), index))
         return tuple(found)
 
+    def configure(
+        self, index: int, address: IPv4Address, prefix: int, gateway: IPv4Address | None
+    ) -> None:
+        """Set a new link up with its address and, by `gateway`, the default route; one message."""
+        up = _link_message(up=True, index=index)
+        messages = [
+            (up, _RTM_NEWLINK, _NLM_F_ACK),
+            (_address_message(index, address, prefix), _RTM_NEWADDR, _NLM_F_ACK | _NLM_F_CREATE),
+        ]
+        if gateway is not None:
+            route = _default_route(gateway)
+            route["attrs"].append(("RTA_OIF", index))
+            flags = _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_REPLACE
+            messages.append((route, _RTM_NEWROUTE, flags))
+        self._request(messages, f"set up link {index} with address {address}/{prefix}")
+
     def replace_default_route(self, index: int, gateway: IPv4Address) -> None:
         """Send everything that no other route takes to `gateway` by the link `index`."""
         message = _default_route(gateway)
         message["attrs"].append(("RTA_OIF", index))
         self._request(
-            [(message, _RTM_NEWROUTE, _NLM_F_ACK | _NLM_F_CREATE | 0x100)],  # NLM_F_REPLACE
+            [(message, _RTM_NEWROUTE, _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_REPLACE)],
             f"set default route by {gateway}",
         )
 

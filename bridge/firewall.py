@@ -1,0 +1,104 @@
+"""Keeps the kernel's packet filter rules equal to a ruleset, touching only what differs."""
+
+from __future__ import annotations
+
+from bridge.errors import RulesError
+from bridge.ruleset import Ruleset, difference, install, remove
+from runtime.linux.nftables import Nftables, RulesRefused, generation
+
+
+class Firewall:
+    """The rules of one instance. Not for several threads at a time; the caller has the lock.
+
+    What was applied last is remembered with the kernel's generation number: while that
+    stands, a change is the difference between two values. When somebody else changed
+    rules (other tables included), the own table is read and compared with how it looked,
+    and replaced as a whole when it does not look like that any more.
+    """
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._nftables: Nftables | None = None
+        self._applied: Ruleset | None = None
+        self._generation: int | None = None
+        self._listing: str | None = None
+
+    def close(self) -> None:
+        if self._nftables is not None:
+            self._nftables.close()
+            self._nftables = None
+
+    def apply(self, ruleset: Ruleset) -> bool:
+        """Make the rules be `ruleset`; whether anything had to be done. Raises RulesError."""
+        before = _generation()
+        intact = self._applied is not None and self._is_intact(before)
+        if self._applied is None or not intact:
+            text = install(self._table, ruleset)
+        else:
+            text = difference(self._table, self._applied, ruleset)
+            if not text:
+                self._settle(before)
+                return False
+        try:
+            self._run(text)
+        except RulesError:
+            if not intact:
+                raise
+            # Somebody came in between; what counts is the whole.
+            self._run(install(self._table, ruleset))
+            before = -1
+        self._applied = ruleset
+        self._listing = None
+        after = _generation()
+        # More than one step means that somebody else changed something as well.
+        self._generation = after if after == before + 1 else None
+        return True
+
+    def remove(self) -> None:
+        """Remove the table; none is as good."""
+        self._run(remove(self._table))
+        self._applied = None
+
+    def _is_intact(self, current: int) -> bool:
+        if current == self._generation:
+            return True
+        if self._listing is None:
+            return False
+        return self._list() == self._listing
+
+    def _settle(self, current: int) -> None:
+        """Remember how the table looks while it is known to be right."""
+        if self._listing is None:
+            listing = self._list()
+            if _generation() != current:
+                return
+            self._listing = listing
+        self._generation = current
+
+    def _list(self) -> str:
+        try:
+            return self._run(f"list table ip {self._table}")
+        except RulesError:
+            return ""  # the table is gone
+
+    def _run(self, text: str) -> str:
+        try:
+            if self._nftables is None:
+                self._nftables = Nftables()
+            return self._nftables.run(text)
+        except RulesRefused as exc:
+            raise RulesError(f"the kernel refused the rules of table {self._table}: {exc}") from exc
+        except OSError as exc:
+            raise RulesError(
+                f"cannot load the packet filter library: {exc}", hint="install libnftables1"
+            ) from exc
+
+
+def _generation() -> int:
+    try:
+        return generation()
+    except OSError as exc:
+        raise RulesError(
+            f"cannot talk to the packet filter: {exc.strerror}",
+            hint="the kernel needs nf_tables, and this program CAP_NET_ADMIN",
+        ) from exc

@@ -1,0 +1,323 @@
+"""The networks of one instance: the package's front door.
+
+Everything here is level-triggered: what is asked for is written down in the lease database,
+and the kernel's links, namespaces and rules are made to match it. Asking twice changes
+nothing, and after a crash or a reboot `sweep` brings both together again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bridge import namespaces
+from bridge.addresses import check_same, design_network, host_subnets
+from bridge.bridges import ensure_bridge, ensure_forwarding, remove_bridge
+from bridge.config import (
+    Endpoint,
+    EndpointConfig,
+    Network,
+    NetworkConfig,
+    PublishedPort,
+    check_network,
+)
+from bridge.errors import NetworkError, NetworkInUse, NetworkNotFound, TeardownError
+from bridge.firewall import Firewall
+from bridge.instance import Instance
+from bridge.leases import LeaseDatabase
+from bridge.publishing import Publishing
+from bridge.rtnetlink import RouteSocket
+from bridge.sandboxes import Sandboxes
+from runtime.linux.files import locked
+
+Report = list[str]  # what was done, a line each; the class below has a method called list
+
+_RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+class Networks:
+    """Networks, sandboxes and published ports of the instance at `root` and `run`.
+
+    For any number of threads and processes: one lock serialises all changes. Sockets belong
+    to the network namespace of the thread that makes this object.
+    """
+
+    def __init__(self, root: Path, run: Path) -> None:
+        self._instance = Instance.of(root, run)
+        self._instance.database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._instance.namespaces.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._thread_lock = threading.RLock()
+        self._depth = 0
+        self._leases = LeaseDatabase(self._instance.database)
+        try:
+            self._route = RouteSocket()
+        except BaseException:
+            self._leases.close()
+            raise
+        self._firewall = Firewall(self._instance.table)
+        self._sandboxes = Sandboxes(self._instance, self._leases, self._route)
+        self._publishing = Publishing(self._leases, self._sandboxes)
+
+    def __enter__(self) -> Networks:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # networks
+
+    def create(self, config: NetworkConfig) -> Network:
+        """Make the network be there; one that is, as asked for, stays as it is.
+
+        Raises NetworkMismatch, SubnetOverlap, AddressPoolExhausted, InvalidNetwork…
+        """
+        check_network(config)
+        with self._lock():
+            existing = self._leases.network(config.id)
+            if existing is None:
+                host = host_subnets(self._route, resolv_conf=_host_resolv_conf())
+                with self._leases.transaction():
+                    network = design_network(self._instance, self._leases, config, host)
+                    self._leases.add_network(network)
+            else:
+                check_same(existing, config)
+                self._leases.set_labels(config.id, dict(config.labels))
+            try:
+                self._ensure(config.id)
+            except BaseException:
+                if existing is None:
+                    self._forget(network)
+                raise
+            return self.get(config.id)
+
+    def ensure(self, network_id: str) -> tuple[str, ...]:
+        """Repair the network's links, addresses and rules; what had to be done."""
+        with self._lock():
+            return tuple(self._ensure(network_id))
+
+    def remove(self, network_id: str) -> None:
+        """Remove the network with its leases. Raises NetworkInUse, NetworkNotFound."""
+        with self._lock():
+            network = self.get(network_id)
+            users = sorted({e.sandbox_id for e in self._leases.endpoints(network_id=network_id)})
+            if users:
+                raise NetworkInUse(network.name, tuple(users))
+            self._forget(network)
+
+    def get(self, network_id: str) -> Network:
+        """Raises NetworkNotFound."""
+        network = self._leases.network(network_id)
+        if network is None:
+            raise NetworkNotFound(network_id)
+        return network
+
+    def list(self) -> tuple[Network, ...]:
+        return self._leases.networks()
+
+    def set_resolver_port(self, network_id: str, port: int | None) -> None:
+        """Lead what the network's containers ask of its gateway's port 53 to `port` there."""
+        with self._lock():
+            self.get(network_id)
+            self._leases.set_resolver_port(network_id, port)
+            self._apply_rules()
+
+    # sandboxes
+
+    def open_sandbox(self, sandbox_id: str) -> Path:
+        """The sandbox's network namespace: a file to pass to setns(2), its loopback up."""
+        with self._lock():
+            return self._sandboxes.open(sandbox_id)
+
+    def connect(self, sandbox_id: str, config: EndpointConfig) -> Endpoint:
+        """Put the sandbox on a network. Raises NetworkNotFound, SandboxNotFound, AddressInUse…"""
+        with self._lock():
+            endpoint = self._sandboxes.connect(sandbox_id, config)
+            self._follow_ports(sandbox_id)
+            return endpoint
+
+    def disconnect(self, sandbox_id: str, network_id: str) -> None:
+        """Take the sandbox off a network, running or not; not being on it is as good."""
+        with self._lock():
+            self._sandboxes.disconnect(sandbox_id, network_id)
+            self._follow_ports(sandbox_id)
+
+    def close_sandbox(self, sandbox_id: str, *, release: bool) -> None:
+        """Drop the sandbox's namespace, endpoints and published ports; none is as good.
+
+        With `release` its addresses may go to others; without, the same lease keys get
+        them again. Raises TeardownError with everything that failed.
+        """
+        with self._lock():
+            failures: list[Exception] = []
+            published = self._publishing.published(sandbox_id)
+            self._leases.delete_ports(sandbox_id)
+            if published:
+                try:
+                    self._apply_rules()
+                except NetworkError as exc:
+                    failures.append(exc)
+            try:
+                self._sandboxes.close(sandbox_id, release=release)
+            except TeardownError as exc:
+                failures.extend(exc.exceptions)
+            if failures:
+                raise TeardownError(f"cannot take down sandbox {sandbox_id}", failures)
+
+    def sandboxes(self) -> tuple[str, ...]:
+        return self._leases.sandboxes()
+
+    def endpoints(
+        self, *, sandbox_id: str | None = None, network_id: str | None = None
+    ) -> tuple[Endpoint, ...]:
+        """All endpoints, or one sandbox's, or one network's, oldest first."""
+        return self._leases.endpoints(sandbox_id=sandbox_id, network_id=network_id)
+
+    def release_lease(self, network_id: str, lease_key: str) -> None:
+        """Let the address that is kept for `lease_key` go to others."""
+        with self._lock():
+            self._leases.delete_lease(network_id, lease_key)
+
+    # published ports
+
+    def publish(self, sandbox_id: str, ports: Sequence[PublishedPort]) -> tuple[PublishedPort, ...]:
+        """Make `ports` be exactly what the sandbox publishes; they come back with every host
+        port and address filled in. Raises PortInUse, InvalidNetwork, Unsupported."""
+        with self._lock():
+            before = self._publishing.published(sandbox_id)
+            resolved = self._publishing.publish(sandbox_id, ports)
+            try:
+                self._apply_rules()
+            except BaseException:
+                if not before:
+                    self._leases.delete_ports(sandbox_id)
+                raise
+            return resolved
+
+    def unpublish(self, sandbox_id: str) -> None:
+        """Publish nothing of the sandbox any more."""
+        with self._lock():
+            self._leases.delete_ports(sandbox_id)
+            self._apply_rules()
+
+    def published(self, sandbox_id: str) -> tuple[PublishedPort, ...]:
+        return self._publishing.published(sandbox_id)
+
+    # the whole
+
+    def sweep(self) -> tuple[str, ...]:
+        """After a start: repair or remove whatever a crash or a reboot left; what was done.
+
+        Goes on after a failure, and raises TeardownError with all of them at the end.
+        """
+        with self._lock():
+            done: list[str] = []
+            failures: list[Exception] = []
+            known = set(self._leases.sandboxes())
+            for path in sorted(self._instance.namespaces.iterdir()):
+                if path.name not in known or not namespaces.is_bound(path):
+                    try:
+                        namespaces.release(path)
+                        done.append(f"removed namespace {path.name}")
+                    except OSError as exc:
+                        failures.append(exc)
+            for sandbox_id in sorted(known):
+                if not namespaces.is_bound(self._instance.namespace(sandbox_id)):
+                    self._leases.delete_ports(sandbox_id)
+                    self._leases.delete_sandbox(sandbox_id)
+                    done.append(f"forgot sandbox {sandbox_id}, whose namespace is gone")
+            try:
+                done += self._sweep_links()
+            except (NetworkError, OSError) as exc:
+                failures.append(exc)
+            for network in self._leases.networks():
+                try:
+                    done += self._ensure(network.id)
+                except (NetworkError, OSError) as exc:
+                    failures.append(exc)
+            try:
+                self._apply_rules()
+            except (NetworkError, OSError) as exc:
+                failures.append(exc)
+            if failures:
+                raise TeardownError("cannot put all networks in order", failures)
+            return tuple(done)
+
+    def close(self) -> None:
+        """Let go of everything; the rules too when no network is left to need them."""
+        with self._lock():
+            if not self._leases.networks():
+                self._firewall.remove()
+            self._firewall.close()
+            self._route.close()
+            self._leases.close()
+
+    # inside the lock
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        with self._thread_lock:
+            if self._depth:
+                yield
+                return
+            with locked(self._instance.lock):
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
+
+    def _ensure(self, network_id: str) -> Report:
+        network = self.get(network_id)
+        done = ["let the host forward packets"] if ensure_forwarding() else []
+        done += ensure_bridge(self._route, self._instance, network)
+        if self._leases.endpoints(network_id=network_id):
+            links = {link.name: link for link in self._route.links()}
+            done += self._sandboxes.repair(network, links)
+        if self._apply_rules():
+            done.append("put the packet filter rules in place")
+        return done
+
+    def _forget(self, network: Network) -> None:
+        """Remove the bridge, then the row, then the rules."""
+        remove_bridge(self._route, network)
+        self._leases.delete_network(network.id)
+        self._apply_rules()
+
+    def _apply_rules(self) -> bool:
+        ruleset = self._publishing.ruleset()
+        if not ruleset.networks and not ruleset.ports:
+            self._firewall.remove()
+            return False
+        return self._firewall.apply(ruleset)
+
+    def _follow_ports(self, sandbox_id: str) -> None:
+        """After an endpoint came or went: its ports may lead to another address now."""
+        if self._leases.bindings(owner=sandbox_id):
+            self._apply_rules()
+            out = self._sandboxes.way_out(sandbox_id)
+            if out is not None:
+                self._sandboxes.hairpin(out)
+
+    def _sweep_links(self) -> Report:
+        """Remove bridges and endpoints' links that bear our mark and stand in no row."""
+        done = []
+        bridges = {network.interface for network in self._leases.networks()}
+        ends = {endpoint.link for endpoint in self._leases.endpoints()}
+        for link in self._route.links():
+            bridge = link.alias.startswith(self._instance.alias_prefix) or link.name.startswith(
+                self._instance.bridge_prefix
+            )
+            stale_end = link.name.startswith(self._instance.link_prefix) and link.name not in ends
+            if stale_end or (bridge and link.kind == "bridge" and link.name not in bridges):
+                self._route.delete_link(link.index)
+                done.append(f"removed link {link.name}")
+        return done
+
+
+def _host_resolv_conf() -> str:
+    try:
+        return _RESOLV_CONF.read_text(errors="replace")
+    except OSError:
+        return ""  # a host without one has no name server to keep clear of

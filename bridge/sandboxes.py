@@ -1,0 +1,307 @@
+"""Sandboxes: network namespaces and the endpoints that join them to networks."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from dataclasses import replace
+from ipaddress import IPv4Address
+from ipaddress import IPv4Network as Subnet
+from pathlib import Path
+
+from bridge import namespaces
+from bridge.addresses import choose_interface, lease_address
+from bridge.bridges import ensure_bridge, find_bridge
+from bridge.config import Endpoint, EndpointConfig, Network, check_link_name, check_mac
+from bridge.errors import (
+    InvalidNetwork,
+    LinkError,
+    NetworkNotFound,
+    SandboxNotFound,
+    TeardownError,
+)
+from bridge.instance import Instance
+from bridge.ipam import mac_of
+from bridge.leases import LeaseDatabase
+from bridge.rtnetlink import Link, RouteSocket
+from bridge.sysctls import set_parameter
+
+_LOOPBACK = 1  # the index of "lo" in every network namespace
+
+
+class Sandboxes:
+    """Namespaces and endpoints of one instance. The caller holds the instance's lock."""
+
+    def __init__(self, instance: Instance, leases: LeaseDatabase, route: RouteSocket) -> None:
+        self._instance = instance
+        self._leases = leases
+        self._route = route
+
+    def open(self, sandbox_id: str) -> Path:
+        """The namespace of the sandbox, made where it is missing, with all its endpoints."""
+        path = self._instance.namespace(sandbox_id)
+        if namespaces.is_bound(path):
+            if not self._leases.has_sandbox(sandbox_id):
+                self._leases.add_sandbox(sandbox_id)
+            return path
+        self._leases.add_sandbox(sandbox_id)
+        path.touch(mode=0o600)
+        namespaces.create(path, _prepare)
+        for endpoint in self._leases.endpoints(sandbox_id=sandbox_id):
+            self._plug_again(endpoint)
+        return path
+
+    def connect(self, sandbox_id: str, config: EndpointConfig) -> Endpoint:
+        """Make the sandbox have an endpoint as `config` says; one that is right stays."""
+        network = self._network(config.network_id)
+        if config.mac is not None:
+            check_mac(config.mac)
+        if config.interface is not None:
+            check_link_name(config.interface)
+        if not self._leases.has_sandbox(sandbox_id):
+            raise SandboxNotFound(sandbox_id)
+        others = {}
+        for other in self._leases.endpoints(sandbox_id=sandbox_id):
+            others[other.network_id] = other
+        existing = others.pop(network.id, None)
+        if existing is not None:
+            if _fits(existing, config):
+                return self._keep(existing, config)
+            self.disconnect(sandbox_id, network.id)
+        with self._leases.transaction():
+            address, key = lease_address(self._leases, network, sandbox_id, config)
+            used = {endpoint.interface for endpoint in others.values()}
+            interface = choose_interface(used, config.interface)
+            if interface in used or interface == "lo":
+                raise InvalidNetwork(f"sandbox {sandbox_id} has an interface {interface} already")
+            endpoint = Endpoint(
+                sandbox_id=sandbox_id,
+                network_id=network.id,
+                address=str(address),
+                prefix=Subnet(network.subnet).prefixlen,
+                gateway=network.gateway,
+                mac=(config.mac or mac_of(address)).lower(),
+                interface=interface,
+                link=self._instance.new_link(),
+                aliases=config.aliases,
+                lease_key=key,
+                priority=config.priority,
+            )
+            self._leases.add_endpoint(endpoint)
+        try:
+            return self._plug(network, endpoint)
+        except BaseException:
+            self._leases.delete_endpoint(sandbox_id, network.id)
+            self._unplug(endpoint)
+            raise
+
+    def disconnect(self, sandbox_id: str, network_id: str) -> None:
+        """Take the sandbox off the network; not being on it is as good. The lease stays."""
+        for endpoint in self._leases.endpoints(sandbox_id=sandbox_id, network_id=network_id):
+            self._unplug(endpoint)
+            self._leases.delete_endpoint(sandbox_id, network_id)
+        self._route_out(sandbox_id)
+
+    def close(self, sandbox_id: str, *, release: bool) -> None:
+        """Drop the namespace and the endpoints, and with `release` the leases.
+
+        The links go with the namespace, when its last process has ended: deleting each of
+        them would wait for the kernel. Until then no frame passes their bridge ports, so
+        that the address can be used elsewhere at once. Raises TeardownError at the end.
+        """
+        failures: list[Exception] = []
+        endpoints = self._leases.endpoints(sandbox_id=sandbox_id)
+        for endpoint in endpoints:
+            try:
+                self._silence(endpoint)
+            except LinkError as exc:
+                failures.append(exc)
+        try:
+            namespaces.release(self._instance.namespace(sandbox_id))
+        except OSError as exc:
+            failures.append(exc)
+        if not failures:
+            with self._leases.transaction():
+                if release:
+                    for endpoint in endpoints:
+                        self._leases.delete_lease(endpoint.network_id, endpoint.lease_key)
+                self._leases.delete_sandbox(sandbox_id)
+        if failures:
+            raise TeardownError(f"cannot take down sandbox {sandbox_id}", failures)
+
+    def repair(self, network: Network, links: dict[str, Link]) -> list[str]:
+        """Plug in again what should be on the network and, by the host's `links`, is not."""
+        bridge = find_bridge(network)
+        done = []
+        for endpoint in self._leases.endpoints(network_id=network.id):
+            link = links.get(endpoint.link)
+            if link is not None and link.up and link.master == bridge:
+                continue
+            if not namespaces.is_bound(self._instance.namespace(endpoint.sandbox_id)):
+                continue
+            self._plug_again(endpoint)
+            done.append(f"connected sandbox {endpoint.sandbox_id} to {network.name} again")
+        return done
+
+    def hairpin(self, endpoint: Endpoint) -> None:
+        """Let the sandbox reach its own published port.
+
+        Only where br_netfilter shows bridged frames to the address rules does a frame turn
+        round on its port; the rest is routed.
+        """
+        index = _index(endpoint.link)
+        if index is not None:
+            self._route.set_bridge_port(index, hairpin=True)
+
+    # endpoints
+
+    def _network(self, network_id: str) -> Network:
+        network = self._leases.network(network_id)
+        if network is None:
+            raise NetworkNotFound(network_id)
+        return network
+
+    def _keep(self, endpoint: Endpoint, config: EndpointConfig) -> Endpoint:
+        if (endpoint.aliases, endpoint.priority) != (config.aliases, config.priority):
+            endpoint = replace(endpoint, aliases=config.aliases, priority=config.priority)
+            self._leases.update_endpoint(endpoint)
+            self._route_out(endpoint.sandbox_id)
+        if _index(endpoint.link) is None:
+            endpoint = self._plug_again(endpoint)
+        return endpoint
+
+    def _plug_again(self, endpoint: Endpoint) -> Endpoint:
+        """Put the links of a recorded endpoint in place, under a new name on the host."""
+        self._unplug(endpoint)
+        endpoint = replace(endpoint, link=self._instance.new_link())
+        self._leases.update_endpoint(endpoint)
+        return self._plug(self._network(endpoint.network_id), endpoint)
+
+    def _plug(self, network: Network, endpoint: Endpoint) -> Endpoint:
+        """Make the pair of links, and address and route inside; the endpoint with its link."""
+        bridge = find_bridge(network)
+        if bridge is None:
+            ensure_bridge(self._route, self._instance, network)
+            bridge = find_bridge(network)
+            assert bridge is not None
+        namespace = self._open_namespace(endpoint.sandbox_id)
+        try:
+            out = self._way_out(endpoint.sandbox_id)
+            leads_out = out is not None and out.network_id == endpoint.network_id
+            gateway = IPv4Address(endpoint.gateway) if leads_out else None
+
+            def plug() -> None:
+                self._route.add_veth(
+                    endpoint.link,
+                    master=bridge,
+                    peer=endpoint.interface,
+                    peer_namespace=namespace,
+                    peer_mac=endpoint.mac,
+                    mtu=network.mtu,
+                )
+                index = socket.if_nametoindex(endpoint.interface)
+                with RouteSocket() as inside:
+                    inside.configure(index, IPv4Address(endpoint.address), endpoint.prefix, gateway)
+
+            namespaces.run_inside(namespace, plug)
+        finally:
+            os.close(namespace)
+        if network.isolated_ports:
+            index = _index(endpoint.link)
+            if index is not None:
+                self._route.set_bridge_port(index, isolated=True)
+        return endpoint
+
+    def _unplug(self, endpoint: Endpoint) -> None:
+        """Delete the endpoint's links, by whichever end is there."""
+        index = _index(endpoint.link)
+        if index is not None:
+            self._route.delete_link(index)
+        elif (namespace := self._find_namespace(endpoint.sandbox_id)) is not None:
+            # The host's end may have been renamed; the other one is known by its address.
+            try:
+                namespaces.run_inside(namespace, lambda: _delete_inside(endpoint))
+            finally:
+                os.close(namespace)
+
+    def _silence(self, endpoint: Endpoint) -> None:
+        index = _index(endpoint.link)
+        if index is None:
+            return
+        try:
+            self._route.disable_bridge_port(index)
+        except LinkError as exc:
+            if exc.errno not in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP):
+                raise  # those: gone meanwhile, or on no bridge
+
+    def way_out(self, sandbox_id: str) -> Endpoint | None:
+        """The endpoint that leads out of the host: the highest priority, then the oldest."""
+        return self._way_out(sandbox_id)
+
+    def _way_out(self, sandbox_id: str) -> Endpoint | None:
+        endpoints = [
+            endpoint
+            for endpoint in self._leases.endpoints(sandbox_id=sandbox_id)
+            if not self._network(endpoint.network_id).internal
+        ]
+        return max(endpoints, key=lambda endpoint: endpoint.priority, default=None)
+
+    def _route_out(self, sandbox_id: str) -> None:
+        """Make the default route inside be the one that the endpoints call for."""
+        out = self._way_out(sandbox_id)
+        namespace = self._find_namespace(sandbox_id)
+        if out is None or namespace is None:
+            if namespace is not None:
+                os.close(namespace)
+            return
+
+        def set_route() -> None:
+            with RouteSocket() as inside:
+                index = socket.if_nametoindex(out.interface)
+                inside.replace_default_route(index, IPv4Address(out.gateway))
+
+        try:
+            namespaces.run_inside(namespace, set_route)
+        finally:
+            os.close(namespace)
+
+    def _find_namespace(self, sandbox_id: str) -> int | None:
+        return namespaces.open_bound(self._instance.namespace(sandbox_id))
+
+    def _open_namespace(self, sandbox_id: str) -> int:
+        namespace = self._find_namespace(sandbox_id)
+        if namespace is None:
+            raise SandboxNotFound(sandbox_id)
+        return namespace
+
+
+def _prepare() -> None:
+    """Inside a new namespace: the loopback up, and no IPv6 but on it, as networks are IPv4."""
+    set_parameter("ipv6/conf/default/disable_ipv6", 1, optional=True)
+    with RouteSocket() as route:
+        route.set_link(_LOOPBACK, up=True)
+
+
+def _delete_inside(endpoint: Endpoint) -> None:
+    with RouteSocket() as route:
+        link = route.link(endpoint.interface)
+        if link is not None and link.mac == endpoint.mac:
+            route.delete_link(link.index)
+
+
+def _index(link: str) -> int | None:
+    """The index of a link of this thread's namespace, None where there is none."""
+    try:
+        return socket.if_nametoindex(link)
+    except OSError:
+        return None
+
+
+def _fits(endpoint: Endpoint, config: EndpointConfig) -> bool:
+    """Whether an endpoint is what `config` asks for, but for what can change in place."""
+    return (
+        config.address in (None, endpoint.address)
+        and (config.mac is None or config.mac.lower() == endpoint.mac)
+        and config.interface in (None, endpoint.interface)
+    )
