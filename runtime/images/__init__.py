@@ -1,0 +1,1 @@
+"""Images on this host: references, content store, unpacked layers, base images."""

@@ -1,0 +1,258 @@
+"""Byte streams of layers: hashed, compressed and decompressed in one pass.
+
+Hashing, compression and file writes release the interpreter's lock, so a second thread
+does one side of the work while the first does the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import zlib
+from collections.abc import Callable
+from types import TracebackType
+from typing import IO, Protocol, Self, cast
+
+from runtime.errors import ImageError, Unsupported
+from runtime.images.tar_reader import Source
+from runtime.oci.descriptor import LAYER, LAYER_GZIP, LAYER_ZSTD
+
+CHUNK = 1024 * 1024
+_INPUT = 128 * 1024
+_LEVEL = 1
+_GZIP = 31  # zlib's wbits for a gzip wrapper
+
+
+class Compressor(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+class _Decompressor(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+class _ZlibDecompressor:
+    """zlib's decompressor with the interface of isal's and bz2's."""
+
+    def __init__(self) -> None:
+        self._inner = zlib.decompressobj(_GZIP)
+        self._tail = b""
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return not self._tail
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        output = self._inner.decompress(self._tail + data, max_length)
+        self._tail = self._inner.unconsumed_tail
+        return output
+
+
+def gzip_compressor() -> Compressor:
+    """A gzip compressor, fast rather than small; the header carries no time and no name."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
+    compressor: Compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP)
+    return compressor
+
+
+def _gzip_decompressor() -> _Decompressor:
+    try:
+        from isal import igzip_lib
+    except ImportError:
+        return _ZlibDecompressor()
+    decompressor: _Decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    return decompressor
+
+
+def media_type(start: bytes) -> str:
+    """The layer media type of a stream that starts with these bytes (at least 6)."""
+    if start.startswith(b"\x1f\x8b"):
+        return LAYER_GZIP
+    if start.startswith(b"\x28\xb5\x2f\xfd"):
+        return LAYER_ZSTD
+    for magic, name in ((b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")):
+        if start.startswith(magic):
+            raise ImageError(
+                f"a layer compressed with {name} is not supported",
+                hint="OCI layers are plain tar, or tar compressed with gzip or zstd",
+            )
+    return LAYER
+
+
+class Prefixed:
+    """A source whose first bytes were already read."""
+
+    def __init__(self, start: bytes, source: Source) -> None:
+        self._start = start
+        self._source = source
+
+    def read(self, size: int, /) -> bytes:
+        if self._start:
+            piece, self._start = self._start[:size], self._start[size:]
+            return piece
+        return self._source.read(size)
+
+
+class Tapped:
+    """A source that hands every piece to `tap` as it is read, and counts the bytes."""
+
+    def __init__(self, source: Source, tap: Callable[[bytes], object]) -> None:
+        self._source = source
+        self._tap = tap
+        self.count = 0
+
+    def read(self, size: int, /) -> bytes:
+        piece = self._source.read(size)
+        if piece:
+            self.count += len(piece)
+            self._tap(piece)
+        return piece
+
+
+class Gunzipped:
+    """The content of a gzip stream of one or more members, in pieces of bounded size."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._inner = _gzip_decompressor()
+        self._pending = b""
+        self._started = False
+
+    def read(self, size: int, /) -> bytes:
+        while True:
+            if self._inner.eof:
+                self._pending = self._inner.unused_data or self._source.read(_INPUT)
+                if not self._pending.strip(b"\0"):
+                    while self._source.read(_INPUT):
+                        pass  # padding after the last member
+                    return b""
+                self._inner = _gzip_decompressor()
+            if self._inner.needs_input and not self._pending:
+                self._pending = self._source.read(_INPUT)
+                if not self._pending:
+                    raise ImageError("the gzip stream is cut")
+            given, self._pending = self._pending, b""
+            try:
+                output = self._inner.decompress(given, size)
+            except Exception as exc:  # isal's own error type derives from Exception alone
+                raise ImageError("the gzip stream is damaged") from exc
+            if output:
+                return output
+
+
+def unzstd(source: Source) -> Source:
+    """The content of a zstd stream."""
+    try:
+        import zstandard
+    except ImportError as exc:
+        raise Unsupported(
+            "cannot read a layer compressed with zstd", hint="install the package zstandard"
+        ) from exc
+
+    reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
+        cast(IO[bytes], source),  # it calls read(size) alone
+        read_across_frames=True,
+    )
+
+    class Checked:
+        """Turns the library's error into ours."""
+
+        def read(self, size: int, /) -> bytes:
+            try:
+                return reader.read(size)
+            except zstandard.ZstdError as exc:
+                raise ImageError("the zstd stream is damaged") from exc
+
+    return Checked()
+
+
+def decompressed(source: Source, kind: str) -> Source:
+    """The plain tar of a layer stream of the media type `kind`."""
+    if kind.endswith(("+gzip", ".gzip")):
+        return Gunzipped(source)
+    if kind.endswith("+zstd"):
+        return unzstd(source)
+    return source
+
+
+class Worker:
+    """Calls `consume` with each piece in order, in a thread of its own.
+
+    `put` blocks when the thread is `depth` pieces behind. An error of `consume` is raised by
+    the next `put` or by `finish`.
+    """
+
+    def __init__(self, consume: Callable[[bytes], object], *, depth: int = 8) -> None:
+        self._consume = consume
+        self._queue: queue.Queue[bytes | None] = queue.Queue(depth)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="layer stream", daemon=True)
+        self._thread.start()
+
+    def put(self, piece: bytes) -> None:
+        if self._error is not None:
+            raise self._error
+        self._queue.put(piece)
+
+    def finish(self) -> None:
+        """Wait until everything is consumed."""
+        self._stop()
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        while (piece := self._queue.get()) is not None:
+            if self._error is None:
+                try:
+                    self._consume(piece)
+                except BaseException as exc:
+                    self._error = exc  # raised where the work is waited for
+
+
+class Sha256:
+    """A running digest."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def update(self, piece: bytes | memoryview) -> None:
+        self._hash.update(piece)
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + self._hash.hexdigest()

@@ -1,0 +1,1 @@
+"""OCI image types: digest, descriptor, manifest and index, image config."""
