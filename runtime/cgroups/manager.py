@@ -58,6 +58,8 @@ class Cgroup(Protocol):
 
     def freeze(self, frozen: bool) -> None: ...
 
+    def frozen(self) -> bool: ...
+
     def kill(self) -> None:
         """SIGKILL every process of the group."""
 

@@ -78,6 +78,13 @@ class CgroupV1:
     def freeze(self, frozen: bool) -> None:
         write(self._controllers["freezer"] / "freezer.state", "FROZEN" if frozen else "THAWED")
 
+    def frozen(self) -> bool:
+        try:
+            state = (self._controllers["freezer"] / "freezer.state").read_text()
+        except (FileNotFoundError, KeyError):
+            return False
+        return state.strip() != "THAWED"
+
     def kill(self) -> None:
         if self._unified is not None and (self._unified / "cgroup.kill").exists():
             write(self._unified / "cgroup.kill", "1")

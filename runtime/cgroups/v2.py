@@ -65,6 +65,12 @@ class CgroupV2:
     def freeze(self, frozen: bool) -> None:
         write(self._directory / "cgroup.freeze", "1" if frozen else "0")
 
+    def frozen(self) -> bool:
+        try:
+            return (self._directory / "cgroup.freeze").read_text().strip() == "1"
+        except FileNotFoundError:
+            return False
+
     def kill(self) -> None:
         if (self._directory / "cgroup.kill").exists():
             write(self._directory / "cgroup.kill", "1")

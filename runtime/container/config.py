@@ -119,6 +119,8 @@ class ContainerConfig:
     namespace, None the host's own; `pid_namespace`, `ipc_namespace` and `uts_namespace` are
     "private", "host" or the path of a namespace. `user` is Docker's `name|uid[:group|gid]`.
     `stop_signal` is a signal number, `stop_timeout` in seconds (-1: wait for ever).
+    `upper` and `work` replace the container's own writable layer (a build step's result);
+    `volatile` lets the kernel skip every sync of that layer, which is then lost with a crash.
     """
 
     id: str
@@ -160,6 +162,8 @@ class ContainerConfig:
     stop_timeout: int = 10
     log: LogConfig = LogConfig()
     labels: Mapping[str, str] = field(default_factory=dict)
+    upper: str | None = None
+    work: str | None = None
     volatile: bool = False
 
     def to_json(self) -> str:

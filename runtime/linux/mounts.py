@@ -191,6 +191,17 @@ def bind(source: str, target: str) -> None:
         os.close(tree)
 
 
+def mount_by_path(source: str, target: str, kind: str, options: str) -> None:
+    """mount(2), for what the newer calls cannot express on older kernels."""
+    libc.check(
+        libc.mount(
+            os.fsencode(source), os.fsencode(target), kind.encode(), 0, os.fsencode(options)
+        ),
+        f"mount {kind}",
+        target,
+    )
+
+
 def change_propagation(path: str, flags: int) -> None:
     libc.check(libc.mount(None, os.fsencode(path), None, flags, None), "mount", path)
 

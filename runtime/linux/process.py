@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 from ctypes import c_char_p, c_int, c_uint
@@ -24,11 +25,8 @@ def prctl(option: int, argument: int = 0) -> None:
 
 def set_name(name: str) -> None:
     """The name that ps shows; at most 15 bytes are kept (prctl(2), PR_SET_NAME)."""
-    raw = c_char_p(name.encode()[:15])
-    libc.check(
-        libc.libc.prctl(c_int(PR_SET_NAME), raw, 0, 0, 0),
-        "prctl",
-    )
+    raw = ctypes.create_string_buffer(name.encode()[:15])
+    prctl(PR_SET_NAME, ctypes.addressof(raw))
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:

@@ -1,0 +1,380 @@
+"""All containers of one instance: create, start, signal, exec, watch, delete.
+
+Safe for several threads and processes: each container's directory has a lock, and what is on
+disk is the truth. Calls block for as long as their system calls do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from runtime.cgroups.manager import Cgroup, Usage, open_cgroup, remove_parent
+from runtime.container import launcher, sessions
+from runtime.container.config import ContainerConfig, ExecConfig
+from runtime.container.paths import ContainerPaths, Instance
+from runtime.container.record import (
+    ExitRecord,
+    StartRecord,
+    read_exit,
+    read_start,
+    write_exit,
+)
+from runtime.container.seed import seed_volumes
+from runtime.errors import (
+    AlreadyExists,
+    InvalidState,
+    LauncherError,
+    NotFound,
+    RuntimeFault,
+)
+from runtime.linux import files, process, sockets
+
+Status = Literal["created", "running", "paused", "exited"]
+
+_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_LOST = 137
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerState:
+    """What is known of a container; times in ns since 1970."""
+
+    id: str
+    status: Status
+    pid: int | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    exit_code: int | None = None
+    oom_killed: bool = False
+    error: str | None = None
+
+
+class Containers:
+    """The containers below `root`, with their sockets below `run`."""
+
+    def __init__(self, root: Path, run: Path) -> None:
+        self._instance = Instance(root, run)
+        self._instance.containers.mkdir(parents=True, exist_ok=True, mode=0o710)
+        run.mkdir(parents=True, exist_ok=True, mode=0o711)
+
+    # --- life ------------------------------------------------------------------------------
+
+    def create(self, config: ContainerConfig) -> None:
+        """Write down what to run; nothing runs yet. Raises AlreadyExists."""
+        paths = self._paths(config.id)
+        with self._exclusive(config.id):
+            if paths.directory.exists():
+                raise AlreadyExists("container", config.id)
+            draft = Path(tempfile.mkdtemp(prefix=".new-", dir=self._instance.containers))
+            try:
+                self._furnish(ContainerPaths(draft, paths.run_directory), config)
+                draft.rename(paths.directory)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+
+    def _furnish(self, paths: ContainerPaths, config: ContainerConfig) -> None:
+        paths.directory.chmod(0o710)
+        for directory in (paths.work, paths.empty, paths.place, paths.secrets, paths.files):
+            directory.mkdir()
+        # The upper directory is the container's "/" and takes the mode of the image's.
+        paths.upper.mkdir(mode=0o755)
+        if config.layers:
+            top = os.stat(config.layers[-1])
+            os.chown(paths.upper, top.st_uid, top.st_gid)
+            os.chmod(paths.upper, top.st_mode & 0o7777)
+        for number, file in enumerate(config.files):
+            if not file.secret:
+                path = paths.files / str(number)
+                path.write_text(file.content)
+                os.chown(path, file.uid, file.gid)
+                path.chmod(file.mode)
+        content = config.to_json().encode()
+        files.write_atomically(paths.config, content, mode=0o600, durable=False)
+
+    def start(self, id: str) -> ContainerState:
+        """Run a created or exited container; returns once its program has been executed.
+
+        Raises InvalidState when it runs already, ContainerStartError when it cannot be.
+        """
+        paths = self._paths(id)
+        with self._exclusive(id):
+            state = self.get(id)
+            if state.status in ("running", "paused"):
+                raise InvalidState(f"container {id[:12]}", state.status, "start")
+            self._repair(id)
+            config = self.config(id)
+            seed_volumes(config)
+            paths.exit.unlink(missing_ok=True)
+            paths.state.unlink(missing_ok=True)
+            answer = self._ask_launcher({"op": "start", "id": id})
+            if "error" in answer:
+                raise sessions.start_error(answer["error"])
+        started = StartRecord(**answer["started"])
+        return ContainerState(
+            id=id, status="running", pid=started.pid, started_at=started.started_at
+        )
+
+    def signal(self, id: str, number: int) -> None:
+        """Send a signal to the first process; raises InvalidState when it does not run."""
+        with self._first_process(id) as (pidfd, _record):
+            try:
+                process.send_signal(pidfd, number)
+            except ProcessLookupError as error:
+                raise InvalidState(f"container {id[:12]}", "not running", "signal") from error
+
+    def would_ignore(self, id: str, number: int) -> bool:
+        """Whether the kernel would drop this signal: the first process of a pid namespace gets
+        no signal that it neither catches nor blocks (pid_namespaces(7))."""
+        if number == signal.SIGKILL or self.config(id).pid_namespace != "private":
+            return False
+        with self._first_process(id) as (_pidfd, record):
+            return not process.handles_signal(record.pid, number)
+
+    def pause(self, id: str, paused: bool) -> None:
+        state = self.get(id)
+        if state.status != ("running" if paused else "paused"):
+            raise InvalidState(
+                f"container {id[:12]}", state.status, "pause" if paused else "unpause"
+            )
+        self._cgroup(id).freeze(paused)
+
+    def update(self, id: str, config: ContainerConfig) -> None:
+        """Change the limits, labels and stop settings of a container; the rest must be equal."""
+        with self._exclusive(id):
+            if self.get(id).status in ("running", "paused"):
+                self._cgroup(id).update(config.resources)
+            paths = self._paths(id)
+            files.write_atomically(paths.config, config.to_json().encode(), mode=0o600)
+
+    def delete(self, id: str, *, force: bool = False) -> None:
+        """Remove a container and its writable layer. Raises InvalidState while it runs.
+
+        With `force` it is killed first. Removing what is not there is NotFound.
+        """
+        paths = self._paths(id)
+        with self._exclusive(id):
+            state = self.get(id)
+            if state.status in ("running", "paused"):
+                if not force:
+                    raise InvalidState(f"container {id[:12]}", state.status, "remove")
+                self._kill_and_wait(id)
+            self._repair(id)
+            doomed = paths.directory.with_name(f".gone-{id}")
+            paths.directory.rename(doomed)
+        shutil.rmtree(doomed)
+        self._lock(id).unlink(missing_ok=True)
+
+    def _kill_and_wait(self, id: str) -> None:
+        with contextlib.suppress(InvalidState), self.watch(id) as connection:
+            with contextlib.suppress(InvalidState):
+                self.signal(id, signal.SIGKILL)
+            with contextlib.suppress(RuntimeFault):
+                self._cgroup(id).freeze(False)
+            sessions.read_watch(connection)
+
+    # --- what is there ---------------------------------------------------------------------
+
+    def get(self, id: str) -> ContainerState:
+        """Raises NotFound."""
+        paths = self._paths(id)
+        if not paths.config.exists():
+            raise NotFound("container", id)
+        exited = read_exit(paths.exit)
+        started = read_start(paths.state)
+        if exited is not None:
+            return _exited(id, exited)
+        if started is None:
+            return ContainerState(id=id, status="created")
+        if started.alive():
+            status: Status = "paused" if self._frozen(id) else "running"
+            return ContainerState(
+                id=id, status=status, pid=started.pid, started_at=started.started_at
+            )
+        # It may have ended between the two looks.
+        exited = read_exit(paths.exit) or _lost(started)
+        return _exited(id, exited)
+
+    def list(self) -> Sequence[ContainerState]:
+        states = []
+        for entry in sorted(self._instance.containers.iterdir()):
+            if not entry.name.startswith("."):
+                with contextlib.suppress(NotFound):
+                    states.append(self.get(entry.name))
+        return states
+
+    def config(self, id: str) -> ContainerConfig:
+        """Raises NotFound."""
+        try:
+            return ContainerConfig.from_json(self._paths(id).config.read_bytes())
+        except FileNotFoundError as error:
+            raise NotFound("container", id) from error
+
+    def log_path(self, id: str) -> Path:
+        return self._paths(id).log
+
+    def monitor_socket(self, id: str) -> Path:
+        return self._paths(id).socket
+
+    def upper(self, id: str) -> Path:
+        """The writable layer, in overlayfs form."""
+        return self._paths(id).upper
+
+    def usage(self, id: str) -> Usage:
+        return self._cgroup(id).usage()
+
+    def processes(self, id: str) -> Sequence[int]:
+        """The host's pids of all processes of a container."""
+        return self._cgroup(id).processes()
+
+    # --- sessions --------------------------------------------------------------------------
+
+    def exec(self, id: str, config: ExecConfig) -> sessions.ExecSession:
+        """Run a further process. Raises NotFound, InvalidState, ContainerStartError."""
+        state = self.get(id)
+        if state.status != "running":
+            raise InvalidState(f"container {id[:12]}", state.status, "execute in")
+        return sessions.open_exec(str(self._paths(id).socket), config)
+
+    def watch(self, id: str) -> socket.socket:
+        """A connection that becomes readable once the exit is recorded (`sessions.read_watch`).
+
+        Raises InvalidState when the container does not run.
+        """
+        return sessions.open_watch(str(self._paths(id).socket))
+
+    # --- upkeep ----------------------------------------------------------------------------
+
+    def sweep(self) -> Sequence[str]:
+        """Finish what a crash has left half done; the ids of containers that were lost.
+
+        A container is lost when its monitor was killed: the kernel has ended it, and nobody
+        was there to record it.
+        """
+        for entry in self._instance.containers.iterdir():
+            if entry.name.startswith((".new-", ".gone-")):
+                shutil.rmtree(entry, ignore_errors=True)
+        lost = []
+        for state in self.list():
+            if state.status == "exited" and self._repair(state.id):
+                lost.append(state.id)
+        return lost
+
+    def close(self) -> None:
+        """End the launcher when no container runs; what runs keeps its monitor and stays."""
+        if any(state.status in ("running", "paused") for state in self.list()):
+            return
+        with contextlib.suppress(OSError, EOFError):
+            self._converse({"op": "end"})
+        with contextlib.suppress(OSError):
+            remove_parent(self._instance.tag)
+        with contextlib.suppress(OSError):
+            (self._instance.run / "containers").rmdir()
+
+    def _repair(self, id: str) -> bool:
+        """Clear what a lost run has left; whether there was one."""
+        paths = self._paths(id)
+        started = read_start(paths.state)
+        lost = started is not None and read_exit(paths.exit) is None and not started.alive()
+        if lost and started is not None:
+            cgroup = self._cgroup(id)
+            with contextlib.suppress(RuntimeFault):
+                cgroup.kill()
+            with contextlib.suppress(RuntimeFault):
+                cgroup.remove()
+            shutil.rmtree(paths.run_directory, ignore_errors=True)
+            write_exit(paths.exit, _lost(started))
+        return lost
+
+    def _ask_launcher(self, request: dict[str, str]) -> dict[str, Any]:
+        """The answer to `request`, with a launcher started first where none listens."""
+        try:
+            try:
+                return self._converse(request)
+            except (FileNotFoundError, ConnectionRefusedError):
+                self._ensure_launcher()
+                return self._converse(request)
+        except (EOFError, OSError) as error:
+            raise LauncherError(
+                "start the container: the launcher gave no answer",
+                hint=f"see {self._instance.launcher_log}",
+            ) from error
+
+    def _converse(self, request: dict[str, str]) -> dict[str, Any]:
+        with sockets.connect(str(self._instance.launcher_socket)) as connection:
+            sockets.send(connection, request)
+            answer, _fds = sockets.receive(connection)
+            return answer
+
+    def _ensure_launcher(self) -> None:
+        with files.locked(self._instance.root / "launcher.lock"):
+            try:
+                sockets.connect(str(self._instance.launcher_socket)).close()
+            except (FileNotFoundError, ConnectionRefusedError):
+                launcher.spawn(self._instance)
+
+    # --- small things ----------------------------------------------------------------------
+
+    def _paths(self, id: str) -> ContainerPaths:
+        if not _ID.fullmatch(id):
+            raise NotFound("container", id)
+        return self._instance.container(id)
+
+    def _lock(self, id: str) -> Path:
+        return self._instance.containers / f".lock-{id}"
+
+    def _exclusive(self, id: str) -> contextlib.AbstractContextManager[None]:
+        self._paths(id)
+        return files.locked(self._lock(id))
+
+    def _cgroup(self, id: str) -> Cgroup:
+        return open_cgroup(self._instance.tag, id)
+
+    def _frozen(self, id: str) -> bool:
+        return self._cgroup(id).frozen()
+
+    @contextlib.contextmanager
+    def _first_process(self, id: str) -> Iterator[tuple[int, StartRecord]]:
+        started = read_start(self._paths(id).state)
+        state = self.get(id)
+        pidfd = None
+        if started is not None and state.status in ("running", "paused"):
+            pidfd = process.open_pidfd(started.pid, started.pid_started)
+        if pidfd is None or started is None:
+            raise InvalidState(f"container {id[:12]}", "not running", "signal")
+        try:
+            yield pidfd, started
+        finally:
+            os.close(pidfd)
+
+
+def _exited(id: str, record: ExitRecord) -> ContainerState:
+    return ContainerState(
+        id=id,
+        status="exited",
+        started_at=record.started_at,
+        finished_at=record.finished_at,
+        exit_code=record.exit_code,
+        oom_killed=record.oom_killed,
+        error=record.error,
+    )
+
+
+def _lost(started: StartRecord) -> ExitRecord:
+    return ExitRecord(
+        exit_code=_LOST,
+        oom_killed=False,
+        started_at=started.started_at,
+        finished_at=started.started_at,
+        error="its monitor ended without recording an exit",
+    )

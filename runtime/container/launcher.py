@@ -1,0 +1,149 @@
+"""Forks monitors: a bare interpreter that has imported and compiled all that a start needs.
+
+It listens on one socket, answers one kind of request and decides nothing. It never threads,
+so that forking is safe, and it outlives the daemon. `spawn` starts it, `main` is it.
+
+Its interpreter is executed from a read-only mount of its own that is attached nowhere, so
+that /proc/<pid>/exe of a process on its way into a container cannot be opened for writing
+(CVE-2019-5736).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from runtime.container import prepare
+from runtime.container.config import ContainerConfig
+from runtime.container.confinement import DEFAULT_CAPABILITIES, held_capabilities
+from runtime.container.monitor import Monitor, describe
+from runtime.container.paths import Instance
+from runtime.errors import LauncherError, NotFound
+from runtime.linux import mounts, process, sockets
+
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]);"
+    "from runtime.container.launcher import main; main()"
+)
+
+
+def spawn(instance: Instance) -> None:
+    """Start a launcher for `instance`; its socket accepts requests when this returns."""
+    package_root = str(Path(__file__).resolve().parents[2])
+    interpreter = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
+    listener = sockets.listen(str(instance.launcher_socket))
+    sealed = _sealed(interpreter)
+    log = os.open(
+        instance.launcher_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
+    )
+    arguments = [package_root, str(instance.root), str(instance.run), str(listener.fileno())]
+    try:
+        subprocess.Popen(
+            [interpreter, "-I", "-S", "-E", "-B", "-c", _BOOT, *arguments],
+            executable=f"/proc/self/fd/{sealed}",
+            pass_fds=(listener.fileno(), sealed),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env={},
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise LauncherError("start the launcher") from error
+    finally:
+        os.close(log)
+        os.close(sealed)
+        listener.close()
+
+
+def _sealed(interpreter: str) -> int:
+    """The interpreter's file, on a read-only mount that no namespace holds."""
+    tree = mounts.clone_tree(mounts.AT_FDCWD, interpreter)
+    try:
+        mounts.set_attributes(tree, set=mounts.MOUNT_ATTR_RDONLY)
+    except BaseException:
+        os.close(tree)
+        raise
+    return tree
+
+
+def main() -> None:
+    _package_root, root, run, listener_fd = sys.argv[1:]
+    listener = socket.socket(fileno=int(listener_fd))
+    os.set_inheritable(listener.fileno(), False)
+    _close_others(listener.fileno())
+    process.set_name("bay:launcher")
+    # Monitors are reaped by the kernel: nobody waits for them here.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0o022)
+    instance = Instance(Path(root), Path(run))
+    prepare.seccomp_program(
+        held_capabilities(
+            DEFAULT_CAPABILITIES, (), privileged=False, last=prepare.last_capability()
+        ),
+        instance.seccomp_cache,
+    )
+    # A collection in a child would copy the pages that it shares with us.
+    gc.collect()
+    gc.freeze()
+    serve(listener, instance)
+
+
+def _close_others(kept: int) -> None:
+    for name in os.listdir("/proc/self/fd"):
+        fd = int(name)
+        if fd > 2 and fd != kept:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def serve(listener: socket.socket, instance: Instance) -> None:
+    """Answer requests until one asks to end.
+
+    {"op": "start", "id"} is answered by the container's monitor; {"op": "end"} by {"ended"}.
+    """
+    while True:
+        connection, _address = listener.accept()
+        with connection:
+            try:
+                request, fds = sockets.receive(connection)
+            except (EOFError, OSError, ValueError):
+                continue
+            for fd in fds:
+                os.close(fd)
+            if request.get("op") == "end":
+                with contextlib.suppress(FileNotFoundError):
+                    instance.launcher_socket.unlink()
+                sockets.send(connection, {"ended": os.getpid()})
+                return
+            if os.fork() == 0:
+                listener.close()
+                _monitor(instance, str(request.get("id")), connection)
+
+
+def _monitor(instance: Instance, id: str, connection: socket.socket) -> None:
+    """The child: never returns into the launcher's loop."""
+    code = 1
+    try:
+        os.setsid()
+        try:
+            config = ContainerConfig.from_json(instance.container(id).config.read_bytes())
+            monitor = Monitor(instance, config)
+        except FileNotFoundError as error:
+            raise NotFound("container", id) from error
+        monitor.run(connection)
+        code = 0
+    except Exception as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+        with contextlib.suppress(OSError):
+            sockets.send(connection, {"error": describe(error)})
+    finally:
+        os._exit(code)

@@ -1,0 +1,116 @@
+"""The output of a container, kept as Docker keeps it: one JSON object a line.
+
+`{"log": "text\\n", "stream": "stdout", "time": "2026-01-02T03:04:05.000000006Z"}`. Lines over
+16 KiB are split; the parts but the last have no newline. Files rotate by size: `container.log`
+is the live one, `container.log.1` the one before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+
+from runtime.container.config import LogConfig
+
+LOG_NAME = "container.log"
+LONGEST_LINE = 16 * 1024
+
+
+def timestamp(ns: int) -> str:
+    """RFC 3339 with nanoseconds, in UTC."""
+    seconds, fraction = divmod(ns, 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}Z"
+
+
+class LogWriter:
+    """Appends to the log of one container; full files are renamed away."""
+
+    def __init__(self, directory: Path, config: LogConfig) -> None:
+        self._path = directory / LOG_NAME
+        self._config = config
+        self._partial: dict[str, bytes] = {}
+        self._fd = self._open()
+        self._size = os.fstat(self._fd).st_size
+        self._end_torn_line()
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        return os.open(self._path, flags, 0o640)
+
+    def _end_torn_line(self) -> None:
+        """A writer that was killed may have left half a line; the next one must stand alone."""
+        if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
+            self._size += os.write(self._fd, b"\n")
+
+    def write(self, stream: str, chunk: bytes) -> None:
+        """Keep `chunk` of `stream` ("stdout", "stderr"); an unfinished line waits for its end."""
+        text = self._partial.pop(stream, b"") + chunk
+        lines = text.split(b"\n")
+        rest = lines.pop()
+        entries = [line + b"\n" for line in lines]
+        while len(rest) >= LONGEST_LINE:
+            entries.append(rest[:LONGEST_LINE])
+            rest = rest[LONGEST_LINE:]
+        if rest:
+            self._partial[stream] = rest
+        if entries:
+            self._append(stream, entries)
+
+    def close(self) -> None:
+        for stream, rest in self._partial.items():
+            self._append(stream, [rest])
+        self._partial.clear()
+        os.close(self._fd)
+
+    def _append(self, stream: str, entries: list[bytes]) -> None:
+        if self._config.driver == "none":
+            return
+        now = timestamp(time.time_ns())
+        raw = b"".join(
+            json.dumps(
+                {"log": part.decode(errors="replace"), "stream": stream, "time": now},
+                ensure_ascii=False,
+                separators=(",", ":"),
+            ).encode()
+            + b"\n"
+            for entry in entries
+            for part in _pieces(entry)
+        )
+        if self._size and self._size + len(raw) > self._config.max_size:
+            self._rotate()
+        self._size += _write_all(self._fd, raw)
+
+    def _rotate(self) -> None:
+        os.close(self._fd)
+        last = self._config.max_files - 1
+        if last < 1:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+        else:
+            for number in range(last, 0, -1):
+                older = self._path.with_name(f"{LOG_NAME}.{number}")
+                newer = self._path.with_name(f"{LOG_NAME}.{number - 1}" if number > 1 else LOG_NAME)
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(newer, older)
+        self._fd = self._open()
+        self._size = 0
+
+
+def _pieces(entry: bytes) -> list[bytes]:
+    if len(entry) <= LONGEST_LINE:
+        return [entry]
+    return [entry[start : start + LONGEST_LINE] for start in range(0, len(entry), LONGEST_LINE)]
+
+
+def _write_all(fd: int, raw: bytes) -> int:
+    """Write all of `raw`; a full disk loses the output but must not end the container."""
+    written = 0
+    while written < len(raw):
+        try:
+            written += os.write(fd, raw[written:])
+        except OSError:
+            break
+    return written

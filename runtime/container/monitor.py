@@ -1,0 +1,413 @@
+"""The parent of one container: keeps its output, serves execs, and records how it ended.
+
+Forked from the launcher, single-threaded, one loop over descriptors. It needs nothing of the
+daemon: output is kept and the exit code recorded whether or not anybody listens. When the
+monitor itself is killed, the kernel kills the container with it, so that no container runs
+that nobody looks after.
+
+Messages on its socket (`runtime.linux.sockets`):
+  {"op": "watch"}                 answered by {"exited": {...}} once the exit is on disk
+  {"op": "exec", "config": {...}} answered by {"started": pid} with the descriptors of its
+                                  input, output and error (or its terminal), then {"exit_code"}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from runtime.cgroups.manager import Cgroup, open_cgroup
+from runtime.container import exec, init, prepare
+from runtime.container.config import ContainerConfig, ExecConfig
+from runtime.container.logs import LogWriter
+from runtime.container.paths import ContainerPaths, Instance
+from runtime.container.record import ExitRecord, StartRecord, write_exit, write_start
+from runtime.container.sessions import start_error
+from runtime.errors import ContainerStartError, RuntimeFault
+from runtime.linux import namespaces, process, sockets
+
+_CHUNK = 64 * 1024
+
+
+class Monitor:
+    def __init__(self, instance: Instance, config: ContainerConfig) -> None:
+        self._instance = instance
+        self._config = config
+        self._paths: ContainerPaths = instance.container(config.id)
+        self._cgroup: Cgroup = open_cgroup(instance.tag, config.id)
+        self._selector = selectors.DefaultSelector()
+        self._preparation = prepare.prepare(config, self._paths, instance.seccomp_cache)
+        self._watchers: list[socket.socket] = []
+        self._sessions: set[_Session] = set()
+        self._outputs: dict[int, str] = {}
+        self._stdin = init.NULL
+        self._exit: ExitRecord | None = None
+
+    def run(self, starter: socket.socket) -> None:
+        """Start the container, answer `starter`, and stay until the container has ended."""
+        process.set_name(f"bay:{self._config.id[:11]}")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._paths.run_directory.mkdir(parents=True, exist_ok=True)
+        self._listener = sockets.listen(str(self._paths.socket))
+        try:
+            self._start()
+        except RuntimeFault as fault:
+            self._discard()
+            sockets.send(starter, {"error": describe(fault)})
+            return
+        sockets.send(starter, {"started": dataclasses.asdict(self._started)})
+        starter.close()
+        self._loop()
+
+    # --- start ---------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        self._cgroup.create(self._config.resources, prepare.rules(self._config))
+        self._log = LogWriter(self._paths.directory, self._config.log)
+        child_ends, own_ends = _stdio(self._config.stdin_open, tty=self._config.tty)
+        if self._config.pid_namespace == "private":
+            namespaces.unshare(namespaces.CLONE_NEWPID)
+        elif self._config.pid_namespace != "host":
+            namespaces.join_path(self._config.pid_namespace, namespaces.CLONE_NEWPID)
+        self._pid, report = _fork(
+            lambda report: init.run(self._preparation, self._cgroup, report, child_ends)
+        )
+        _close(child_ends)
+        self._pidfd = os.pidfd_open(self._pid)
+        terminal = self._await_exec(report, own_ends)
+        self._started = StartRecord(
+            pid=self._pid,
+            pid_started=process.start_time(self._pid) or 0,
+            monitor=os.getpid(),
+            monitor_started=process.start_time(os.getpid()) or 0,
+            started_at=time.time_ns(),
+        )
+        write_start(self._paths.state, self._started)
+        self._adopt_output(own_ends, terminal)
+        self._selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
+        self._selector.register(self._listener, selectors.EVENT_READ, self._on_connect)
+
+    def _await_exec(self, report: socket.socket, own_ends: list[int]) -> int | None:
+        """Wait until the child has become the container's program; its terminal, if any."""
+        outcome = _Outcome()
+        while not outcome.complete:
+            outcome.take(report)
+        report.close()
+        if outcome.error is not None:
+            _close(own_ends)
+            os.waitpid(self._pid, 0)
+            os.close(self._pidfd)
+            raise start_error(outcome.error)
+        return outcome.terminal
+
+    def _adopt_output(self, own_ends: list[int], terminal: int | None) -> None:
+        if terminal is not None:
+            self._watch_output(terminal, "stdout")
+            return
+        # Held open for as long as the container runs, or until somebody attaches and closes it.
+        self._stdin = own_ends[0]
+        self._watch_output(own_ends[1], "stdout")
+        self._watch_output(own_ends[2], "stderr")
+
+    def _watch_output(self, fd: int, stream: str) -> None:
+        os.set_blocking(fd, False)
+        self._outputs[fd] = stream
+        self._selector.register(fd, selectors.EVENT_READ, self._on_output)
+
+    def _discard(self) -> None:
+        """Undo a start that failed; what cannot be undone is left to the daemon's sweep."""
+        self._listener.close()
+        with contextlib.suppress(OSError):
+            self._paths.socket.unlink()
+            self._paths.run_directory.rmdir()
+        with contextlib.suppress(RuntimeFault):
+            self._cgroup.kill()
+            self._cgroup.remove()
+
+    # --- the loop ------------------------------------------------------------------------
+
+    def _loop(self) -> None:
+        while self._exit is None:
+            for key, _events in self._selector.select():
+                key.data(key.fd)
+
+    def _on_output(self, fd: int) -> None:
+        if not self._read_output(fd):
+            self._selector.unregister(fd)
+            del self._outputs[fd]
+            os.close(fd)
+
+    def _read_output(self, fd: int) -> bool:
+        """Keep what waits on `fd`; False at its end."""
+        try:
+            chunk = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False  # EIO: the last holder of the terminal's other end has gone
+        if chunk:
+            self._log.write(self._outputs[fd], chunk)
+        return bool(chunk)
+
+    def _on_exit(self, _fd: int) -> None:
+        _, status = os.waitpid(self._pid, 0)
+        # All of the pid namespace is dead by now; with the host's, the rest is ended here.
+        self._cgroup.kill()
+        for fd in list(self._outputs):
+            self._drain(fd)
+        self._log.close()
+        for session in list(self._sessions):
+            session.collect()
+        code = os.waitstatus_to_exitcode(status)
+        record = ExitRecord(
+            exit_code=code if code >= 0 else 128 - code,
+            oom_killed=self._cgroup.oom_kills() > 0,
+            started_at=self._started.started_at,
+            finished_at=time.time_ns(),
+        )
+        # Whoever learns of the exit may start the container again: clear the place first.
+        with contextlib.suppress(RuntimeFault):
+            self._cgroup.remove()
+        self._listener.close()
+        self._paths.socket.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._paths.run_directory.rmdir()
+        write_exit(self._paths.exit, record)
+        for watcher in self._watchers:
+            with contextlib.suppress(OSError):
+                sockets.send(watcher, {"exited": dataclasses.asdict(record)})
+            watcher.close()
+        self._exit = record
+
+    def _drain(self, fd: int) -> None:
+        """Take what is still in the pipe; somebody outside may hold its other end open."""
+        while True:
+            try:
+                chunk = os.read(fd, _CHUNK)
+            except OSError:
+                break
+            if not chunk:
+                break
+            self._log.write(self._outputs[fd], chunk)
+
+    def _on_connect(self, _fd: int) -> None:
+        connection, _address = self._listener.accept()
+        self._selector.register(
+            connection, selectors.EVENT_READ, lambda _fd: self._on_request(connection)
+        )
+
+    def _on_request(self, connection: socket.socket) -> None:
+        try:
+            request, fds = sockets.receive(connection)
+        except (EOFError, OSError, ValueError):
+            self._forget(connection)
+            return
+        for fd in fds:
+            os.close(fd)
+        match request.get("op"):
+            case "watch":
+                self._watchers.append(connection)
+            case "exec":
+                # From here on the session reads and writes this connection.
+                self._selector.unregister(connection)
+                self._exec(connection, request)
+            case other:
+                sockets.send(connection, {"error": {"message": f"unknown request {other}"}})
+                self._forget(connection)
+
+    def _forget(self, connection: socket.socket) -> None:
+        self._selector.unregister(connection)
+        if connection in self._watchers:
+            self._watchers.remove(connection)
+        connection.close()
+
+    # --- exec ----------------------------------------------------------------------------
+
+    def _exec(self, connection: socket.socket, request: dict[str, Any]) -> None:
+        try:
+            wanted = ExecConfig(**{**request["config"], **_tuples(request["config"])})
+            session = self._open_session(connection, wanted)
+        except (RuntimeFault, OSError, TypeError, KeyError) as error:
+            with contextlib.suppress(OSError):
+                sockets.send(connection, {"error": describe(error)})
+            connection.close()
+            return
+        self._sessions.add(session)
+
+    def _open_session(self, connection: socket.socket, wanted: ExecConfig) -> _Session:
+        preparation = self._preparation
+        if wanted.privileged and not self._config.privileged:
+            preparation = prepare.prepare(
+                self._config.replace(privileged=True), self._paths, self._instance.seccomp_cache
+            )
+        child_ends, own_ends = _stdio(wanted.stdin, tty=wanted.tty)
+        try:
+            pid, report = _fork(
+                lambda report: exec.run(
+                    preparation, wanted, self._pidfd, self._cgroup, report, child_ends
+                )
+            )
+        except OSError as error:
+            _close(own_ends)
+            raise RuntimeFault("start a process in a container that is ending") from error
+        finally:
+            _close(child_ends)
+        return _Session(self, connection, pid, report, own_ends)
+
+    @property
+    def selector(self) -> selectors.BaseSelector:
+        return self._selector
+
+    def end_session(self, session: _Session) -> None:
+        self._sessions.discard(session)
+
+
+class _Outcome:
+    """What a child says on its way to exec: its terminal, an error, or nothing at all."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.terminal: int | None = None
+        self.error: dict[str, Any] | None = None
+
+    def take(self, report: socket.socket) -> None:
+        raw, fds, _flags, _address = socket.recv_fds(report, 16 * 1024, 1)
+        if raw == b"terminal":
+            self.terminal = fds[0]
+            os.set_inheritable(self.terminal, False)
+        elif raw:
+            self.error = json.loads(raw)
+        else:
+            self.complete = True
+
+
+class _Session:
+    """One exec: reports its start, hands over its ends, then its exit code."""
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        connection: socket.socket,
+        pid: int,
+        report: socket.socket,
+        own_ends: list[int],
+    ) -> None:
+        self._monitor = monitor
+        self._connection = connection
+        self._pid = pid
+        self._report = report
+        self._own_ends = own_ends
+        self._outcome = _Outcome()
+        self._pidfd = os.pidfd_open(pid)
+        monitor.selector.register(report, selectors.EVENT_READ, self._on_report)
+
+    def _on_report(self, _fd: int) -> None:
+        self._outcome.take(self._report)
+        if not self._outcome.complete:
+            return
+        self._monitor.selector.unregister(self._report)
+        self._report.close()
+        if self._outcome.error is None:
+            terminal = self._outcome.terminal
+            ends = self._own_ends if terminal is None else [terminal]
+            self._say({"started": self._pid}, tuple(fd for fd in ends if fd != init.NULL))
+            _close(ends)
+        else:
+            _close(self._own_ends)
+            self._say({"error": self._outcome.error})
+        self._monitor.selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
+
+    def _on_exit(self, _fd: int) -> None:
+        self._monitor.selector.unregister(self._pidfd)
+        self.collect()
+
+    def collect(self) -> None:
+        """Take the exit code of the process, which has ended."""
+        _, status = os.waitpid(self._pid, 0)
+        os.close(self._pidfd)
+        code = os.waitstatus_to_exitcode(status)
+        if self._outcome.error is None:
+            self._say({"exit_code": code if code >= 0 else 128 - code})
+        self._connection.close()
+        self._monitor.end_session(self)
+
+    def _say(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        # Nobody has to wait for the end of an exec.
+        with contextlib.suppress(OSError):
+            sockets.send(self._connection, message, fds)
+
+
+def _stdio(stdin: bool, *, tty: bool) -> tuple[list[int], list[int]]:
+    """The child's 0, 1, 2 and our ends of them; none with a terminal.
+
+    Without `stdin` the first of each is init.NULL: the child opens its own null device.
+    """
+    if tty:
+        return [], []
+    in_read, in_write = os.pipe() if stdin else (init.NULL, init.NULL)
+    out_read, out_write = os.pipe()
+    err_read, err_write = os.pipe()
+    return [in_read, out_write, err_write], [in_write, out_read, err_read]
+
+
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        if fd != init.NULL:
+            os.close(fd)
+
+
+def _fork(body: Callable[[socket.socket], None]) -> tuple[int, socket.socket]:
+    """Fork; the child runs `body`, which ends in exec or raises.
+
+    The socket that is returned gives what the child reports and then its end.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return pid, ours
+    code = 125
+    try:
+        ours.close()
+        body(theirs)
+    except Exception as error:
+        message = json.dumps(describe(error)).encode()
+        with contextlib.suppress(OSError):
+            _report_socket(theirs).send(message[: 16 * 1024])
+    finally:
+        os._exit(code)
+
+
+def _report_socket(theirs: socket.socket) -> socket.socket:
+    """The report, wherever `init.close_all_but` has put it by now."""
+    try:
+        os.fstat(theirs.fileno())
+        return theirs
+    except OSError:
+        return socket.socket(fileno=init.REPORT)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An error as plain data, for the way through a socket."""
+    message = str(error) if isinstance(error, RuntimeFault | OSError) else repr(error)
+    described: dict[str, Any] = {"message": message, "hint": getattr(error, "hint", None)}
+    if isinstance(error, ContainerStartError):
+        described |= {
+            "step": error.step,
+            "path": error.path,
+            "errno": error.errno,
+            "exit_code": error.exit_code,
+        }
+    return described
+
+
+def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}

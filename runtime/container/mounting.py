@@ -1,0 +1,312 @@
+"""Puts a container's root together: runs the operations of `rootfs` by file descriptors.
+
+Runs in the container's own mount namespace, between fork and exec, with the host's tree
+still reachable. What the image or a volume holds is never trusted: each target is resolved
+inside the new root (openat2(2), RESOLVE_IN_ROOT), and mounts go onto descriptors.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+
+from runtime.cgroups.manager import hierarchies
+from runtime.container.rootfs import (
+    Bind,
+    Filesystem,
+    Link,
+    Mask,
+    Node,
+    Operation,
+    Overlay,
+    ReadOnly,
+)
+from runtime.errors import ContainerStartError
+from runtime.linux import files, mounts
+
+
+@contextlib.contextmanager
+def step(name: str, message: str, path: str | None = None) -> Iterator[None]:
+    """Turn an OSError inside into a ContainerStartError that says what was attempted on what."""
+    try:
+        yield
+    except OSError as error:
+        raise ContainerStartError(
+            message, step=name, path=path, errno=error.errno or 0, hint=_hint(name, error)
+        ) from error
+
+
+def _hint(name: str, error: OSError) -> str | None:
+    if name == "root" and error.errno == errno.EINVAL:
+        return f"the kernel said: {error.strerror}"
+    if name == "bind" and error.errno == errno.ENOENT:
+        return "create the source on the host, or let a volume be created"
+    return None
+
+
+class Root:
+    """The new root while it is put together; `fd` is its top directory."""
+
+    def __init__(self, overlay: Overlay, place: str) -> None:
+        """Mount `overlay` on the empty directory `place`."""
+        with step("root", "mount the root file system"):
+            self.fd = _mount_overlay(overlay, place)
+        self.proc: int | None = None
+        self.devpts: int | None = None
+        self._empty: int | None = None
+        self._sources: dict[Bind, int] = {}
+
+    def take_sources(self, operations: Sequence[Operation]) -> None:
+        """Clone the mounts behind all binds.
+
+        Before the namespace's propagation is cut, so that a shared mount stays one.
+        """
+        for operation in operations:
+            if isinstance(operation, Bind):
+                with step("bind", "mount", operation.source):
+                    self._sources[operation] = mounts.clone_tree(
+                        mounts.AT_FDCWD, operation.source, recursive=operation.recursive
+                    )
+
+    def run(self, operation: Operation) -> None:
+        match operation:
+            case Bind():
+                with step("bind", f"mount {operation.source} at", operation.target):
+                    self._bind(operation)
+            case Filesystem(kind="cgroup"):
+                with step("mount", "mount control groups at", operation.target):
+                    self._cgroups(operation)
+            case Filesystem():
+                with step("mount", f"mount {operation.kind} at", operation.target):
+                    self._filesystem(operation)
+            case Node():
+                with step("device", "create device", operation.path):
+                    self._node(operation)
+            case Link():
+                with step("device", "create link", operation.path):
+                    self._link(operation)
+            case Mask():
+                with step("mask", "mask", operation.path):
+                    self._mask(operation.path)
+            case ReadOnly():
+                with step("mask", "make read-only", operation.path):
+                    self._read_only(operation.path)
+
+    def make_read_only(self) -> None:
+        with step("root", "make the root file system read-only"):
+            mounts.set_attributes(self.fd, set=mounts.MOUNT_ATTR_RDONLY)
+
+    def attach_at(self, tree: int, target: str, *, directory: bool, strict: bool = False) -> None:
+        """Put the detached mount `tree` at `target`, making the mount point where missing."""
+        place = self._place(target, directory=directory, strict=strict)
+        try:
+            mounts.attach(tree, place)
+        finally:
+            os.close(place)
+
+    def _place(self, target: str, *, directory: bool, strict: bool) -> int:
+        if strict:
+            # A symbolic link in the image at /proc, /sys or /dev (CVE-2019-19921, CVE-2026-41579).
+            with contextlib.suppress(FileNotFoundError):
+                return files.openat2(
+                    self.fd,
+                    target.lstrip("/"),
+                    os.O_PATH | os.O_DIRECTORY,
+                    resolve=files.RESOLVE_BENEATH | files.RESOLVE_NO_SYMLINKS,
+                )
+        if directory:
+            return files.make_directories_in_root(self.fd, target)
+        return files.make_file_in_root(self.fd, target)
+
+    def _bind(self, bind: Bind) -> None:
+        tree = self._sources.pop(bind)
+        try:
+            attributes = bind.attributes | (mounts.MOUNT_ATTR_RDONLY if bind.read_only else 0)
+            propagation = mounts.PROPAGATION[bind.propagation]
+            mounts.set_attributes(
+                tree,
+                set=attributes,
+                propagation=propagation & ~mounts.MS_REC,
+                recursive=bind.recursive,
+            )
+            self.attach_at(tree, bind.target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+        finally:
+            os.close(tree)
+
+    def _filesystem(self, operation: Filesystem) -> None:
+        tree = mounts.new_filesystem(
+            operation.kind,
+            operation.options,
+            attributes=operation.attributes,
+            source=operation.kind,
+        )
+        self.attach_at(tree, operation.target, directory=True, strict=operation.strict)
+        if operation.kind == "proc":
+            self.proc = tree
+        elif operation.kind == "devpts":
+            self.devpts = tree
+        else:
+            os.close(tree)
+
+    def _cgroups(self, operation: Filesystem) -> None:
+        found = hierarchies()
+        if not found.v1:
+            tree = mounts.new_filesystem(
+                "cgroup2", attributes=operation.attributes, source="cgroup"
+            )
+            self.attach_at(tree, operation.target, directory=True)
+            os.close(tree)
+            return
+        # Without a control group namespace of our own this would show the host's tree; with it
+        # every hierarchy begins at the container's group.
+        shelf = mounts.new_filesystem(
+            "tmpfs", (("mode", "755"),), attributes=operation.attributes & ~mounts.MOUNT_ATTR_RDONLY
+        )
+        self.attach_at(shelf, operation.target, directory=True)
+        for name in sorted({path.name for path in found.v1.values()}):
+            flags = [(option, None) for option in name.split(",")]
+            if name == "systemd":
+                flags = []
+            try:
+                tree = mounts.new_filesystem(
+                    "cgroup",
+                    flags or [("none", None), ("name", "systemd")],
+                    attributes=operation.attributes,
+                    source="cgroup",
+                )
+            except OSError as error:
+                if error.errno in (errno.EBUSY, errno.EINVAL, errno.ENOENT):
+                    continue  # a controller that is mounted under another set of options
+                raise
+            os.mkdir(name, 0o755, dir_fd=shelf)
+            self.attach_at(tree, f"{operation.target}/{name}", directory=True)
+            os.close(tree)
+        mounts.set_attributes(shelf, set=operation.attributes)
+        os.close(shelf)
+
+    def _node(self, node: Node) -> None:
+        parent, name = self._parent(node.path)
+        try:
+            kind = stat.S_IFCHR if node.kind == "c" else stat.S_IFBLK
+            device = os.makedev(node.major, node.minor)
+            os.mknod(name, kind | node.mode, device, dir_fd=parent)
+            os.chmod(name, node.mode, dir_fd=parent)
+        finally:
+            os.close(parent)
+
+    def _link(self, link: Link) -> None:
+        parent, name = self._parent(link.path)
+        try:
+            os.symlink(link.to, name, dir_fd=parent)
+        finally:
+            os.close(parent)
+
+    def _parent(self, path: str) -> tuple[int, str]:
+        directory, _, name = path.rpartition("/")
+        return files.make_directories_in_root(self.fd, directory), name
+
+    def _existing(self, path: str) -> int | None:
+        try:
+            return files.open_in_root(self.fd, path, os.O_PATH)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _mask(self, path: str) -> None:
+        place = self._existing(path)
+        if place is None:
+            return
+        try:
+            cover = self._cover(directory=stat.S_ISDIR(os.fstat(place).st_mode))
+            mounts.attach(cover, place)
+            if cover != self._empty:
+                os.close(cover)
+        finally:
+            os.close(place)
+
+    def _cover(self, *, directory: bool) -> int:
+        """A mount with nothing in it: the null device, or one empty directory for all.
+
+        The first directory gets the file system itself, the others clones of it: a mount that
+        is attached nowhere cannot be cloned before kernel 6.15.
+        """
+        if not directory:
+            return mounts.clone_tree(self._null())
+        if self._empty is not None:
+            return mounts.clone_tree(self._empty)
+        self._empty = mounts.new_filesystem(
+            "tmpfs", (("mode", "555"),), attributes=mounts.MOUNT_ATTR_RDONLY
+        )
+        return self._empty
+
+    def _null(self) -> int:
+        fd = os.open("/dev/null", os.O_PATH | os.O_CLOEXEC)
+        if os.fstat(fd).st_rdev != os.makedev(1, 3):
+            raise OSError(errno.EINVAL, "not the null device", "/dev/null")
+        return fd
+
+    def _read_only(self, path: str) -> None:
+        place = self._existing(path)
+        if place is None:
+            return
+        try:
+            tree = mounts.clone_tree(place, recursive=True)
+            mounts.set_attributes(tree, set=mounts.MOUNT_ATTR_RDONLY, recursive=True)
+            mounts.attach(tree, place)
+            os.close(tree)
+        finally:
+            os.close(place)
+
+
+def _mount_overlay(overlay: Overlay, place: str) -> int:
+    """Mount the overlay on `place`; a descriptor of its top directory."""
+    try:
+        fd = mounts.new_filesystem("overlay", _overlay_options(overlay), source="overlay")
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
+        _mount_overlay_by_path(overlay, place, error)
+        return os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    mounts.attach(fd, target)
+    os.close(target)
+    return fd
+
+
+def _overlay_options(overlay: Overlay) -> list[tuple[str, str | None]]:
+    # The first one named lies on top (lowerdir+, kernel 6.8).
+    options: list[tuple[str, str | None]] = [
+        ("lowerdir+", layer) for layer in reversed(overlay.layers)
+    ]
+    options += [("upperdir", overlay.upper), ("workdir", overlay.work)]
+    if overlay.volatile:
+        options.append(("volatile", None))
+    return options
+
+
+def _mount_overlay_by_path(overlay: Overlay, place: str, first: OSError) -> None:
+    """mount(2) with one option string, for kernels before 6.8.
+
+    The string may take a page; layers are named relative to their common directory.
+    """
+    shelf = os.path.commonpath([os.path.dirname(layer) for layer in overlay.layers])
+    lower = ":".join(
+        os.path.relpath(layer, shelf).replace("\\", "\\\\").replace(":", "\\:")
+        for layer in reversed(overlay.layers)
+    )
+    options = f"lowerdir={lower},upperdir={overlay.upper},workdir={overlay.work}"
+    if overlay.volatile:
+        options += ",volatile"
+    if len(options) > 4095:
+        raise OSError(
+            errno.E2BIG, f"{len(overlay.layers)} layers are too many for this kernel"
+        ) from first
+    back = os.open(".", os.O_PATH | os.O_CLOEXEC)
+    os.chdir(shelf)
+    try:
+        mounts.mount_by_path("overlay", place, "overlay", options)
+    finally:
+        os.fchdir(back)
+        os.close(back)

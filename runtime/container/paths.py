@@ -1,0 +1,99 @@
+"""Where the parts of a container lie. Pure.
+
+`<root>/containers/<id>/` holds what must last, `<run>/containers/<id>/` the monitor's socket.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One state directory and its run directory; two instances share nothing."""
+
+    root: Path
+    run: Path
+
+    @property
+    def tag(self) -> str:
+        """A short name that no other instance on this host has, for control groups."""
+        digest = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()
+        return f"bayplan-{digest[:8]}"
+
+    @property
+    def containers(self) -> Path:
+        return self.root / "containers"
+
+    @property
+    def seccomp_cache(self) -> Path:
+        return self.root / "cache" / "seccomp"
+
+    @property
+    def launcher_socket(self) -> Path:
+        return self.run / "launcher.sock"
+
+    @property
+    def launcher_log(self) -> Path:
+        return self.root / "launcher.log"
+
+    def container(self, id: str) -> ContainerPaths:
+        return ContainerPaths(self.containers / id, self.run / "containers" / id)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerPaths:
+    """The files of one container."""
+
+    directory: Path
+    run_directory: Path
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "config.json"
+
+    @property
+    def state(self) -> Path:
+        """Who runs it, written when it starts."""
+        return self.directory / "state.json"
+
+    @property
+    def exit(self) -> Path:
+        """How it ended, written once it has."""
+        return self.directory / "exit.json"
+
+    @property
+    def socket(self) -> Path:
+        return self.run_directory / "monitor.sock"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "container.log"
+
+    @property
+    def upper(self) -> Path:
+        return self.directory / "upper"
+
+    @property
+    def work(self) -> Path:
+        return self.directory / "work"
+
+    @property
+    def empty(self) -> Path:
+        """The lower directory of an image without layers."""
+        return self.directory / "empty"
+
+    @property
+    def place(self) -> Path:
+        """The empty directory on which the root is mounted inside the container's namespace."""
+        return self.directory / "rootfs"
+
+    @property
+    def secrets(self) -> Path:
+        return self.directory / "secrets"
+
+    @property
+    def files(self) -> Path:
+        return self.directory / "files"

@@ -1,0 +1,126 @@
+"""The other end of a monitor's socket: exec in a container, wait for its end.
+
+Needs neither the daemon nor the launcher, and imports little: the command line uses it
+directly.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from dataclasses import dataclass
+from typing import Self
+
+from runtime.container.config import ExecConfig
+from runtime.container.record import ExitRecord
+from runtime.errors import ContainerStartError, InvalidState, LauncherError
+from runtime.linux import sockets
+
+
+@dataclass(slots=True)
+class ExecSession:
+    """A process that was started in a container.
+
+    With a terminal `terminal` is its descriptor and the others are None; else `stdin` (if it
+    was asked for), `stdout` and `stderr` are pipes. The descriptors are the caller's to close.
+    """
+
+    connection: socket.socket
+    pid: int
+    stdin: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+    terminal: int | None = None
+
+    def fileno(self) -> int:
+        """Becomes readable when the exit code is known."""
+        return self.connection.fileno()
+
+    def wait(self) -> int:
+        """The exit code, 128 + signal where one ended it; raises LauncherError when it is lost."""
+        try:
+            answer, _fds = sockets.receive(self.connection)
+        except (EOFError, OSError) as error:
+            raise LauncherError("the container's monitor ended before the command did") from error
+        return int(answer["exit_code"])
+
+    def close(self) -> None:
+        for fd in (self.stdin, self.stdout, self.stderr, self.terminal):
+            if fd is not None:
+                os.close(fd)
+        self.stdin = self.stdout = self.stderr = self.terminal = None
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_exec(monitor_socket: str, config: ExecConfig) -> ExecSession:
+    """Run a process in the container whose monitor listens at `monitor_socket`.
+
+    Raises InvalidState when it does not run, ContainerStartError when the command cannot be
+    executed (exit_code 126 or 127).
+    """
+    connection = _connect(monitor_socket)
+    try:
+        sockets.send(connection, {"op": "exec", "config": dataclasses.asdict(config)})
+        answer, fds = sockets.receive(connection)
+        if "error" in answer:
+            raise start_error(answer["error"])
+    except (EOFError, OSError) as error:
+        connection.close()
+        raise LauncherError("ask the container's monitor") from error
+    except BaseException:
+        connection.close()
+        raise
+    session = ExecSession(connection, int(answer["started"]))
+    if config.tty:
+        (session.terminal,) = fds
+    elif config.stdin:
+        session.stdin, session.stdout, session.stderr = fds
+    else:
+        session.stdout, session.stderr = fds
+    return session
+
+
+def open_watch(monitor_socket: str) -> socket.socket:
+    """A connection that becomes readable once the container's exit is on disk.
+
+    Raises InvalidState when no monitor listens, that is when it has ended already.
+    """
+    connection = _connect(monitor_socket)
+    sockets.send(connection, {"op": "watch"})
+    return connection
+
+
+def read_watch(connection: socket.socket) -> ExitRecord | None:
+    """What `open_watch`'s connection says: the exit, or None where the monitor was killed."""
+    try:
+        answer, _fds = sockets.receive(connection)
+    except (EOFError, OSError):
+        return None
+    return ExitRecord(**answer["exited"])
+
+
+def _connect(monitor_socket: str) -> socket.socket:
+    try:
+        return sockets.connect(monitor_socket)
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise InvalidState("the container", "not running", "reach") from error
+
+
+def start_error(described: dict[str, object]) -> ContainerStartError:
+    """The error that a monitor described (`runtime.container.monitor.describe`)."""
+    error = ContainerStartError(
+        str(described.get("message")),
+        step=str(described.get("step", "start")),
+        exit_code=int(str(described.get("exit_code", 125))),
+        hint=str(described["hint"]) if described.get("hint") else None,
+    )
+    error.path = str(described["path"]) if described.get("path") else None
+    error.errno = int(str(described.get("errno") or 0))
+    return error
