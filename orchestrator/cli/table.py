@@ -12,6 +12,7 @@ VERBS = (
     "plan",
     "ps",
     "logs",
+    "exec",
     "build",
     "start",
     "stop",

@@ -6,7 +6,9 @@ in chunks or up to the end of the connection (RFC 9112).
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -188,7 +190,8 @@ class Client:
         """A connection to the daemon; raises DaemonUnreachable."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            connection.connect(self.socket_path)
+            with _reachable(self.socket_path) as path:
+                connection.connect(path)
         except PermissionError as exc:
             connection.close()
             raise DaemonUnreachable(
@@ -200,6 +203,19 @@ class Client:
                 f"no daemon answers on {self.socket_path}", hint="bay daemon starts one"
             ) from exc
         return connection
+
+
+@contextlib.contextmanager
+def _reachable(path: str) -> Iterator[str]:
+    """A name of the socket that fits into the 108 bytes of sockaddr_un (unix(7))."""
+    if len(os.fsencode(path)) < 108:
+        yield path
+        return
+    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{os.path.basename(path)}"
+    finally:
+        os.close(directory)
 
 
 def quote(text: str) -> str:

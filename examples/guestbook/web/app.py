@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import urllib.parse
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,7 +41,7 @@ def write(name: str, message: str) -> dict[str, str]:
     entry = {
         "name": name.strip(),
         "message": message.strip(),
-        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     with STORE.pipeline() as transaction:
         transaction.lpush("entries", json.dumps(entry))

@@ -1,0 +1,160 @@
+"""Carries bytes between this terminal and a process in a container, until the process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+from collections.abc import Iterator
+
+from orchestrator.engine.monitors import ExecSession
+
+_CHUNK = 64 * 1024
+
+
+def carry(session: ExecSession, *, stdin: bool) -> int:
+    """Copy pipes both ways; gives the process's exit status."""
+    to_process, out, err = session.ends
+    outputs = {out: sys.stdout.fileno(), err: sys.stderr.fileno()}
+    if not stdin:
+        os.close(to_process)
+    return _Copy(session, outputs, to_process if stdin else None).run()
+
+
+def carry_terminal(session: ExecSession) -> int:
+    """The same over the process's terminal, with ours in raw mode and its size kept equal."""
+    (terminal,) = session.ends
+    with _raw(sys.stdin.fileno()), _sizes(terminal):
+        return _Copy(session, {terminal: sys.stdout.fileno()}, terminal).run()
+
+
+class _Copy:
+    """One loop: input waits in a buffer, so that a process that does not read blocks nothing."""
+
+    def __init__(
+        self, session: ExecSession, outputs: dict[int, int], to_process: int | None
+    ) -> None:
+        self._session = session
+        self._outputs = outputs
+        self._to_process = to_process
+        self._waiting = b""
+        self._ended = to_process is None
+        self._poll = select.poll()
+        for fd in outputs:
+            os.set_blocking(fd, False)
+            self._poll.register(fd, select.POLLIN)
+        self._poll.register(session.fileno(), select.POLLIN)
+        if to_process is not None:
+            os.set_blocking(to_process, False)
+
+    def run(self) -> int:
+        stdin = sys.stdin.fileno()
+        while True:
+            self._expect(stdin)
+            ready = dict(self._poll.poll())
+            for fd in list(self._outputs):
+                if fd in ready:
+                    self._pass_on(fd)
+            if stdin in ready:
+                self._take(stdin)
+            if self._waiting:
+                self._give()
+            if self._session.fileno() in ready:
+                for fd in list(self._outputs):
+                    self._pass_on(fd, drain=True)
+                return self._session.exit_code()
+
+    def _expect(self, stdin: int) -> None:
+        """Listen to our input only while what it gave has been taken."""
+        with contextlib.suppress(KeyError):
+            self._poll.unregister(stdin)
+        if not self._ended and not self._waiting:
+            self._poll.register(stdin, select.POLLIN)
+        if self._to_process is not None:
+            wanted = select.POLLIN if self._to_process in self._outputs else 0
+            if self._waiting:
+                wanted |= select.POLLOUT
+            self._poll.register(self._to_process, wanted)
+
+    def _take(self, stdin: int) -> None:
+        chunk = os.read(stdin, _CHUNK)
+        self._waiting = chunk
+        if not chunk:
+            self._end_input()
+
+    def _end_input(self) -> None:
+        self._ended = True
+        if self._to_process is not None and self._to_process not in self._outputs:
+            self._poll.unregister(self._to_process)
+            os.close(self._to_process)
+            self._to_process = None
+
+    def _give(self) -> None:
+        assert self._to_process is not None
+        try:
+            written = os.write(self._to_process, self._waiting)
+        except BlockingIOError:
+            return
+        except OSError:
+            # The process does not read any more; what is left of the input is for nobody.
+            self._waiting = b""
+            self._end_input()
+            return
+        self._waiting = self._waiting[written:]
+
+    def _pass_on(self, fd: int, *, drain: bool = False) -> None:
+        while True:
+            try:
+                chunk = os.read(fd, _CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:
+                chunk = b""  # EIO: the last holder of the terminal has gone
+            if not chunk:
+                self._poll.unregister(fd)
+                del self._outputs[fd]
+                if fd == self._to_process:
+                    self._to_process, self._ended, self._waiting = None, True, b""
+                return
+            _write_all(self._outputs[fd], chunk)
+            if not drain:
+                return
+
+
+def _write_all(fd: int, chunk: bytes) -> None:
+    while chunk:
+        chunk = chunk[os.write(fd, chunk) :]
+
+
+@contextlib.contextmanager
+def _raw(fd: int) -> Iterator[None]:
+    import termios
+    import tty
+
+    before = termios.tcgetattr(fd)
+    try:
+        tty.setraw(fd)
+        yield
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def _sizes(terminal: int) -> Iterator[None]:
+    """Give the process's terminal our size, now and whenever ours changes."""
+    import fcntl
+    import termios
+
+    def resize(*_: object) -> None:
+        with contextlib.suppress(OSError):
+            size = fcntl.ioctl(sys.stdout.fileno(), termios.TIOCGWINSZ, b"\0" * 8)
+            fcntl.ioctl(terminal, termios.TIOCSWINSZ, size)
+
+    before = signal.signal(signal.SIGWINCH, resize)
+    resize()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)
