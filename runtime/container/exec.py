@@ -48,7 +48,7 @@ def run(
         init.set_ulimit(limit)
     init.confine(preparation, who)
     environment = init.complete_environment((*config.env, *wanted.env), who, tty=wanted.tty)
-    init.enter_directory(config.cwd if wanted.cwd is None else wanted.cwd, create=False)
+    init.enter_directory(config.cwd if wanted.cwd is None else wanted.cwd)
     init.close_all_but(report.fileno())
     init.execute(wanted.argv, environment)
 

@@ -76,6 +76,8 @@ def run(
     terminal = _open_terminal(root, report) if config.tty else None
     _set_sysctls(root, config)
     who = resolve_identity(root.fd, config.user, config.additional_groups)
+    with step("directory", "create the working directory", config.cwd):
+        os.close(files.make_directories_in_root(root.fd, config.cwd))
     if config.read_only:
         root.make_read_only()
     with step("root", "change into the root file system"):
@@ -292,16 +294,10 @@ def complete_environment(given: Sequence[str], who: Identity, *, tty: bool) -> d
     return environment
 
 
-def enter_directory(path: str, *, create: bool = True) -> None:
-    """Change into the working directory, made when missing; it must lie inside the root."""
+def enter_directory(path: str) -> None:
+    """Change into the working directory, which must lie inside the root."""
     with step("directory", "change into the working directory", path):
-        try:
-            os.chdir(path)
-        except FileNotFoundError:
-            if not create:
-                raise
-            os.makedirs(path, exist_ok=True)
-            os.chdir(path)
+        os.chdir(path)
         # Reached through a leaked descriptor it would lie outside (CVE-2024-21626).
         if not os.getcwd().startswith("/"):
             raise OSError(errno.EACCES, "outside of the root", path)

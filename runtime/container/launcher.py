@@ -80,6 +80,7 @@ def main() -> None:
     os.set_inheritable(listener.fileno(), False)
     _close_others(listener.fileno())
     process.set_name("bay:launcher")
+    process.set_command_line(f"bay: launcher of {root}")
     # Monitors are reaped by the kernel: nobody waits for them here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -54,6 +54,7 @@ class Monitor:
     def run(self, starter: socket.socket) -> None:
         """Start the container, answer `starter`, and stay until the container has ended."""
         process.set_name(f"bay:{self._config.id[:11]}")
+        process.set_command_line(f"bay: monitor of {self._config.id}")
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._paths.run_directory.mkdir(parents=True, exist_ok=True)
         self._listener = sockets.listen(str(self._paths.socket))

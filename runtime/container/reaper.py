@@ -33,6 +33,7 @@ def run(start: Callable[[], None], *, tty: bool) -> None:
         start()
         return
     process.set_name("init")
+    process.set_command_line("init")
     process.close_from(3)
     while True:
         number = signal.sigwait(everything)

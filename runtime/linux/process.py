@@ -29,6 +29,19 @@ def set_name(name: str) -> None:
     prctl(PR_SET_NAME, ctypes.addressof(raw))
 
 
+def set_command_line(text: str) -> None:
+    """What /proc/<pid>/cmdline gives for this process and those that it forks (proc(5)).
+
+    Overwrites the original arguments in place, so `text` is cut to their length.
+    """
+    with open("/proc/self/stat", "rb") as stat:
+        fields = stat.read().rpartition(b")")[2].split()
+    start, end = int(fields[45]), int(fields[46])
+    raw = text.encode()[: end - start - 1]
+    ctypes.memset(start, 0, end - start)
+    ctypes.memmove(start, raw, len(raw))
+
+
 def die_with_parent(number: int = signal.SIGKILL) -> None:
     prctl(PR_SET_PDEATHSIG, number)
 

@@ -1,0 +1,146 @@
+"""Local volumes: directories that outlive containers.
+
+`<root>/volumes/<name>/_data` holds the content, `volume.json` beside it what was asked for. With
+the `local` driver's options `o: bind` and `device` a host directory stands for the content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from runtime.errors import NotFound, RuntimeFault, Unsupported
+from runtime.linux import files
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A volume; `mountpoint` is its content's directory, `created_at` in ns since 1970."""
+
+    name: str
+    mountpoint: str
+    driver: str = "local"
+    driver_opts: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    created_at: int = 0
+
+
+class Volumes:
+    """The volumes below `root`; safe for several threads and processes."""
+
+    def __init__(self, root: Path) -> None:
+        self._directory = root / "volumes"
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o711)
+
+    def create(
+        self,
+        name: str,
+        *,
+        driver: str = "local",
+        driver_opts: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Volume:
+        """Make the volume, or give the one that is there, whatever its options."""
+        if not _NAME.fullmatch(name):
+            raise RuntimeFault(
+                f"volume name {name!r} is not valid",
+                hint="a letter or digit, then letters, digits, dots, dashes and underscores",
+            )
+        if driver != "local":
+            raise Unsupported(
+                f"volume {name}: driver {driver}", hint="only the driver local is built in"
+            )
+        options = dict(driver_opts or {})
+        target = self._target(name, options)
+        with files.locked(self._directory / ".lock"):
+            with contextlib.suppress(NotFound):
+                return self.get(name)
+            draft = Path(tempfile.mkdtemp(prefix=".new-", dir=self._directory))
+            try:
+                draft.chmod(0o711)
+                (draft / "_data").mkdir(mode=0o755)
+                volume = Volume(
+                    name=name,
+                    mountpoint=target or str(self._directory / name / "_data"),
+                    driver_opts=options,
+                    labels=dict(labels or {}),
+                    created_at=time.time_ns(),
+                )
+                files.write_atomically(draft / "volume.json", json.dumps(asdict(volume)).encode())
+                draft.rename(self._directory / name)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
+            files.sync_directory(self._directory)
+        return volume
+
+    def _target(self, name: str, options: Mapping[str, str]) -> str | None:
+        """The host directory that stands for the volume, where its options name one."""
+        if not options:
+            return None
+        bind = "bind" in options.get("o", "").split(",") or options.get("type") == "bind"
+        if not bind or "device" not in options:
+            raise Unsupported(
+                f"volume {name}: options {', '.join(sorted(options))}",
+                hint="only a bind (type: none, o: bind, device: /path) is built in",
+            )
+        if not os.path.isdir(options["device"]):
+            raise RuntimeFault(
+                f"volume {name}: {options['device']} is not a directory on this host",
+                hint="create it first",
+            )
+        return os.path.realpath(options["device"])
+
+    def get(self, name: str) -> Volume:
+        """Raises NotFound."""
+        if not _NAME.fullmatch(name):
+            raise NotFound("volume", name)
+        try:
+            return Volume(**json.loads((self._directory / name / "volume.json").read_bytes()))
+        except FileNotFoundError as error:
+            raise NotFound("volume", name) from error
+
+    def list(self) -> Sequence[Volume]:
+        found = []
+        for entry in sorted(self._directory.iterdir()):
+            if not entry.name.startswith("."):
+                with contextlib.suppress(NotFound):
+                    found.append(self.get(entry.name))
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a volume and its content; a bound host directory stays. Raises NotFound."""
+        self.get(name)
+        with files.locked(self._directory / ".lock"):
+            doomed = self._directory / f".gone-{name}"
+            shutil.rmtree(doomed, ignore_errors=True)
+            try:
+                (self._directory / name).rename(doomed)
+            except FileNotFoundError as error:
+                raise NotFound("volume", name) from error
+        shutil.rmtree(doomed)
+
+    def size(self, name: str) -> int:
+        """Bytes that the content takes on disk."""
+        total = 0
+        for directory, _names, names in os.walk(self.get(name).mountpoint):
+            for file in names:
+                with contextlib.suppress(FileNotFoundError):
+                    total += os.lstat(os.path.join(directory, file)).st_blocks * 512
+        return total
+
+    def sweep(self) -> None:
+        """Remove what a crash has left half made or half removed."""
+        for entry in self._directory.iterdir():
+            if entry.name.startswith((".new-", ".gone-")):
+                shutil.rmtree(entry, ignore_errors=True)
