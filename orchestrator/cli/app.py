@@ -82,21 +82,19 @@ def _group(group: Group, settings: dict[str, Value], carry_out: CarryOut) -> typ
 def _register(
     app: typer.Typer, command: Command, settings: dict[str, Value], carry_out: CarryOut
 ) -> None:
-    own = {option.name for option in command.options}
     own_flags = {flag for option in command.options for flag in option.flags}
-    shared = [option for option in GLOBAL_OPTIONS if option.name not in own]
 
     def call(**given: Any) -> int:
         values = _plain(given)
         here = {name: value for name, value in values.items() if not name.startswith("global_")}
         for name, value in values.items():
             if name.startswith("global_") and value not in (None, ()):
-                settings[name.removeprefix("global_")] = value
+                _add(settings, name.removeprefix("global_"), value)
         return carry_out(Line(command, settings, {**command.defaults(), **here}))
 
     parameters = [_argument_parameter(argument) for argument in command.arguments]
     parameters += [_option_parameter(option) for option in command.options]
-    for option in shared:
+    for option in GLOBAL_OPTIONS:
         flags = tuple(flag for flag in option.flags if flag not in own_flags)
         if flags:
             parameters.append(
@@ -109,6 +107,14 @@ def _register(
         hidden=command.hidden,
         context_settings={"allow_interspersed_args": not command.passthrough},
     )(call)
+
+
+def _add(settings: dict[str, Value], name: str, value: Value) -> None:
+    """Lists given before the command and after it are one list."""
+    before = settings[name]
+    if isinstance(before, tuple) and isinstance(value, tuple):
+        value = (*before, *value)
+    settings[name] = value
 
 
 def _option_parameter(
