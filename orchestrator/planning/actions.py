@@ -1,0 +1,268 @@
+"""The closed union of what a plan can do; each action is exactly one call of the backend.
+
+An action is complete: whoever performs it decides nothing about the desired state. `cause`
+says why it is in the plan, `destructive` that it deletes data which nothing can bring back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from orchestrator.planning.drift import Change
+from orchestrator.planning.observed import Spec
+from specs.project import Project
+
+WaitCondition = Literal["started", "healthy", "completed", "ready"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """Why an action is in the plan: a reason, and the changed fields that lead to it."""
+
+    reason: str
+    changes: tuple[Change, ...] = ()
+
+    def __str__(self) -> str:
+        details = "; ".join(change.text() for change in self.changes)
+        return f"{self.reason} ({details})" if details else self.reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """Base of all actions; `name` is the resource's real name.
+
+    `words` are Compose's for an action under way and one that is done.
+    """
+
+    verb: ClassVar[str]
+    words: ClassVar[tuple[str, str]]
+    kind: ClassVar[str]
+    destructive: ClassVar[bool] = False
+
+    name: str
+    cause: Cause
+
+    @property
+    def resource(self) -> str:
+        return f"{self.kind} {self.name}"
+
+    def details(self) -> dict[str, Any]:
+        """What the JSON form adds for this kind of action."""
+        return {}
+
+    def text(self) -> str:
+        return f"{self.verb} {self.resource}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullImage(Action):
+    verb = "pull"
+    words = ("Pulling", "Pulled")
+    kind = "image"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildImage(Action):
+    """Build `service` of `project`; `name` is the reference that the image gets."""
+
+    verb = "build"
+    words = ("Building", "Built")
+    kind = "image"
+
+    service: str
+    project: Project
+    no_cache: bool = False
+    pull: bool = False
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+    def details(self) -> dict[str, Any]:
+        return {"service": self.service}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveImage(Action):
+    verb = "remove"
+    words = ("Removing", "Removed")
+    kind = "image"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateNetwork(Action):
+    """Create the network, or put back what is missing of it; `spec` is its canonical form."""
+
+    verb = "create"
+    words = ("Creating", "Created")
+    kind = "network"
+
+    project: str
+    key: str
+    spec: Spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateNetwork(Action):
+    """Take over the fields that need no new link (labels)."""
+
+    verb = "update"
+    words = ("Updating", "Updated")
+    kind = "network"
+
+    project: str
+    key: str
+    spec: Spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveNetwork(Action):
+    verb = "remove"
+    words = ("Removing", "Removed")
+    kind = "network"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateVolume(Action):
+    verb = "create"
+    words = ("Creating", "Created")
+    kind = "volume"
+
+    project: str
+    key: str
+    spec: Spec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveVolume(Action):
+    verb = "remove"
+    words = ("Removing", "Removed")
+    kind = "volume"
+    destructive = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerAction(Action):
+    kind = "container"
+
+    service: str
+
+    def details(self) -> dict[str, Any]:
+        return {"service": self.service}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreateContainer(ContainerAction):
+    """Create replica `number`; `spec` is the blueprint to store with it, `image` a reference.
+
+    `anonymous` are the anonymous volumes that it takes over from the container it replaces.
+    """
+
+    verb = "create"
+    words = ("Creating", "Created")
+
+    project: Project
+    number: int
+    image: str
+    spec: Spec
+    anonymous: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateContainer(ContainerAction):
+    """Take over, without a restart, the changes that `cause` lists; `spec` replaces the stored
+    blueprint."""
+
+    verb = "update"
+    words = ("Updating", "Updated")
+
+    project: Project
+    spec: Spec
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """The names of the service's changed attributes."""
+        return frozenset(change.field.partition(".")[0] for change in self.cause.changes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartContainer(ContainerAction):
+    verb = "start"
+    words = ("Starting", "Started")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopContainer(ContainerAction):
+    """Stop; `timeout` in seconds, None for the container's own."""
+
+    verb = "stop"
+    words = ("Stopping", "Stopped")
+
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillContainer(ContainerAction):
+    verb = "kill"
+    words = ("Killing", "Killed")
+
+    signal: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveContainer(ContainerAction):
+    """Remove a stopped container; `volumes` takes its anonymous volumes with it, `release` lets
+    its addresses go to others."""
+
+    verb = "remove"
+    words = ("Removing", "Removed")
+
+    volumes: bool = False
+    release: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitContainer(ContainerAction):
+    """Wait until the container fulfils `condition`; `timeout` in seconds, None is no bound.
+
+    `ready` is what `up --wait` asks for: healthy where there is a health check, else running,
+    or ended with 0.
+    """
+
+    verb = "wait for"
+    words = ("Waiting", "Waited")
+
+    condition: WaitCondition
+    timeout: float | None = None
+
+    def details(self) -> dict[str, Any]:
+        return {"service": self.service, "condition": self.condition}
+
+    @property
+    def fulfilled(self) -> str:
+        """Compose's word for the condition once it holds."""
+        return {"healthy": "Healthy", "completed": "Exited", "started": "Started"}.get(
+            self.condition, "Ready"
+        )
+
+    def text(self) -> str:
+        state = {"started": "running"}.get(self.condition, self.condition)
+        return f"{self.verb} {self.resource} to be {state}"
+
+
+AnyAction = (
+    PullImage
+    | BuildImage
+    | RemoveImage
+    | CreateNetwork
+    | UpdateNetwork
+    | RemoveNetwork
+    | CreateVolume
+    | RemoveVolume
+    | CreateContainer
+    | UpdateContainer
+    | StartContainer
+    | StopContainer
+    | KillContainer
+    | RemoveContainer
+    | WaitContainer
+)

@@ -1,0 +1,44 @@
+"""What the person asked for besides the project itself: the flags of up, down and the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Recreate = Literal["diverged", "force", "never"]
+Build = Literal["missing", "always", "never"]
+Pull = Literal["missing", "always", "never"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How to converge. `services` narrows the run to these and what they need, empty is all;
+    `timeout` (stop) and `wait_timeout` are in seconds, None takes the container's own stop
+    timeout and no bound."""
+
+    services: tuple[str, ...] = ()
+    recreate: Recreate = "diverged"
+    build: Build = "missing"
+    pull: Pull = "missing"
+    dependencies: bool = True
+    recreate_dependencies: bool = False
+    remove_orphans: bool = False
+    renew_volumes: bool = False
+    start: bool = True
+    wait: bool = False
+    wait_timeout: float | None = None
+    timeout: float | None = None
+    scale: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Removal:
+    """How to take a project down; `images` removes its images: all, or those without a name of
+    their own (local)."""
+
+    services: tuple[str, ...] = ()
+    volumes: bool = False
+    remove_orphans: bool = False
+    images: Literal["all", "local"] | None = None
+    timeout: float | None = None

@@ -1,0 +1,102 @@
+"""The heart: a project, what is observed and what was asked for become one plan.
+
+Everything is decided here and nothing is done; the same arguments always give the same plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orchestrator.planning.actions import Cause, RemoveContainer, StopContainer
+from orchestrator.planning.draft import Draft, begin
+from orchestrator.planning.images import plan_images
+from orchestrator.planning.networks import networks_to_replace, plan_networks
+from orchestrator.planning.observed import Observed, ObservedContainer
+from orchestrator.planning.plan import Plan
+from orchestrator.planning.policy import Policy
+from orchestrator.planning.replicas import decide
+from orchestrator.planning.services import ServiceSteps
+from orchestrator.planning.volumes import plan_volumes
+from specs.project import Project
+
+
+def reconcile(
+    project: Project,
+    observed: Observed,
+    policy: Policy,
+    now: float,
+) -> Plan:
+    """Plan how `observed` becomes what `project` says.
+
+    `now` is in seconds since the epoch. Raises PlanningError where there is no way.
+    """
+    draft = begin(project, observed, policy)
+    plan_images(draft)
+    replaced_networks = networks_to_replace(draft)
+    fleet = decide(draft, replaced_networks)
+    services = ServiceSteps(draft, fleet)
+    emptied = services.plan_stops(replaced_networks)
+    plan_networks(draft, replaced_networks, emptied)
+    plan_volumes(draft)
+    services.plan()
+    _plan_orphans(draft)
+    return draft.builder.build()
+
+
+def reconcile_images(project: Project, observed: Observed, policy: Policy, now: float) -> Plan:
+    """Plan the builds and pulls alone; what follows from a new image is planned once it is
+    there."""
+    draft = begin(project, observed, policy)
+    plan_images(draft)
+    return draft.builder.build()
+
+
+def orphans(
+    project: Project, containers: Iterable[ObservedContainer]
+) -> tuple[list[ObservedContainer], list[ObservedContainer]]:
+    """Containers of services that the project does not have: (its own, another file's).
+
+    A container belongs to the project's own inventory if one of the files that it came from is
+    among the project's. Services that no active profile enables are no orphans.
+    """
+    known = {*project.services, *project.disabled_services}
+    files = set(project.config_files)
+    own: list[ObservedContainer] = []
+    foreign: list[ObservedContainer] = []
+    for container in sorted(containers, key=lambda c: c.name):
+        if container.service not in known and not container.oneoff:
+            ours = not container.source or not files or files & set(container.source)
+            (own if ours else foreign).append(container)
+    return own, foreign
+
+
+def _plan_orphans(draft: Draft) -> None:
+    own, foreign = orphans(draft.project, draft.observed.containers)
+    if foreign:
+        draft.builder.note(
+            f"left alone, as they come from other files: {', '.join(c.name for c in foreign)}"
+        )
+    if own and not draft.policy.remove_orphans:
+        draft.builder.note(
+            f"orphans, whose services are not in the project: {', '.join(c.name for c in own)}; "
+            "--remove-orphans removes them"
+        )
+        return
+    for container in own:
+        cause = Cause(reason=f"the project has no service {container.service}")
+        after = []
+        if container.alive:
+            after.append(
+                draft.builder.add(
+                    StopContainer(
+                        name=container.name,
+                        service=container.service,
+                        cause=cause,
+                        timeout=draft.policy.timeout,
+                    )
+                )
+            )
+        draft.builder.add(
+            RemoveContainer(name=container.name, service=container.service, cause=cause),
+            after=after,
+        )
