@@ -1,0 +1,120 @@
+"""Relative paths of a spec, made absolute (or relative to the directory of an outer file).
+
+Which attributes are paths is a table; the rules are those of the reference implementation:
+`~` is expanded, addresses (`https://…`, `git@…`) are left alone, a builder's `service:x` too.
+"""
+
+from __future__ import annotations
+
+import os.path
+import posixpath
+import re
+from collections.abc import Callable
+
+from specs import patterns
+from specs.patterns import Patterns
+from specs.source import Node
+
+_REMOTE_PREFIXES = ("https://", "http://", "git://", "ssh://", "github.com/", "git@")
+_WINDOWS_ABSOLUTE = re.compile(r"^(?:[a-zA-Z]:[\\/]|\\\\)")
+
+
+class Resolver:
+    """Joins paths with `base`, which may itself be relative; `home` stands for `~`."""
+
+    def __init__(self, base: str, home: str) -> None:
+        self.base = base
+        self.home = home
+
+    def path(self, text: str) -> str:
+        """`text` joined with the base, cleaned; absolute ones stay as they are."""
+        text = expand_user(text, self.home)
+        if not text or text.startswith("/") or _WINDOWS_ABSOLUTE.match(text):
+            return text
+        return join(self.base, text)
+
+    def context(self, text: str) -> str:
+        """A build context: a directory, or an address that is left alone."""
+        if "://" in text or text.startswith(("service:", *_REMOTE_PREFIXES)):
+            return text
+        return self.path(text)
+
+    def real_path(self, text: str) -> str:
+        """A path with its symbolic links followed, as far as they exist."""
+        path = self.path(text)
+        return os.path.realpath(path) if path.startswith("/") else path
+
+
+def expand_user(text: str, home: str) -> str:
+    """`~/x` below the home directory. `~name/x` is left alone, as nobody's home is known."""
+    if text == "~" or text.startswith("~/"):
+        return posixpath.normpath(home + text[1:]) if home else text
+    return text
+
+
+def join(base: str, text: str) -> str:
+    """Two paths joined and cleaned, without a look at the file system."""
+    path = posixpath.normpath(posixpath.join(base, text))
+    return path[1:] if path.startswith("//") else path
+
+
+def resolve(root: Node, base: str, home: str) -> None:
+    """Joins every path of the tree with `base`, in place."""
+    resolver = Resolver(base, home)
+    for _, node, rule in patterns.matches(root, _RULES):
+        rule(resolver, node)
+
+
+def _path(resolver: Resolver, node: Node) -> None:
+    if type(node.value) is str:
+        node.value = resolver.path(node.value)
+
+
+def _context(resolver: Resolver, node: Node) -> None:
+    if type(node.value) is str:
+        node.value = resolver.context(node.value)
+
+
+def _extends(resolver: Resolver, node: Node) -> None:
+    if type(node.value) is str and not node.value.startswith(_REMOTE_PREFIXES):
+        node.value = resolver.path(node.value)
+
+
+def _watch(resolver: Resolver, node: Node) -> None:
+    if type(node.value) is str:
+        node.value = resolver.real_path(node.value)
+
+
+def _mount(resolver: Resolver, node: Node) -> None:
+    if type(node.value) is dict:
+        kind, source = node.value.get("type"), node.value.get("source")
+        if kind is not None and kind.value == "bind" and source is not None:
+            _path(resolver, source)
+
+
+def _volume(resolver: Resolver, node: Node) -> None:
+    # driver local with o=bind is a bind mount under a volume's name.
+    def text(owner: Node | None, key: str) -> object:
+        found = owner.value.get(key) if owner is not None and type(owner.value) is dict else None
+        return found.value if found is not None else None
+
+    if type(node.value) is dict and text(node, "driver") == "local":
+        options = node.value.get("driver_opts")
+        if options is not None and text(options, "o") == "bind" and text(options, "device"):
+            _path(resolver, options.value["device"])
+
+
+_RULES: Patterns[Callable[[Resolver, Node], None]] = Patterns(
+    {
+        "services.*.build.additional_contexts.*": _context,
+        "services.*.build.context": _context,
+        "services.*.develop.watch.*.path": _watch,
+        "services.*.env_file.*.path": _path,
+        "services.*.extends.file": _extends,
+        "services.*.label_file.*": _path,
+        "services.*.volumes.*": _mount,
+        "configs.*.file": _path,
+        "secrets.*.file": _path,
+        "volumes.*": _volume,
+    }
+)

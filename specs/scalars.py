@@ -1,0 +1,110 @@
+"""Resolution of plain YAML scalars: the core schema of YAML 1.2, as the ecosystem's parser has it.
+
+Sources: YAML 1.2.2 section 10.3.2, and go-yaml, which Compose uses: it adds `0b` integers,
+`_` between digits and the leading-zero octal of YAML 1.1 (`mode: 0440`), and takes neither
+`yes`/`no`/`on`/`off` for booleans nor `22:22` for a number. Dates stay strings.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+Scalar = str | int | float | bool | None
+
+_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
+_BOOLEANS = {
+    "true": True,
+    "True": True,
+    "TRUE": True,
+    "false": False,
+    "False": False,
+    "FALSE": False,
+}
+_INFINITIES = {
+    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
+    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
+    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
+}
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
+_PREFIXED = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+))")
+_MAY_BE_SPECIAL = frozenset("0123456789+-.~nNtTfF")
+
+# go-yaml's integers are 64 bits wide; a longer one becomes a float.
+_MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
+
+TAG_PREFIX = "tag:yaml.org,2002:"
+
+
+class ScalarError(ValueError):
+    """A scalar does not have the form that its explicit tag asks for."""
+
+
+def resolve(text: str) -> Scalar:
+    """The value of the plain (unquoted) scalar `text`."""
+    if not text:
+        return None
+    if text[0] not in _MAY_BE_SPECIAL:
+        return text
+    if text in _NULLS:
+        return None
+    if text in _BOOLEANS:
+        return _BOOLEANS[text]
+    if text in _INFINITIES:
+        return _INFINITIES[text]
+    number = _number(text)
+    return text if number is None else number
+
+
+def _number(text: str) -> int | float | None:
+    plain = text.replace("_", "") if "_" in text and not text.startswith("_") else text
+    if _DECIMAL.fullmatch(plain):
+        if len(plain) > 400:
+            return None
+        value = int(plain)
+        return value if _MIN_INT <= value <= _MAX_INT else float(value)
+    if match := _PREFIXED.fullmatch(plain):
+        sign, hexadecimal, binary, octal = match.groups()
+        digits, base = (hexadecimal, 16) if hexadecimal else (binary, 2) if binary else (octal, 8)
+        value = int(digits, base) * (-1 if sign == "-" else 1)
+        if _MIN_INT <= value <= _MAX_INT:
+            return value
+        return None
+    if _FLOAT.fullmatch(plain):
+        return float(plain)
+    return None
+
+
+def resolve_tagged(text: str, tag: str, *, plain: bool) -> Scalar:
+    """The value of a scalar with an explicit `tag` (`!!int`, `!!str`, …).
+
+    Tags outside YAML's own name space do not change the value, as in the ecosystem's parser.
+
+    Raises ScalarError when the text is not of the tag's type.
+    """
+    kind = tag.removeprefix(TAG_PREFIX)
+    if kind == tag:
+        return resolve(text) if plain and tag == "?" else text
+    value = resolve(text)
+    match kind:
+        case "str":
+            return text
+        case "null" if value is None:
+            return None
+        case "bool" if isinstance(value, bool):
+            return value
+        case "int" if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        case "float" if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        case "binary":
+            try:
+                return base64.b64decode(text, validate=False).decode("utf-8")
+            except (binascii.Error, UnicodeDecodeError) as exc:
+                raise ScalarError("!!binary value is not base64 of UTF-8 text") from exc
+        case "timestamp":
+            return text
+        case _:
+            raise ScalarError(f"cannot decode {text!r} as !!{kind}")
