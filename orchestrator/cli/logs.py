@@ -80,13 +80,12 @@ class Entry:
 
     __slots__ = ("key", "name", "stamp", "stream", "text")
 
-    def __init__(self, name: str, raw: bytes) -> None:
-        fields = json.loads(raw)
+    def __init__(self, name: str, fields: dict[str, str]) -> None:
         self.name = name
-        self.stamp: str = fields["time"]
+        self.stamp = fields["time"]
         self.key = time_key(self.stamp)
-        self.stream: str = fields["stream"]
-        self.text: str = fields["log"]
+        self.stream = fields["stream"]
+        self.text = fields["log"]
 
     def __lt__(self, other: Entry) -> bool:
         return self.key < other.key
@@ -108,8 +107,7 @@ class Source:
         *lines, self._pending = raw.split(b"\n")
         if window.tail is not None:
             lines = lines[len(lines) - min(window.tail, len(lines)) :]
-        entries = (Entry(self.name, line) for line in lines)
-        return (entry for entry in entries if window.holds(entry.key))
+        return (entry for entry in self._entries(lines) if window.holds(entry.key))
 
     def new(self) -> Iterator[Entry]:
         """What was added since the last call, across a change of files."""
@@ -121,17 +119,20 @@ class Source:
                 self.close()
                 continue
             *lines, self._pending = (self._pending + piece).split(b"\n")
-            yield from (Entry(self.name, line) for line in lines)
-
-    def skip(self) -> None:
-        """Go to the end: `new` then gives only what comes after this moment."""
-        while self._read():
-            pass
+            yield from self._entries(lines)
 
     def close(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _entries(self, lines: list[bytes]) -> Iterator[Entry]:
+        for line in lines:
+            try:
+                entry = Entry(self.name, json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                continue  # torn: its writer was killed, or the disk was full
+            yield entry
 
     def _older(self, window: Window) -> list[str]:
         number, paths = 1, []

@@ -14,18 +14,17 @@ from orchestrator.engine.monitors import ExecSession
 _CHUNK = 64 * 1024
 
 
-def carry(session: ExecSession, *, stdin: bool) -> int:
+def carry(session: ExecSession) -> int:
     """Copy pipes both ways; gives the process's exit status."""
-    to_process, out, err = session.ends
-    outputs = {out: sys.stdout.fileno(), err: sys.stderr.fileno()}
-    if not stdin:
-        os.close(to_process)
-    return _Copy(session, outputs, to_process if stdin else None).run()
+    assert session.stdout is not None and session.stderr is not None
+    outputs = {session.stdout: sys.stdout.fileno(), session.stderr: sys.stderr.fileno()}
+    return _Copy(session, outputs, session.stdin).run()
 
 
 def carry_terminal(session: ExecSession) -> int:
     """The same over the process's terminal, with ours in raw mode and its size kept equal."""
-    (terminal,) = session.ends
+    terminal = session.terminal
+    assert terminal is not None
     with _raw(sys.stdin.fileno()), _sizes(terminal):
         return _Copy(session, {terminal: sys.stdout.fileno()}, terminal).run()
 
@@ -61,10 +60,12 @@ class _Copy:
                 self._take(stdin)
             if self._waiting:
                 self._give()
+            elif ready.get(self._to_process or -1, 0) & select.POLLERR:
+                self._end_input()  # nobody reads it any more
             if self._session.fileno() in ready:
                 for fd in list(self._outputs):
                     self._pass_on(fd, drain=True)
-                return self._session.exit_code()
+                return self._session.wait()
 
     def _expect(self, stdin: int) -> None:
         """Listen to our input only while what it gave has been taken."""
@@ -79,9 +80,11 @@ class _Copy:
             self._poll.register(self._to_process, wanted)
 
     def _take(self, stdin: int) -> None:
-        chunk = os.read(stdin, _CHUNK)
-        self._waiting = chunk
-        if not chunk:
+        try:
+            self._waiting = os.read(stdin, _CHUNK)
+        except OSError:
+            self._waiting = b""  # closed, or a terminal that we may not read
+        if not self._waiting:
             self._end_input()
 
     def _end_input(self) -> None:
@@ -89,6 +92,7 @@ class _Copy:
         if self._to_process is not None and self._to_process not in self._outputs:
             self._poll.unregister(self._to_process)
             os.close(self._to_process)
+            self._session.stdin = None
             self._to_process = None
 
     def _give(self) -> None:

@@ -24,27 +24,25 @@ def run(
     command: tuple[str, ...],
 ) -> int:
     from orchestrator.cli import streams
-    from orchestrator.engine.monitors import start_exec
+    from orchestrator.engine.monitors import ExecConfig, open_exec
 
     container = _container(session, service, None if index is None else int(index))
     tty = not no_tty and sys.stdin.isatty() and sys.stdout.isatty()
     columns, rows = os.get_terminal_size() if tty else (80, 24)
-    process = start_exec(
-        container["monitor_socket"],
-        {
-            "argv": list(command),
-            "env": [_variable(session, word) for word in env],
-            "cwd": workdir,
-            "user": user,
-            "tty": tty,
-            "stdin": True,
-            "privileged": privileged,
-            "rows": rows,
-            "columns": columns,
-        },
+    config = ExecConfig(
+        argv=command,
+        env=tuple(_variable(session, word) for word in env),
+        cwd=workdir,
+        user=user,
+        tty=tty,
+        stdin=True,
+        privileged=privileged,
+        rows=rows,
+        columns=columns,
     )
     sys.stdout.flush()
-    return streams.carry_terminal(process) if tty else streams.carry(process, stdin=True)
+    with open_exec(container["monitor_socket"], config) as process:
+        return streams.carry_terminal(process) if tty else streams.carry(process)
 
 
 def _container(session: Session, service: str, index: int | None) -> dict[str, Any]:
