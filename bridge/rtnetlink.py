@@ -50,7 +50,6 @@ _RT_TABLE_LOCAL = 255
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFF_UP = 1
 _RTPROT_BOOT, _RTN_UNICAST, _RT_SCOPE_UNIVERSE, _RT_TABLE_MAIN = 3, 1, 0, 254
-_BRPORT_STATE_DISABLED = 0
 _RECEIVE_SIZE = 1 << 16
 
 
@@ -206,14 +205,29 @@ class RouteSocket:
             attributes.append(("IFLA_BRPORT_ISOLATED", int(isolated)))
         self._set_port(index, attributes)
 
-    def disable_bridge_port(self, index: int) -> None:
-        """Let no frame through the bridge port `index` any more, at once."""
-        self._set_port(index, [("IFLA_BRPORT_STATE", _BRPORT_STATE_DISABLED)])
+    def silence_bridge_port(self, index: int) -> None:
+        """Send no frame to the bridge port `index` any more, and learn nothing from it.
+
+        Setting the link down would do, but waits for the kernel; the port's state is put
+        back to forwarding by the bridge at once.
+        """
+        flags = ("LEARNING", "UNICAST_FLOOD", "MCAST_FLOOD", "BCAST_FLOOD")
+        attributes: list[tuple[str, Any]] = [(f"IFLA_BRPORT_{flag}", 0) for flag in flags]
+        self._set_port(index, [*attributes, ("IFLA_BRPORT_FLUSH", None)])
 
     def _set_port(self, index: int, attributes: list[tuple[str, Any]]) -> None:
         message = _link_message(index=index)
-        message["family"] = socket.AF_BRIDGE
-        message["attrs"] = [("IFLA_PROTINFO", {"attrs": attributes})]
+        message["attrs"] = [
+            (
+                "IFLA_LINKINFO",
+                {
+                    "attrs": [
+                        ("IFLA_INFO_SLAVE_KIND", "bridge"),
+                        ("IFLA_INFO_SLAVE_DATA", {"attrs": attributes}),
+                    ]
+                },
+            )
+        ]
         self._request([(message, _RTM_NEWLINK, _NLM_F_ACK)], f"change bridge port {index}")
 
     def delete_link(self, index: int) -> None:

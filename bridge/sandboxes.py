@@ -230,7 +230,7 @@ class Sandboxes:
         if index is None:
             return
         try:
-            self._route.disable_bridge_port(index)
+            self._route.silence_bridge_port(index)
         except LinkError as exc:
             if exc.errno not in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP):
                 raise  # those: gone meanwhile, or on no bridge
