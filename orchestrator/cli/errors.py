@@ -63,7 +63,8 @@ def _causes(exc: BaseException) -> list[BaseException]:
     cause: BaseException | None = exc
     while cause is not None and cause not in chain:
         chain.append(cause)
-        cause = cause.__cause__
+        # A spec error has said everything, with file, line and column; its cause knows less.
+        cause = None if hasattr(cause, "issues") else cause.__cause__
     return chain
 
 

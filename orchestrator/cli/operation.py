@@ -67,17 +67,18 @@ class Stack:
     the whole project when the daemon has none.
     """
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, services: tuple[str, ...] = ()) -> None:
         self._session = session
-        load = session.remembered()
+        self._services = services
+        load = session.remembered(services)
         self._inputs: dict[str, Any] | None = load["inputs"] if load else None
         self._project: dict[str, Any] | None = None
         self.name = str(load["project"]) if load else self._read()
 
     def _read(self) -> str:
-        loaded = self._session.load()
+        loaded = self._session.load(self._services)
         self._project = loaded.project.canonical()
-        self._inputs = self._session.inputs(loaded)
+        self._inputs = self._session.inputs(loaded, self._services)
         return str(loaded.project.name)
 
     def send(self, verb: str, options: dict[str, Any]) -> Response:

@@ -17,14 +17,25 @@ from orchestrator.client.http import Client
 
 
 def find(
-    client: Client, *, directory: str, options: Mapping[str, Any], environ: Mapping[str, str]
+    client: Client,
+    *,
+    directory: str,
+    options: Mapping[str, Any],
+    services: tuple[str, ...] | None,
+    environ: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """The remembered load of `directory` made with `options`, if nothing it read has changed."""
+    """The remembered load of `directory` made with `options`, if nothing it read has changed.
+
+    `services` must be those that the load was made for; None takes any.
+    """
     for load in client.get("/v1/loads", directory=directory):
         inputs = load.get("inputs") or {}
-        if inputs.get("options") == options and unchanged(inputs, environ):
-            assert isinstance(load, dict)
-            return load
+        if inputs.get("options") != options:
+            continue
+        if services is not None and tuple(inputs.get("services", ())) != services:
+            continue
+        if unchanged(inputs, environ):
+            return dict(load)
     return None
 
 

@@ -7,6 +7,7 @@ daemon is started by a command that needs neither.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from orchestrator.client import daemon
 from orchestrator.client.http import Client, quote
 
 if TYPE_CHECKING:
-    from specs.loader import LoadedProject
+    from specs.loader import LoadedProject, LoadOptions
 
 DEFAULT_ROOT = "/var/lib/bayplan"
 DEFAULT_RUN = "/run/bayplan"
@@ -61,12 +62,22 @@ class Session:
             "env_files": list(self.env_files),
         }
 
-    def remembered(self) -> dict[str, Any] | None:
-        """The daemon's load of this very stack, when nothing it was made from has changed."""
+    def remembered(self, services: tuple[str, ...] | None = None) -> dict[str, Any] | None:
+        """The daemon's load of this very stack, when nothing it was made from has changed.
+
+        `services` are those that were named on the command line, which enables their
+        profiles; None takes a load whatever it was made for.
+        """
         from orchestrator.cli import remembered
 
+        if "-" in self.files:
+            return None
         return remembered.find(
-            self.client, directory=self.cwd, options=self.load_options(), environ=self.environ
+            self.client,
+            directory=self.cwd,
+            options=self.load_options(),
+            services=services,
+            environ=self.environ,
         )
 
     def project_name(self) -> str:
@@ -80,33 +91,48 @@ class Session:
     def project_path(self, suffix: str, name: str | None = None) -> str:
         return f"/v1/projects/{quote(name or self.project_name())}/{suffix}"
 
-    def load(self) -> LoadedProject:
-        """Read the stack's files; prints the warnings, raises SpecError with all mistakes."""
+    def load_request(
+        self,
+        services: tuple[str, ...] = (),
+        *,
+        interpolate: bool = True,
+        resolve_paths: bool = True,
+    ) -> LoadOptions:
+        """What the options of the command line mean to the loader."""
         from pathlib import Path
 
-        from orchestrator.cli.output import warn
-        from specs.loader import LoadOptions, load_project
+        from specs.loader import LoadOptions
 
-        loaded = load_project(
-            LoadOptions(
-                files=self.files,
-                project_directory=self.project_directory,
-                project_name=self.given_name,
-                profiles=self.profiles,
-                env_files=self.env_files,
-                environ=dict(self.environ),
-                cwd=Path(self.cwd),
-            )
+        return LoadOptions(
+            files=self.files,
+            project_directory=self.project_directory,
+            project_name=self.given_name,
+            profiles=self.profiles,
+            services=services,
+            env_files=self.env_files,
+            environ=dict(self.environ),
+            cwd=Path(self.cwd),
+            stdin=sys.stdin.read() if "-" in self.files else None,
+            interpolate=interpolate,
+            resolve_paths=resolve_paths,
         )
+
+    def load(self, services: tuple[str, ...] = (), *, resolve_paths: bool = True) -> LoadedProject:
+        """Read the stack's files; prints the warnings, raises SpecError with all mistakes."""
+        from orchestrator.cli.output import warn
+        from specs.loader import load_project
+
+        loaded = load_project(self.load_request(services, resolve_paths=resolve_paths))
         for issue in loaded.warnings:
             warn(str(issue))
         return loaded
 
-    def inputs(self, loaded: LoadedProject) -> dict[str, Any]:
+    def inputs(self, loaded: LoadedProject, services: tuple[str, ...]) -> dict[str, Any]:
         """What `loaded` was made from, for `remembered` to check a later time."""
         return {
             "directory": self.cwd,
             "options": self.load_options(),
+            "services": list(services),
             "files": dict(loaded.inputs.files),
             "variables": dict(loaded.inputs.variables),
         }

@@ -23,7 +23,7 @@ def run(
         "pull": pull,
         "build_args": _arguments(session, build_arg),
     }
-    operation.follow(session, Stack(session).send("build", options), title="build")
+    operation.follow(session, Stack(session, service).send("build", options), title="build")
     return 0
 
 

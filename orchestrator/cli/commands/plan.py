@@ -13,7 +13,9 @@ CHANGES = 2
 
 
 def run(session: Session, *, format: str | None, **chosen: Any) -> int:
-    return show(Stack(session).send("plan", request(**chosen)).json(), format=format)
+    return show(
+        Stack(session, chosen["service"]).send("plan", request(**chosen)).json(), format=format
+    )
 
 
 def show(plan: dict[str, Any], *, format: str | None) -> int:

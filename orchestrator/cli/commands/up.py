@@ -31,7 +31,7 @@ def run(
     if chosen["build"] and chosen["no_build"]:
         raise UsageError("--build and --no-build exclude each other")
     options = plan.request(**chosen)
-    stack = Stack(session)
+    stack = Stack(session, chosen["service"])
     if dry_run:
         return plan.show(stack.send("plan", options).json(), format=None)
     options |= {"wait": wait, "wait_timeout": wait_timeout}

@@ -66,13 +66,20 @@ class _Daemon(Client):
 
 def test_only_a_load_with_the_same_options_is_meant(inputs: dict[str, Any]) -> None:
     other = {"project": "other", "inputs": {**inputs, "options": {"files": ["b.yaml"]}}}
-    ours = {"project": "ours", "inputs": inputs}
+    one_service = {"project": "ours", "inputs": {**inputs, "services": ["web"]}}
+    ours = {"project": "ours", "inputs": {**inputs, "services": []}}
+    daemon = _Daemon([other, one_service, ours])
 
-    found = remembered.find(
-        _Daemon([other, ours]),
-        directory="/srv",
-        options={"files": []},
-        environ={"TAG": "1.2"},
-    )
+    def find(services: tuple[str, ...] | None) -> dict[str, Any] | None:
+        return remembered.find(
+            daemon,
+            directory="/srv",
+            options={"files": []},
+            services=services,
+            environ={"TAG": "1.2"},
+        )
 
-    assert found == ours
+    assert find(()) == ours
+    assert find(("web",)) == one_service
+    assert find(("store",)) is None
+    assert find(None) == one_service
