@@ -111,6 +111,6 @@ def step_text(event: dict[str, Any]) -> str:
 
 def build_text(event: dict[str, Any]) -> str:
     """A line of a build, after the service that it is for."""
-    text = str(event.get("text") or event.get("line") or event.get("message") or "").rstrip()
-    service = event.get("service") or event.get("resource")
+    text = str(event.get("line") or event.get("step") or event.get("message") or "").rstrip()
+    service = event.get("service")
     return f"{service} | {text}" if service and text else text

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from orchestrator.cli import operation
-from orchestrator.cli.options import Command, choice, flag, number
+from orchestrator.cli.options import Argument, Command, choice, flag, number
 from orchestrator.cli.session import Session
 
 
@@ -17,6 +17,7 @@ def run(
     remove_orphans: bool,
     timeout: float | None,
     rmi: str | None,
+    service: tuple[str, ...],
 ) -> int:
     project = session.project_name()
     options = {
@@ -24,6 +25,7 @@ def run(
         "remove_orphans": remove_orphans,
         "timeout": timeout,
         "rmi": rmi,
+        "services": list(service),
     }
     empty = True
 
@@ -53,4 +55,5 @@ COMMAND = Command(
         number("-t", "--timeout", help="Time a container has to stop before it is killed"),
         choice("--rmi", help="Remove images that services use", choices=("all", "local")),
     ),
+    arguments=(Argument("service", many=True, required=False, help="Services (default: all)"),),
 )

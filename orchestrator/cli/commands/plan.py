@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchestrator.cli import output
+from orchestrator.cli.errors import UsageError
 from orchestrator.cli.operation import Stack, scales
 from orchestrator.cli.options import Argument, Command, choice, flag, number, repeated
 from orchestrator.cli.session import Session
@@ -26,39 +27,34 @@ def show(plan: dict[str, Any], *, format: str | None) -> int:
     return 0 if plan["empty"] else CHANGES
 
 
-def request(
-    *,
-    build: bool,
-    no_build: bool,
-    force_recreate: bool,
-    no_recreate: bool,
-    no_deps: bool,
-    remove_orphans: bool,
-    scale: tuple[str, ...],
-    timeout: float | None,
-    service: tuple[str, ...],
-) -> dict[str, Any]:
+def request(*, scale: tuple[str, ...], service: tuple[str, ...], **chosen: Any) -> dict[str, Any]:
     """The options of a plan as the daemon takes them."""
-    return {
-        "build": build,
-        "no_build": no_build,
-        "force_recreate": force_recreate,
-        "no_recreate": no_recreate,
-        "no_deps": no_deps,
-        "remove_orphans": remove_orphans,
-        "scale": scales(scale),
-        "timeout": timeout,
-        "services": list(service),
-    }
+    for one, other in _EXCLUSIVE:
+        if chosen[one] and chosen[other]:
+            raise UsageError(f"{_flag(one)} and {_flag(other)} exclude each other")
+    return {**chosen, "scale": scales(scale), "services": list(service)}
 
 
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+_EXCLUSIVE = (
+    ("build", "no_build"),
+    ("force_recreate", "no_recreate"),
+    ("always_recreate_deps", "no_recreate"),
+)
 OPTIONS = (
     flag("--build", help="Build images even when they exist"),
     flag("--no-build", help="Never build an image"),
+    choice("--pull", help="When to pull images", choices=("always", "missing", "never", "build")),
     flag("--force-recreate", help="Recreate containers even when nothing changed"),
     flag("--no-recreate", help="Never recreate a container"),
+    flag("--always-recreate-deps", help="Recreate what the recreated services depend on, too"),
     flag("--no-deps", help="Leave out the services that the named ones depend on"),
+    flag("--no-start", help="Create containers without starting them"),
     flag("--remove-orphans", help="Remove containers of services that are not defined any more"),
+    flag("-V", "--renew-anon-volumes", help="New anonymous volumes for recreated containers"),
     repeated("--scale", help="Number of replicas of a service", metavar="SERVICE=NUMBER"),
     number("-t", "--timeout", help="Time a container has to stop before it is killed"),
 )

@@ -6,9 +6,8 @@ import sys
 import time
 from typing import Any
 
-from orchestrator.cli import operation
+from orchestrator.cli import operation, output
 from orchestrator.cli.commands import plan
-from orchestrator.cli.errors import UsageError
 from orchestrator.cli.operation import Stack
 from orchestrator.cli.options import Argument, Command, flag, number
 from orchestrator.cli.session import Session
@@ -26,10 +25,6 @@ def run(
     timestamps: bool,
     **chosen: Any,
 ) -> int:
-    if chosen["force_recreate"] and chosen["no_recreate"]:
-        raise UsageError("--force-recreate and --no-recreate exclude each other")
-    if chosen["build"] and chosen["no_build"]:
-        raise UsageError("--build and --no-build exclude each other")
     options = plan.request(**chosen)
     stack = Stack(session, chosen["service"])
     if dry_run:
@@ -40,12 +35,15 @@ def run(
 
     def note(event: dict[str, Any]) -> None:
         nonlocal empty
-        empty = empty or (event["type"] == "plan" and bool(event.get("empty")))
+        if event["type"] == "plan":
+            empty = bool(event["empty"])
+            for remark in event.get("notes", ()):
+                output.warn(remark)
 
     operation.follow(session, stack.send("up", options), title="up", on_event=note)
     if empty and session.progress != "quiet":
         print(f"{stack.name}: nothing to do, everything is up to date", file=sys.stderr)
-    if detach or wait:
+    if detach or wait or chosen["no_start"]:
         return 0
     from orchestrator.cli.foreground import attach
 
