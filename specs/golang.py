@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import struct
 from typing import Any
@@ -69,3 +70,42 @@ def _shortest(text: str, *, low: int, high: int) -> str:
     if len(digits) <= exponent + 1:
         return sign + digits + "0" * (exponent + 1 - len(digits))
     return f"{sign}{digits[: exponent + 1]}.{digits[exponent + 1 :]}"
+
+
+def _compare(left: str, right: str) -> int:
+    digits = False
+    for index, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a == b:
+            digits = a.isdigit()
+            continue
+        if a.isalpha() and b.isalpha():
+            return -1 if a < b else 1
+        if a.isalpha() or b.isalpha():
+            first = a.isalpha() if digits else b.isalpha()
+            return -1 if first else 1
+        return _compare_numbers(left, right, index) or (-1 if a < b else 1)
+    return len(left) - len(right)
+
+
+def _compare_numbers(left: str, right: str, index: int) -> int:
+    prefix = 0
+    if "0" in (left[index], right[index]):
+        before = index - 1
+        while before >= 0 and left[before].isdigit():
+            if left[before] != "0":
+                prefix = 1
+                break
+            before -= 1
+
+    def read(text: str) -> tuple[int, int]:
+        end = index
+        while end < len(text) and text[end].isdecimal():
+            end += 1
+        return int(str(prefix) + text[index:end]), end
+
+    (first, first_end), (second, second_end) = read(left), read(right)
+    return (first > second) - (first < second) or first_end - second_end
+
+
+# The order in which go-yaml writes the keys of a map: numbers within names by their value.
+natural_order = functools.cmp_to_key(_compare)
