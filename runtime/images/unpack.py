@@ -269,11 +269,7 @@ class _Unpacking:
             # The merged root has the attributes of its topmost layer's.
             self._tree.root_like_lower()
         # Deepest first: giving a directory its mode and time comes after its content's.
-        for parts in sorted(self._tree.taken_over, key=len, reverse=True):
-            status = self._tree.taken_over[parts]
-            taken = self._tree.peek(parts)
-            if taken is not None and parts not in self._directories:
-                os.utime(taken, ns=(status.st_atime_ns, status.st_mtime_ns))
+        self._tree.restore_times()
         for parts in sorted(self._directories, key=len, reverse=True):
             mode, mtime_ns = self._directories[parts]
             fd = self._tree.peek(parts)

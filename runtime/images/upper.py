@@ -224,6 +224,14 @@ class UpperTree:
         self._take_metadata(self._root, found.directory, found.status)
         os.utime(self._root, ns=(found.status.st_atime_ns, found.status.st_mtime_ns))
 
+    def restore_times(self) -> None:
+        """Give directories that were taken over the times of the lower layers' again."""
+        for parts in sorted(self.taken_over, key=len, reverse=True):
+            status = self.taken_over[parts]
+            fd = self.peek(parts)
+            if fd is not None:
+                os.utime(fd, ns=(status.st_atime_ns, status.st_mtime_ns))
+
     def take_over(self, parts: Parts, found: Found) -> None:
         """Copy a file or link of a lower layer into this layer (a copy-up)."""
         fd, name = self.place(parts)

@@ -1,0 +1,330 @@
+"""Builds an image from a Dockerfile: parse, divide into stages, execute those that count."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from runtime.build.cache import StepCache
+from runtime.build.events import BuildEvent, BuildWarning
+from runtime.build.ignore import IgnoreRules, parse_ignore
+from runtime.build.instructions import Instruction, instruction
+from runtime.build.parser import Dockerfile, parse
+from runtime.build.scope import PREDEFINED, Scope, platform_args
+from runtime.build.sources import SourceTree
+from runtime.build.stage_builder import StageBuilder, StageResult, Surroundings, without_layers
+from runtime.build.stages import SCRATCH, Stage, divide
+from runtime.build.steps import Network, StepRunner
+from runtime.errors import BuildError, ImageError, ImageNotFound
+from runtime.images.bootstrap import source_date_epoch
+from runtime.images.leases import Lease
+from runtime.images.reference import Reference
+from runtime.images.store import Image, ImageStore, host_platform
+from runtime.linux.files import read_in_root
+from runtime.oci.image_config import ImageConfig
+
+_MAX_DOCKERFILE = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What to build.
+
+    `context` is a directory; `dockerfile` a path below it (default "Dockerfile") or, absolute,
+    anywhere; `dockerfile_inline` the text itself; `args` the build arguments; `target` a
+    stage's name; `tags` the names of the result; `extra_hosts` pairs of name and address;
+    `shm_size` in bytes; `environ` is where SOURCE_DATE_EPOCH is looked up.
+    """
+
+    context: Path
+    dockerfile: str | None = None
+    dockerfile_inline: str | None = None
+    args: Mapping[str, str] = field(default_factory=dict)
+    target: str | None = None
+    tags: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    no_cache: bool = False
+    pull: bool = False
+    network: Network = "default"
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    shm_size: int | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+def build(
+    request: BuildRequest,
+    *,
+    store: ImageStore,
+    steps: StepRunner,
+    progress: Callable[[BuildEvent], None],
+    find_image: Callable[[str], Image] | None = None,
+    cancel: threading.Event | None = None,
+) -> Image:
+    """Build an image, give it its tags and return it.
+
+    `steps` runs RUN instructions; `progress` is called with each event, from this thread or
+    from the runner's; `find_image` looks base images up (default: in the store); `cancel`,
+    once set, ends the build between two steps. Raises BuildError.
+    """
+    return _Build(request, store, steps, progress, find_image or store.resolve, cancel).run()
+
+
+def read_dockerfile(request: BuildRequest) -> Dockerfile:
+    """Read and parse the request's Dockerfile; raises BuildError."""
+    if request.dockerfile_inline is not None:
+        return parse(request.dockerfile_inline, name="dockerfile_inline")
+    name = request.dockerfile or "Dockerfile"
+    try:
+        if os.path.isabs(name):
+            content = _read_plain(Path(name))
+        else:
+            root = os.open(request.context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                content = read_in_root(root, name, limit=_MAX_DOCKERFILE)
+            finally:
+                os.close(root)
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise BuildError(f"the build context {request.context} is not a directory") from exc
+    except OSError as exc:
+        reason = (exc.strerror or "").lower()
+        raise BuildError(f"cannot read the Dockerfile {name}: {reason}") from exc
+    if content is None:
+        raise BuildError(f"there is no Dockerfile {name} in {request.context}")
+    try:
+        return parse(content.decode("utf-8"), name=name)
+    except UnicodeDecodeError as exc:
+        raise BuildError(f"{name} is not UTF-8") from exc
+
+
+class _Build:
+    def __init__(
+        self,
+        request: BuildRequest,
+        store: ImageStore,
+        steps: StepRunner,
+        progress: Callable[[BuildEvent], None],
+        find_image: Callable[[str], Image],
+        cancel: threading.Event | None,
+    ) -> None:
+        self._request = request
+        self._store = store
+        self._steps = steps
+        self._progress = progress
+        self._find_image = find_image
+        self._cancel = cancel
+        self._platform = host_platform()
+        self._results: dict[int, StageResult] = {}
+        self._consumed: set[str] = set()
+
+    def run(self) -> Image:
+        request = self._request
+        for tag in request.tags:
+            Reference.parse(tag)
+        if request.pull:
+            raise BuildError(
+                "pulling base images is not supported yet",
+                hint="build without pull: base images are taken from the store",
+            )
+        parsed = read_dockerfile(request)
+        self._escape = parsed.escape
+        for warning in parsed.warnings:
+            self._progress(
+                BuildWarning(rule=warning.rule, message=warning.message, line=warning.line)
+            )
+        automatic = platform_args(self._platform)
+        self._stages = divide(parsed, request.args, automatic)
+        self._outer = {**automatic, **self._stages.global_args}
+        target = self._stages.target(request.target)
+        with self._store.lease() as lease:
+            self._around = self._surroundings(lease)
+            for number in self._stages.reachable(target):
+                self._results[number] = self._stage(self._stages.stages[number])
+            self._tell_unused_args()
+            result = self._results[target]
+            config = result.config.replace(
+                labels={**result.config.labels, **request.labels},
+            )
+            return self._store.create_image(config, result.layers, request.tags, lease=lease)
+
+    def _surroundings(self, lease: Lease) -> Surroundings:
+        request = self._request
+        return Surroundings(
+            store=self._store,
+            cache=StepCache(self._store),
+            steps=self._steps,
+            lease=lease,
+            progress=self._progress,
+            open_source=self._open_source,
+            dockerfile=self._stages.dockerfile,
+            no_cache=request.no_cache,
+            epoch=source_date_epoch(
+                {**request.environ, **_only(request.args, "SOURCE_DATE_EPOCH")}
+            ),
+            extra_hosts=request.extra_hosts,
+            shm_size=request.shm_size,
+            network=request.network,
+            check_canceled=self._check_canceled,
+        )
+
+    def _stage(self, stage: Stage) -> StageResult:
+        base = self._base(stage)
+        scope = Scope(
+            env=base.config.env,
+            given=self._request.args,
+            outer=self._outer,
+            inherited=base.args,
+            escape=self._escape,
+        )
+        triggers = [] if stage.base_stage is not None else self._triggers(base.config, stage)
+        config = base.config.replace(onbuild=()) if triggers else base.config
+        builder = StageBuilder(
+            self._around,
+            title=stage.title,
+            scope=scope,
+            base=StageResult(config=config, layers=base.layers, args=base.args),
+            count=len(stage.instructions) + len(triggers),
+        )
+        builder.run(triggers)
+        builder.run(stage.instructions)
+        self._consumed |= scope.consumed
+        return builder.result()
+
+    def _base(self, stage: Stage) -> StageResult:
+        self._check_platform(stage)
+        if stage.base_stage is not None:
+            return self._results[stage.base_stage]
+        if stage.base.lower() == SCRATCH:
+            config = ImageConfig(
+                architecture=self._platform.architecture,
+                variant=self._platform.variant,
+                os=self._platform.os,
+                created=_EMPTY_CREATED,
+            )
+            return StageResult(config=config, layers=(), args={})
+        image = self._image(stage.base, stage.line)
+        layers = self._store.image_layers(image)
+        return StageResult(config=without_layers(image.config), layers=layers, args={})
+
+    def _triggers(self, config: ImageConfig, stage: Stage) -> list[Instruction]:
+        """What the base image's ONBUILD kept for images built on it."""
+        if not config.onbuild:
+            return []
+        found = []
+        for text in config.onbuild:
+            for node in parse(text, name=f"ONBUILD of {stage.base}").nodes:
+                found.append(instruction(node, f"ONBUILD of {stage.base}"))
+        return found
+
+    def _check_platform(self, stage: Stage) -> None:
+        if stage.platform is None:
+            return
+        wanted = stage.platform.split("/")
+        mine = str(self._platform).split("/")
+        if wanted != mine[: len(wanted)]:
+            raise BuildError(
+                f"cannot build for {stage.platform} on {self._platform}",
+                dockerfile=self._stages.dockerfile,
+                line=stage.line,
+            )
+
+    def _image(self, name: str, line: int) -> Image:
+        try:
+            return self._find_image(name)
+        except ImageNotFound as exc:
+            hint = exc.hint
+            if hint is None and name.partition(":")[0] in ("debian", "ubuntu"):
+                hint = f"make it: bay image bootstrap {name}"
+            raise BuildError(
+                f"there is no image {name}",
+                dockerfile=self._stages.dockerfile,
+                line=line,
+                hint=hint,
+            ) from exc
+        except ImageError as exc:
+            raise BuildError(
+                str(exc), dockerfile=self._stages.dockerfile, line=line, hint=exc.hint
+            ) from exc
+
+    @contextlib.contextmanager
+    def _open_source(self, name: str | None, line: int) -> Iterator[SourceTree]:
+        if name is None:
+            with SourceTree(
+                (self._request.context,), keep_owner=False, rules=self._rules()
+            ) as source:
+                yield source
+            return
+        number = self._stages.find(name)
+        if number is not None and number in self._results:
+            layers = self._results[number].layers
+        elif name.lower() == SCRATCH:
+            raise BuildError(
+                "there is nothing to copy from scratch",
+                dockerfile=self._stages.dockerfile,
+                line=line,
+            )
+        else:
+            layers = self._store.image_layers(self._image(name, line))
+        paths = [self._store.layers.path(layer.chain_id) for layer in layers]
+        with SourceTree(
+            paths, keep_owner=True, identity=layers[-1].chain_id if layers else ""
+        ) as source:
+            yield source
+
+    def _rules(self) -> IgnoreRules:
+        """The rules of `<Dockerfile>.dockerignore`, else of `.dockerignore`."""
+        name = self._request.dockerfile or "Dockerfile"
+        names = [".dockerignore"]
+        if self._request.dockerfile_inline is None and not os.path.isabs(name):
+            names.insert(0, f"{name}.dockerignore")
+        root = os.open(self._request.context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for candidate in names:
+                content = read_in_root(root, candidate)
+                if content is not None:
+                    return parse_ignore(content.decode("utf-8", "surrogateescape"))
+        except (ValueError, OSError) as exc:
+            raise BuildError(f"{candidate}: {exc}") from exc
+        finally:
+            os.close(root)
+        return IgnoreRules()
+
+    def _tell_unused_args(self) -> None:
+        known = self._consumed | set(self._stages.global_args) | PREDEFINED
+        known |= {"SOURCE_DATE_EPOCH"} | set(platform_args(self._platform))
+        unused = sorted(set(self._request.args) - known)
+        if unused:
+            self._progress(
+                BuildWarning(
+                    rule="UnusedBuildArg",
+                    message=f"no ARG takes the build argument {', '.join(unused)}",
+                    line=0,
+                )
+            )
+
+    def _check_canceled(self) -> None:
+        if self._cancel is not None and self._cancel.is_set():
+            raise BuildError("the build was canceled")
+
+
+_EMPTY_CREATED = "1970-01-01T00:00:00Z"
+
+
+def _only(values: Mapping[str, str], name: str) -> dict[str, str]:
+    return {name: values[name]} if name in values else {}
+
+
+def _read_plain(path: Path) -> bytes | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_DOCKERFILE:
+            raise OSError(0, "not a Dockerfile: no regular file of up to 4 MiB", str(path))
+        return file.read()

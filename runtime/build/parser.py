@@ -1,0 +1,446 @@
+"""The Dockerfile language: text to a list of instructions, nothing interpreted yet.
+
+Source: BuildKit frontend/dockerfile/docs/reference.md; where the reference is silent,
+BuildKit's parser test cases decide.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runtime.build.words import WordError, expand
+from runtime.errors import BuildError
+
+_SPACE = re.compile(r"[\t\v\f\r ]+")
+_DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*\Z")
+_DIRECTIVES = frozenset({"escape", "syntax", "check"})
+_HEREDOC = re.compile(r"(\d*)<<(-?)([^<]*)\Z")
+_WITH_HEREDOC = frozenset({"add", "copy", "run"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heredoc:
+    """A document in the Dockerfile; `expand` false where its name was quoted, `chomp` where
+    leading tabs are dropped (`<<-`). `content` is already chomped."""
+
+    name: str
+    content: str
+    expand: bool
+    chomp: bool
+    fd: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One instruction.
+
+    `name` is lower case; `args` the arguments as the instruction's own grammar divides them
+    (for ENV and LABEL: name, value, separator, again and again); `json` marks the exec form;
+    `inner` is what ONBUILD keeps. Lines count from 1.
+    """
+
+    name: str
+    args: tuple[str, ...]
+    line: int
+    end_line: int
+    original: str
+    flags: tuple[str, ...] = ()
+    json: bool = False
+    heredocs: tuple[Heredoc, ...] = ()
+    inner: Node | None = None
+    comments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParseWarning:
+    """Something that is allowed but probably not meant; `rule` is BuildKit's name for it."""
+
+    rule: str
+    message: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dockerfile:
+    """A parsed Dockerfile; `directives` are the parser directives at its top."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    escape: str
+    directives: dict[str, str]
+    warnings: tuple[ParseWarning, ...]
+
+
+def parse(text: str, *, name: str = "Dockerfile") -> Dockerfile:
+    """Parse a Dockerfile's text; raises BuildError with the line at fault."""
+    return _Parser(text, name).run()
+
+
+class _Fault(Exception):
+    """A fault in the instruction being parsed."""
+
+
+class _Parser:
+    def __init__(self, text: str, name: str) -> None:
+        self._name = name
+        self._lines = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
+        if self._lines[-1] == "":
+            self._lines.pop()
+        self._number = 0
+        self._escape = "\\"
+        self._directives: dict[str, str] = {}
+        self._warnings: list[ParseWarning] = []
+
+    def run(self) -> Dockerfile:
+        self._read_directives()
+        nodes: list[Node] = []
+        comments: list[str] = []
+        while self._number < len(self._lines):
+            start = self._number + 1
+            first = self._lines[self._number].lstrip()
+            self._number += 1
+            if first.startswith("#"):
+                comment = first[1:].strip()
+                comments = [*comments, comment] if comment else []
+                continue
+            line, complete = self._continued(first)
+            if complete and not line.strip():
+                continue
+            if not complete:
+                line += self._continuation(start)
+            try:
+                nodes.append(self._instruction(line, start, tuple(comments)))
+            except (_Fault, WordError) as exc:
+                raise BuildError(str(exc), dockerfile=self._name, line=start) from None
+            comments = []
+        if not nodes:
+            raise BuildError("the Dockerfile has no instructions", dockerfile=self._name)
+        return Dockerfile(
+            name=self._name,
+            nodes=tuple(nodes),
+            escape=self._escape,
+            directives=self._directives,
+            warnings=tuple(self._warnings),
+        )
+
+    def _read_directives(self) -> None:
+        """Directives stand before everything else; the first other line ends them."""
+        for line in self._lines:
+            match = _DIRECTIVE.match(line.lstrip())
+            key = match[1].lower() if match else ""
+            if match is None or key not in _DIRECTIVES:
+                return
+            self._number += 1
+            if key in self._directives:
+                raise BuildError(
+                    f"the parser directive {key} stands twice",
+                    dockerfile=self._name,
+                    line=self._number,
+                )
+            self._directives[key] = match[2]
+            if key == "escape":
+                if match[2] not in ("\\", "`"):
+                    raise BuildError(
+                        f"the escape character must be \\ or `, not {match[2]!r}",
+                        dockerfile=self._name,
+                        line=self._number,
+                    )
+                self._escape = match[2]
+
+    def _continued(self, line: str) -> tuple[str, bool]:
+        """A line without its continuation character, and whether the instruction ends here."""
+        stripped = line.rstrip(" \t")
+        if stripped.endswith(self._escape) and not stripped.endswith(2 * self._escape):
+            return stripped[:-1], False
+        return line, True
+
+    def _continuation(self, start: int) -> str:
+        pieces: list[str] = []
+        complete = empty = False
+        while not complete and self._number < len(self._lines):
+            line = self._lines[self._number]
+            self._number += 1
+            if line.lstrip().startswith("#"):
+                continue
+            if not line.strip():
+                empty = True
+                continue
+            piece, complete = self._continued(line)
+            pieces.append(piece)
+        if empty:
+            self._warnings.append(
+                ParseWarning(
+                    rule="NoEmptyContinuation",
+                    message="empty lines inside an instruction will become an error",
+                    line=start,
+                )
+            )
+        return "".join(pieces)
+
+    def _instruction(self, line: str, start: int, comments: tuple[str, ...]) -> Node:
+        node = self._node(line, start, comments)
+        heredocs = self._heredocs(node, line)
+        return Node(
+            name=node.name,
+            args=node.args,
+            line=start,
+            end_line=self._number,
+            original=line.strip(),
+            flags=node.flags,
+            json=node.json,
+            heredocs=heredocs,
+            inner=node.inner
+            and Node(
+                name=node.inner.name,
+                args=node.inner.args,
+                line=start,
+                end_line=self._number,
+                original=node.inner.original,
+                flags=node.inner.flags,
+                json=node.inner.json,
+                heredocs=heredocs,
+            ),
+            comments=comments,
+        )
+
+    def _node(self, line: str, start: int, comments: tuple[str, ...]) -> Node:
+        word, _, rest = _partition(line.strip())
+        flags, rest = _flags(rest)
+        rest = rest.strip()
+        name = word.lower()
+        inner = None
+        args: tuple[str, ...] = ()
+        is_json = False
+        if name == "onbuild":
+            inner = self._node(rest, start, ()) if rest else None
+        elif name in _GRAMMARS:
+            args, is_json = _GRAMMARS[name](rest, self._escape)
+        return Node(
+            name=name,
+            args=args,
+            line=start,
+            end_line=start,
+            original=line.strip(),
+            flags=flags,
+            json=is_json,
+            inner=inner,
+            comments=comments,
+        )
+
+    def _heredocs(self, node: Node, line: str) -> tuple[Heredoc, ...]:
+        bearer = node.inner if node.name == "onbuild" else node
+        if bearer is None or bearer.name not in _WITH_HEREDOC or bearer.json or "<<" not in line:
+            return ()
+        try:
+            words = expand(line, {}, escape=self._escape, raw_quotes=True, raw_escapes=True).words
+        except WordError:
+            return ()  # quotes that the shell will judge
+        found = [opened for word in words if (opened := heredoc_of(word, self._escape))]
+        return tuple(self._read_heredoc(opened) for opened in found)
+
+    def _read_heredoc(self, opened: Heredoc) -> Heredoc:
+        content: list[str] = []
+        while self._number < len(self._lines):
+            line = self._lines[self._number]
+            self._number += 1
+            if opened.chomp:
+                line = line.lstrip("\t")
+            if line == opened.name:
+                return Heredoc(
+                    name=opened.name,
+                    content="".join(f"{text}\n" for text in content),
+                    expand=opened.expand,
+                    chomp=opened.chomp,
+                    fd=opened.fd,
+                )
+            content.append(line)
+        raise _Fault(f"the here-document {opened.name!r} has no end")
+
+
+def heredoc_of(word: str, escape: str = "\\") -> Heredoc | None:
+    """The here-document, still empty, that a word such as `<<-"EOF"` opens."""
+    match = _HEREDOC.match(word)
+    if match is None or not match[3]:
+        return None
+    try:
+        plain = expand(match[3], {}, escape=escape, keep_unset=True).words
+        raw = expand(
+            match[3], {}, escape=escape, raw_quotes=True, raw_escapes=True, keep_unset=True
+        ).words
+    except WordError:
+        return None
+    if len(plain) != 1:
+        return None
+    return Heredoc(
+        name=plain[0], content="", expand=plain == raw, chomp=bool(match[2]), fd=match[1]
+    )
+
+
+def _partition(text: str) -> tuple[str, str, str]:
+    match = _SPACE.search(text)
+    if match is None:
+        return text, "", ""
+    return text[: match.start()], match[0], text[match.end() :]
+
+
+def _flags(rest: str) -> tuple[tuple[str, ...], str]:
+    """Split `--name=value` words off; `--` ends them."""
+    flags: list[str] = []
+    position = 0
+    while True:
+        while position < len(rest) and rest[position].isspace():
+            position += 1
+        if not rest.startswith("--", position):
+            return tuple(flags), rest[position:]
+        word, position = _flag_word(rest, position)
+        if word == "--":
+            return tuple(flags), rest[position:]
+        flags.append(word)
+
+
+def _flag_word(rest: str, position: int) -> tuple[str, int]:
+    word: list[str] = []
+    quote = ""
+    while position < len(rest):
+        char = rest[position]
+        if not quote and char.isspace():
+            break
+        if char == "\\":
+            position += 1
+            if position < len(rest):
+                word.append(rest[position])
+        elif char == quote:
+            quote = ""
+        elif not quote and char in "'\"":
+            quote = char
+        else:
+            word.append(char)
+        position += 1
+    return "".join(word), position
+
+
+def split_words(rest: str, escape: str) -> list[str]:
+    """Words by unquoted spaces; quotes and escapes stay in them."""
+    words: list[str] = []
+    word = ""
+    quote = ""
+    quoted = False
+    position = 0
+    while position < len(rest):
+        char = rest[position]
+        if not quote and char.isspace():
+            if word or quoted:
+                words.append(word)
+            word, quoted = "", False
+            position += 1
+            continue
+        if char == escape and quote != "'":
+            if position + 1 == len(rest):
+                break  # an escape at the end escapes nothing
+            word += rest[position : position + 2]
+            position += 2
+            continue
+        if char == quote:
+            quote = ""
+        elif not quote and char in "'\"":
+            quote = char
+            quoted = True
+        word += char
+        position += 1
+    if word or quoted:
+        words.append(word)
+    return words
+
+
+_Parsed = tuple[tuple[str, ...], bool]
+
+
+def _pairs(rest: str, escape: str) -> _Parsed:
+    """`name=value …`, or the old form `name value`; triples of name, value, separator."""
+    words = split_words(rest, escape)
+    if not words:
+        return (), False
+    if "=" not in words[0]:
+        name, separator, value = _partition(rest)
+        if not separator:
+            raise _Fault(f"{name}: a name needs a value")
+        return (name, value, ""), False
+    args: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise _Fault(f"cannot find = in {word!r}: it must be name=value")
+        args += (name, value, "=")
+    return tuple(args), False
+
+
+def _names(rest: str, escape: str) -> _Parsed:
+    return tuple(split_words(rest, escape)), False
+
+
+def _spaced(rest: str, escape: str) -> _Parsed:
+    return (tuple(_SPACE.split(rest)) if rest else ()), False
+
+
+def _whole(rest: str, escape: str) -> _Parsed:
+    return ((rest,) if rest else ()), False
+
+
+def _json(rest: str) -> tuple[str, ...] | None:
+    """The strings of a JSON array, None for what is not one."""
+    if not rest.startswith("["):
+        return None
+    try:
+        value = json.loads(rest)
+    except ValueError:
+        return None
+    if not isinstance(value, list):
+        return None
+    if not all(isinstance(item, str) for item in value):
+        raise _Fault("the array of the exec form may hold strings only")
+    return tuple(value)
+
+
+def _json_or_whole(rest: str, escape: str) -> _Parsed:
+    if (found := _json(rest)) is not None:
+        return found, True
+    return _whole(rest, escape)
+
+
+def _json_or_spaced(rest: str, escape: str) -> _Parsed:
+    if (found := _json(rest)) is not None:
+        return found, True
+    return _spaced(rest, escape)
+
+
+def _healthcheck(rest: str, escape: str) -> _Parsed:
+    if not rest:
+        return (), False
+    kind, _, command = _partition(rest)
+    args, is_json = _json_or_whole(command.lstrip(), escape)
+    return (kind, *args), is_json
+
+
+_GRAMMARS: dict[str, Callable[[str, str], _Parsed]] = {
+    "add": _json_or_spaced,
+    "arg": _names,
+    "cmd": _json_or_whole,
+    "copy": _json_or_spaced,
+    "entrypoint": _json_or_whole,
+    "env": _pairs,
+    "expose": _spaced,
+    "from": _spaced,
+    "healthcheck": _healthcheck,
+    "label": _pairs,
+    "maintainer": _whole,
+    "run": _json_or_whole,
+    "shell": _json_or_whole,
+    "stopsignal": _whole,
+    "user": _whole,
+    "volume": _json_or_spaced,
+    "workdir": _whole,
+}
+INSTRUCTIONS = frozenset(_GRAMMARS) | {"onbuild"}
