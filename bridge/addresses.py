@@ -35,7 +35,7 @@ def design_network(
 
     Raises AddressPoolExhausted or SubnetOverlap.
     """
-    taken = host + [(Subnet(n.subnet), f"network {n.name}") for n in leases.networks()]
+    taken = [(Subnet(n.subnet), f"network {n.name}") for n in leases.networks()] + host
     if config.subnet is None:
         seed = f"{instance.tag}/{config.name}"
         subnet = ipam.choose_subnet(seed, [other for other, _ in taken])
@@ -116,7 +116,7 @@ def lease_address(
     if key in leased and leased[key] != gateway:
         if leased[key] not in in_use:
             return leased[key], key
-        key = f"{key}/{sandbox_id}"
+        key = _fallback_key(key, sandbox_id)
     ip_range = None if network.ip_range is None else Subnet(network.ip_range)
     taken = set(leased.values()) | set(in_use)
     try:
@@ -134,6 +134,15 @@ def lease_address(
         address = idle[0]
     leases.set_lease(network.id, key, address)
     return address, key
+
+
+def is_fallback_key(lease_key: str, sandbox_id: str) -> bool:
+    """Whether a lease was only for as long as another sandbox had the key's own address."""
+    return lease_key.endswith(_fallback_key("", sandbox_id))
+
+
+def _fallback_key(key: str, sandbox_id: str) -> str:
+    return f"{key}/{sandbox_id}"
 
 
 def choose_interface(used: set[str], wanted: str | None) -> str:

@@ -46,8 +46,14 @@ def ensure_bridge(route: RouteSocket, instance: Instance, network: Network) -> l
         link = _require(route.link(network.interface), network)
         route.set_link(link.index, alias=instance.alias(network.id))
         done.append(f"created bridge {network.interface} of network {network.name}")
-    elif link.kind != "bridge" or link.alias != instance.alias(network.id):
-        _adopt(route, instance, network, link)
+    elif not _is_ours(instance, network, link):
+        raise NetworkError(
+            f"network {network.name} needs an interface called {network.interface},"
+            " and another one has that name",
+            hint="remove that interface, or give the network's bridge another name",
+        )
+    elif not link.alias:
+        route.set_link(link.index, alias=instance.alias(network.id))
         done.append(f"took bridge {network.interface} for network {network.name}")
     done += _ensure_parameters(network)
     if network.mtu is not None and link.mtu != network.mtu:
@@ -66,22 +72,21 @@ def ensure_bridge(route: RouteSocket, instance: Instance, network: Network) -> l
     return done
 
 
-def remove_bridge(route: RouteSocket, network: Network) -> None:
-    index = find_bridge(network)
-    if index is not None:
-        route.delete_link(index)
+def remove_bridge(route: RouteSocket, instance: Instance, network: Network) -> None:
+    """Remove the network's bridge; none is as good, and another's is left alone."""
+    link = route.link(network.interface)
+    if link is not None and _is_ours(instance, network, link):
+        route.delete_link(link.index)
 
 
-def _adopt(route: RouteSocket, instance: Instance, network: Network, link: Link) -> None:
-    """A bridge by our own name whose making was cut short is ours; anything else is not."""
-    ours = network.interface.startswith(instance.bridge_prefix)
-    if link.kind != "bridge" or link.alias or not ours:
-        raise NetworkError(
-            f"network {network.name} needs an interface called {network.interface},"
-            " and another one has that name",
-            hint="remove that interface, or give the network's bridge another name",
-        )
-    route.set_link(link.index, alias=instance.alias(network.id))
+def _is_ours(instance: Instance, network: Network, link: Link) -> bool:
+    """By its alias; or, where its making was cut short before that, by name or address."""
+    if link.kind != "bridge":
+        return False
+    if link.alias:
+        return link.alias == instance.alias(network.id)
+    named = network.interface.startswith(instance.bridge_prefix)
+    return named or link.mac == mac_of(IPv4Address(network.gateway))
 
 
 def _ensure_parameters(network: Network) -> list[str]:

@@ -29,30 +29,34 @@ class Firewall:
             self._nftables = None
 
     def apply(self, ruleset: Ruleset) -> bool:
-        """Make the rules be `ruleset`; whether anything had to be done. Raises RulesError."""
+        """Make the rules be `ruleset`; whether they were anything else. Raises RulesError."""
         before = _generation()
-        intact = self._applied is not None and self._is_intact(before)
-        if self._applied is None or not intact:
-            text = install(self._table, ruleset)
-        else:
-            text = difference(self._table, self._applied, ruleset)
-            if not text:
-                self._settle(before)
-                return False
+        if self._applied is None or not self._is_intact(before):
+            return self._replace(ruleset)
+        text = difference(self._table, self._applied, ruleset)
+        if not text:
+            self._settle(before)
+            return False
         try:
             self._run(text)
         except RulesError:
-            if not intact:
-                raise
-            # Somebody came in between; what counts is the whole.
-            self._run(install(self._table, ruleset))
-            before = -1
+            return self._replace(ruleset)  # somebody came in between; what counts is the whole
         self._applied = ruleset
         self._listing = None
         after = _generation()
         # More than one step means that somebody else changed something as well.
         self._generation = after if after == before + 1 else None
         return True
+
+    def _replace(self, ruleset: Ruleset) -> bool:
+        """Put the whole table in place; whether it looks different from before."""
+        before = self._list()
+        self._run(install(self._table, ruleset))
+        self._applied = ruleset
+        self._generation = _generation()
+        self._listing = self._list()
+        # The chains of ports stand in the order in which they came.
+        return sorted(before.splitlines()) != sorted(self._listing.splitlines())
 
     def remove(self) -> None:
         """Remove the table; none is as good."""

@@ -281,7 +281,7 @@ class Networks:
 
     def _forget(self, network: Network) -> None:
         """Remove the bridge, then the row, then the rules."""
-        remove_bridge(self._route, network)
+        remove_bridge(self._route, self._instance, network)
         self._leases.delete_network(network.id)
         self._apply_rules()
 

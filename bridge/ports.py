@@ -62,9 +62,9 @@ def find_holder(port: int, protocol: str, *, proc: Path = Path("/proc")) -> str 
             continue
         # A process that ends, or that may not be looked at, is not the one.
         with contextlib.suppress(OSError):
-            for descriptor in os.scandir(process / "fd"):
+            for descriptor in os.listdir(process / "fd"):
                 with contextlib.suppress(OSError):
-                    if os.readlink(descriptor.path) in wanted:
+                    if os.readlink(process / "fd" / descriptor) in wanted:
                         name = (process / "comm").read_text().strip()
                         return f"{name} (pid {process.name})"
     return None

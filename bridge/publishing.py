@@ -8,6 +8,7 @@ from bridge import ports
 from bridge.config import (
     ANY_ADDRESS,
     OPTION_HOST_BINDING,
+    Endpoint,
     Network,
     PublishedPort,
     check_port,
@@ -15,7 +16,7 @@ from bridge.config import (
 from bridge.errors import InvalidNetwork, PortInUse, SandboxNotFound
 from bridge.leases import Binding, LeaseDatabase
 from bridge.ruleset import Backend, NetworkRules, PortRules, Ruleset
-from bridge.sandboxes import Sandboxes
+from bridge.sandboxes import Sandboxes, way_out
 
 _ATTEMPTS = 64
 
@@ -35,6 +36,7 @@ class Publishing:
         What it published already stays as it is, a port chosen before included. All or
         nothing. Raises PortInUse, NetworkError.
         """
+        wanted = tuple(dict.fromkeys(wanted))
         for port in wanted:
             check_port(port)
         if not self._leases.has_sandbox(sandbox_id):
@@ -99,10 +101,13 @@ class Publishing:
 
     def ruleset(self) -> Ruleset:
         """The rules that the database calls for."""
-        networks = tuple(_network_rules(network) for network in self._leases.networks())
+        networks = {network.id: network for network in self._leases.networks()}
+        endpoints: dict[str, list[Endpoint]] = {}
+        for endpoint in self._leases.endpoints():
+            endpoints.setdefault(endpoint.sandbox_id, []).append(endpoint)
         backends: dict[tuple[str, int, str], list[Backend]] = {}
         for binding in self._leases.bindings():
-            out = self._sandboxes.way_out(binding.sandbox_id)
+            out = way_out(endpoints.get(binding.sandbox_id, ()), networks)
             if out is not None:
                 key = (binding.host_ip, binding.host_port, binding.protocol)
                 backend = Backend(address=out.address, port=binding.container_port)
@@ -111,7 +116,8 @@ class Publishing:
             PortRules(host_ip=ip, host_port=port, protocol=protocol, backends=tuple(targets))
             for (ip, port, protocol), targets in sorted(backends.items())
         )
-        return Ruleset(networks=networks, ports=published)
+        rules = tuple(_network_rules(network) for network in networks.values())
+        return Ruleset(networks=rules, ports=published)
 
 
 def _network_rules(network: Network) -> NetworkRules:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from ipaddress import IPv4Address
 from ipaddress import IPv4Network as Subnet
 from pathlib import Path
 
 from bridge import namespaces
-from bridge.addresses import choose_interface, lease_address
+from bridge.addresses import choose_interface, is_fallback_key, lease_address
 from bridge.bridges import ensure_bridge, find_bridge
 from bridge.config import Endpoint, EndpointConfig, Network, check_link_name, check_mac
 from bridge.errors import (
@@ -123,8 +124,8 @@ class Sandboxes:
             failures.append(exc)
         if not failures:
             with self._leases.transaction():
-                if release:
-                    for endpoint in endpoints:
+                for endpoint in endpoints:
+                    if release or is_fallback_key(endpoint.lease_key, sandbox_id):
                         self._leases.delete_lease(endpoint.network_id, endpoint.lease_key)
                 self._leases.delete_sandbox(sandbox_id)
         if failures:
@@ -187,7 +188,7 @@ class Sandboxes:
             assert bridge is not None
         namespace = self._open_namespace(endpoint.sandbox_id)
         try:
-            out = self._way_out(endpoint.sandbox_id)
+            out = self.way_out(endpoint.sandbox_id)
             leads_out = out is not None and out.network_id == endpoint.network_id
             gateway = IPv4Address(endpoint.gateway) if leads_out else None
 
@@ -236,20 +237,13 @@ class Sandboxes:
                 raise  # those: gone meanwhile, or on no bridge
 
     def way_out(self, sandbox_id: str) -> Endpoint | None:
-        """The endpoint that leads out of the host: the highest priority, then the oldest."""
-        return self._way_out(sandbox_id)
-
-    def _way_out(self, sandbox_id: str) -> Endpoint | None:
-        endpoints = [
-            endpoint
-            for endpoint in self._leases.endpoints(sandbox_id=sandbox_id)
-            if not self._network(endpoint.network_id).internal
-        ]
-        return max(endpoints, key=lambda endpoint: endpoint.priority, default=None)
+        """The endpoint that leads out of the host, None where the sandbox is shut in."""
+        endpoints = self._leases.endpoints(sandbox_id=sandbox_id)
+        return way_out(endpoints, {n.id: n for n in self._leases.networks()})
 
     def _route_out(self, sandbox_id: str) -> None:
         """Make the default route inside be the one that the endpoints call for."""
-        out = self._way_out(sandbox_id)
+        out = self.way_out(sandbox_id)
         namespace = self._find_namespace(sandbox_id)
         if out is None or namespace is None:
             if namespace is not None:
@@ -274,6 +268,16 @@ class Sandboxes:
         if namespace is None:
             raise SandboxNotFound(sandbox_id)
         return namespace
+
+
+def way_out(endpoints: Iterable[Endpoint], networks: Mapping[str, Network]) -> Endpoint | None:
+    """Of one sandbox's endpoints, oldest first, the one whose network leads out of the host.
+
+    The highest priority wins, then the oldest. It has the default route, and answers for
+    the published ports.
+    """
+    out = [endpoint for endpoint in endpoints if not networks[endpoint.network_id].internal]
+    return max(out, key=lambda endpoint: endpoint.priority, default=None)
 
 
 def _prepare() -> None:

@@ -1,0 +1,463 @@
+"""Networks, sandboxes and ports come, stay, are repaired and go."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from bridge import namespaces
+from bridge.config import EndpointConfig, NetworkConfig, PublishedPort
+from bridge.errors import (
+    AddressInUse,
+    NetworkError,
+    NetworkInUse,
+    NetworkMismatch,
+    NetworkNotFound,
+    PortInUse,
+    SandboxNotFound,
+    SubnetOverlap,
+)
+from tests.integration.bridge.lab import Lab, eventually
+
+
+def test_nothing_is_left_when_everything_was_closed(lab: Lab) -> None:
+    links, tables = lab.links(), lab.tables()
+    front, back = lab.network("front"), lab.network("back", internal=True)
+    lab.container("web", front, back)
+    lab.container("store", back)
+    lab.networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+    assert len(lab.links() - links) == 5
+    assert lab.tables() - tables
+    for sandbox_id in ("web", "store"):
+        lab.networks.close_sandbox(sandbox_id, release=True)
+    for network in (front, back):
+        lab.networks.remove(network.id)
+    lab.networks.close()
+    eventually(lambda: lab.links() == links, "the links are gone")
+    assert lab.tables() == tables
+    assert list((lab.run_dir / "netns").iterdir()) == []
+
+
+def test_asking_twice_changes_nothing(lab: Lab) -> None:
+    first = lab.network("front", labels={"a": "1"})
+    lab.container("web", first)
+    port = PublishedPort(container_port=80)
+    (published,) = lab.networks.publish("web", [port])
+    endpoint = lab.endpoint("web", first)
+    before = lab.host.run("nft", "list", "ruleset"), lab.host.run("ip", "address")
+
+    assert lab.network("front", labels={"a": "1"}) == first
+    lab.container("web", first)
+    assert lab.endpoint("web", first) == endpoint
+    assert lab.networks.publish("web", [port]) == (published,)
+    assert lab.networks.ensure(first.id) == ()
+    assert lab.networks.sweep() == ()
+    assert (lab.host.run("nft", "list", "ruleset"), lab.host.run("ip", "address")) == before
+
+
+def test_a_network_with_another_configuration_is_refused(lab: Lab) -> None:
+    network = lab.network("front")
+    with pytest.raises(NetworkMismatch, match="internal"):
+        lab.network("front", internal=True)
+    assert lab.networks.get(network.id) == network
+
+
+def test_a_subnet_that_the_host_already_reaches_is_refused_and_never_chosen(lab: Lab) -> None:
+    lab.host.run("ip", "link", "add", "vpn0", "type", "bridge")
+    lab.host.run("ip", "link", "set", "vpn0", "up")
+    lab.host.run("ip", "route", "add", "10.192.0.0/12", "dev", "vpn0")
+    network = lab.network("front")
+    assert network.subnet.startswith("10.2")  # the half of the pool that is free
+    with pytest.raises(SubnetOverlap, match="vpn0"):
+        lab.network("back", subnet="10.195.1.0/24")
+    with pytest.raises(SubnetOverlap, match="network front"):
+        lab.network("back", subnet=network.subnet)
+    assert [n.name for n in lab.networks.list()] == ["front"]
+
+
+def test_a_network_as_asked_for(lab: Lab) -> None:
+    network = lab.network(
+        "front",
+        subnet="192.168.77.0/24",
+        gateway="192.168.77.254",
+        ip_range="192.168.77.128/28",
+        mtu=1400,
+        options={"com.docker.network.bridge.name": "shop0"},
+    )
+    web = lab.container("web", network)
+    assert network.interface == "shop0"
+    assert web.address == "192.168.77.128"
+    assert "via 192.168.77.254" in web.run("ip", "route")
+    assert "mtu 1400" in web.run("ip", "link", "show", "eth0")
+    assert "mtu 1400" in lab.host.run("ip", "link", "show", "shop0")
+    lab.networks.close_sandbox("web", release=True)
+    lab.networks.remove(network.id)
+    assert "shop0" not in lab.links()
+
+
+def test_an_interface_of_somebody_else_is_not_taken_over(lab: Lab) -> None:
+    lab.host.run("ip", "link", "add", "shop0", "type", "bridge")
+    options = {"com.docker.network.bridge.name": "shop0"}
+    with pytest.raises(NetworkError, match="another one has that name"):
+        lab.network("front", options=options)
+    assert lab.networks.list() == ()
+    assert "shop0" in lab.links()
+
+
+def test_a_network_in_use_is_not_removed(lab: Lab) -> None:
+    network = lab.network("front")
+    lab.container("web", network)
+    with pytest.raises(NetworkInUse, match="web"):
+        lab.networks.remove(network.id)
+    lab.networks.close_sandbox("web", release=True)
+    lab.networks.remove(network.id)
+    with pytest.raises(NetworkNotFound):
+        lab.networks.get(network.id)
+
+
+def test_what_is_not_there_is_named(lab: Lab) -> None:
+    network = lab.network("front")
+    with pytest.raises(SandboxNotFound, match="nobody"):
+        lab.networks.connect("nobody", EndpointConfig(network_id=network.id))
+    lab.networks.open_sandbox("web")
+    with pytest.raises(NetworkNotFound, match="nowhere"):
+        lab.networks.connect("web", EndpointConfig(network_id="nowhere"))
+    with pytest.raises(NetworkError, match="plain name"):
+        lab.networks.open_sandbox("../web")
+    lab.networks.close_sandbox("nobody", release=True)
+    lab.networks.disconnect("web", network.id)
+
+
+def test_an_endpoint_as_asked_for(lab: Lab) -> None:
+    network = lab.network("front", subnet="192.168.77.0/24")
+    path = lab.networks.open_sandbox("web")
+    config = EndpointConfig(
+        network_id=network.id, address="192.168.77.9", mac="02:00:00:00:00:77", interface="lan0"
+    )
+    endpoint = lab.networks.connect("web", config)
+    assert (endpoint.address, endpoint.mac, endpoint.interface) == (
+        "192.168.77.9",
+        "02:00:00:00:00:77",
+        "lan0",
+    )
+    shown = lab.host.run("nsenter", f"--net={path}", "ip", "address", "show", "lan0")
+    assert "192.168.77.9/24" in shown
+    assert "02:00:00:00:00:77" in shown
+    lab.networks.open_sandbox("other")
+    with pytest.raises(AddressInUse, match="sandbox web"):
+        lab.networks.connect("other", config)
+
+
+def test_a_lease_key_keeps_its_address_until_it_is_released(lab: Lab) -> None:
+    network = lab.network("front")
+
+    def connect(sandbox_id: str, key: str) -> str:
+        lab.networks.open_sandbox(sandbox_id)
+        config = EndpointConfig(network_id=network.id, lease_key=key)
+        return lab.networks.connect(sandbox_id, config).address
+
+    first = connect("web-a", "web-1")
+    lab.networks.close_sandbox("web-a", release=False)
+    assert connect("store-a", "store-1") != first
+    assert connect("web-b", "web-1") == first
+    # A second generation beside the first has an address of its own meanwhile.
+    beside = connect("web-c", "web-1")
+    assert beside != first
+    lab.networks.close_sandbox("web-b", release=False)
+    lab.networks.close_sandbox("web-c", release=False)
+    assert connect("web-d", "web-1") == first
+
+
+def test_networks_are_attached_and_detached_while_running(lab: Lab) -> None:
+    front, back = lab.network("front"), lab.network("back")
+    web, store = lab.container("web", front), lab.container("store", back)
+    store.serve(80, "store")
+    web.serve(80, "web")
+    lab.networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+    assert web.cannot_reach(store.address, 80)
+    lab.container("web", back)
+    assert web.reaches(store.address, 80)
+    # The port follows to the network that is left, and so does the default route.
+    lab.networks.disconnect("web", front.id)
+    assert f"via {back.gateway}" in web.run("ip", "route", "show", "default")
+    assert lab.host.reaches("127.0.0.1", 8080)
+    lab.networks.disconnect("web", back.id)
+    assert lab.host.ask("127.0.0.1", 8080) is None
+    assert "eth" not in web.run("ip", "link")
+
+
+def test_the_highest_priority_has_the_default_route(lab: Lab) -> None:
+    front, back = lab.network("front"), lab.network("back")
+    web = lab.container("web", front)
+    lab.networks.connect("web", EndpointConfig(network_id=back.id, priority=10))
+    assert f"via {back.gateway}" in web.run("ip", "route", "show", "default")
+
+
+def test_a_port_of_another_program_is_refused_with_its_name(lab: Lab) -> None:
+    network = lab.network("front")
+    lab.container("web", network)
+    with socket.create_server(("127.0.0.1", 8080)):
+        with pytest.raises(PortInUse, match=rf"0\.0\.0\.0:8080/tcp.*\(pid {os.getpid()}\)"):
+            lab.networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+        assert lab.networks.published("web") == ()
+        lab.networks.publish(
+            "web", [PublishedPort(container_port=80, host_port=8080, protocol="udp")]
+        )
+    lab.networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+
+
+def test_a_port_of_another_sandbox_is_refused_whatever_the_address(lab: Lab) -> None:
+    network = lab.network("front")
+    lab.container("web", network)
+    lab.container("other", network)
+    lab.networks.publish(
+        "web", [PublishedPort(container_port=80, host_port=8080, host_ip="127.0.0.1")]
+    )
+    both = [
+        PublishedPort(container_port=80, host_port=8081),
+        PublishedPort(container_port=80, host_port=8080),
+    ]
+    with pytest.raises(PortInUse, match="sandbox web"):
+        lab.networks.publish("other", both)
+    assert lab.networks.published("other") == ()
+    lab.networks.close_sandbox("web", release=True)
+    lab.networks.publish("other", both)
+
+
+def test_a_port_on_an_address_that_the_host_lacks_is_refused(lab: Lab) -> None:
+    lab.container("web", lab.network("front"))
+    port = PublishedPort(container_port=80, host_port=8080, host_ip="192.0.2.200")
+    with pytest.raises(NetworkError, match=r"this host has no address 192\.0\.2\.200"):
+        lab.networks.publish("web", [port])
+
+
+def test_a_sandbox_on_internal_networks_only_publishes_nothing(lab: Lab) -> None:
+    lab.container("web", lab.network("inside", internal=True))
+    with pytest.raises(NetworkError, match="no network that leads out"):
+        lab.networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+
+
+def test_ports_are_chosen_where_none_is_given(lab: Lab) -> None:
+    network = lab.network("front")
+    web = lab.container("web", network)
+    web.serve(80, "web")
+    ports = lab.networks.publish(
+        "web",
+        [
+            PublishedPort(container_port=80),
+            PublishedPort(container_port=80, host_ip="127.0.0.1"),
+            PublishedPort(container_port=80, protocol="udp"),
+        ],
+    )
+    assert len({(p.host_port, p.protocol) for p in ports}) == 3
+    for port in ports:
+        assert lab.host.ask("127.0.0.1", port.host_port, protocol=port.protocol) is not None
+
+
+DRIFT = {
+    "the rules are flushed": "nft flush ruleset",
+    "the table is deleted": "nft delete table ip $TABLE",
+    "a published port is taken out": "nft flush map ip $TABLE published-any",
+    "a rule is added that drops": "nft insert rule ip $TABLE forward drop",
+    "the bridge is deleted": "ip link delete $BRIDGE",
+    "the bridge is down": "ip link set $BRIDGE down",
+    "the bridge has lost its address": "ip address flush dev $BRIDGE",
+    "the bridge has another address": "ip address add 192.0.2.7/24 dev $BRIDGE",
+    "the endpoint's link is deleted": "ip link delete $LINK",
+    "the endpoint's link is down": "ip link set $LINK down",
+    "the endpoint's link is on no bridge": "ip link set $LINK nomaster",
+    "forwarding is off": "sysctl -qw net.ipv4.ip_forward=0",
+}
+
+
+@pytest.mark.parametrize("command", DRIFT.values(), ids=DRIFT.keys())
+def test_drift_is_repaired(lab: Lab, command: str) -> None:
+    network = lab.network("front")
+    web, beside = lab.container("web", network), lab.container("beside", network)
+    neighbour = lab.neighbour()
+    web.serve(80, "web")
+    lab.networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+    assert lab.networks.ensure(network.id) == ()
+    (table,) = lab.tables()
+    link = lab.endpoint("web", network).link
+    for name, value in (("TABLE", table), ("BRIDGE", network.interface), ("LINK", link)):
+        command = command.replace(f"${name}", value)
+    lab.host.run("sh", "-c", command)
+    assert lab.networks.ensure(network.id) != ()
+    assert lab.networks.ensure(network.id) == ()
+    assert lab.host.reaches("127.0.0.1", 8080)
+    assert neighbour.reaches("198.51.100.1", 8080)
+    assert beside.reaches(web.address, 80)
+    assert "192.0.2.7" not in lab.host.run("ip", "address")
+
+
+def test_rules_of_others_are_left_alone(lab: Lab) -> None:
+    lab.host.run("nft", "add table ip other; add chain ip other c; add rule ip other c accept")
+    before = lab.host.run("nft", "list", "table", "ip", "other")
+    network = lab.network("front")
+    assert lab.networks.ensure(network.id) == ()
+    lab.networks.remove(network.id)
+    assert lab.host.run("nft", "list", "table", "ip", "other") == before
+
+
+def test_two_instances_do_not_touch_each_other(lab: Lab) -> None:
+    other = lab.open("other")
+    mine = lab.network("front")
+    web = lab.container("web", mine)
+    web.serve(80, "mine")
+    theirs = other.create(NetworkConfig(id=mine.id, name=mine.name))
+    path = other.open_sandbox("web")
+    endpoint = other.connect("web", EndpointConfig(network_id=theirs.id))
+    assert theirs.interface != mine.interface
+    assert theirs.subnet != mine.subnet
+    assert lab.networks.sweep() == ()
+    assert other.sweep() == ()
+    assert lab.networks.ensure(mine.id) == ()
+    assert other.ensure(theirs.id) == ()
+    # Isolated from each other as any two networks are.
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        stranger = namespaces.run_inside(fd, lambda: socket.socket())
+    finally:
+        os.close(fd)
+    with stranger:
+        stranger.settimeout(0.25)
+        with pytest.raises(OSError, match="timed out"):
+            stranger.connect((web.address, 80))
+    assert endpoint.address != web.address
+    other.close_sandbox("web", release=True)
+    other.remove(theirs.id)
+    assert lab.host.reaches(web.address, 80)
+
+
+def test_many_threads_at_once(lab: Lab) -> None:
+    network = lab.network("front")
+    failures: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            sandbox_id = f"web-{number}"
+            lab.networks.open_sandbox(sandbox_id)
+            lab.networks.connect(sandbox_id, EndpointConfig(network_id=network.id))
+            lab.networks.publish(sandbox_id, [PublishedPort(container_port=80)])
+        except BaseException as exc:
+            failures.append(exc)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len({e.address for e in lab.networks.endpoints()}) == 20
+    assert lab.networks.sweep() == ()
+
+
+def test_a_sweep_after_a_reboot_keeps_networks_and_leases(lab: Lab) -> None:
+    network = lab.network("front")
+    config = EndpointConfig(network_id=network.id, lease_key="web-1")
+    path = lab.networks.open_sandbox("web")
+    address = lab.networks.connect("web", config).address
+    lab.networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+    # What a reboot takes: namespaces, links, rules.
+    namespaces.release(path)
+    lab.host.run("ip", "link", "delete", network.interface)
+    lab.host.run("nft", "flush", "ruleset")
+    after = lab.open()
+    done = after.sweep()
+    assert any("forgot sandbox web" in line for line in done)
+    assert any("created bridge" in line for line in done)
+    assert after.list() == (network,)
+    assert after.endpoints() == ()
+    after.open_sandbox("web-again")
+    assert after.connect("web-again", config).address == address
+    after.publish("web-again", [PublishedPort(container_port=80, host_port=8080)])
+
+
+CRASH = """
+import os, signal, sys
+from pathlib import Path
+from bridge import bridges, firewall, namespaces, networks, rtnetlink, sandboxes
+from bridge.config import EndpointConfig, NetworkConfig, PublishedPort
+from bridge.leases import LeaseDatabase
+from bridge.networks import Networks
+
+countdown = int(sys.argv[3])
+
+def counted(owner, name):
+    original = getattr(owner, name)
+    def call(*args, **kwargs):
+        global countdown
+        countdown -= 1
+        if countdown == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*args, **kwargs)
+    setattr(owner, name, call)
+
+for owner, names in (
+    (rtnetlink.RouteSocket, ("_request",)),
+    (LeaseDatabase, ("_rows",)),
+    (firewall.Firewall, ("_run",)),
+    (namespaces, ("create", "release")),
+    (namespaces.mounts, ("bind",)),
+):
+    for name in names:
+        counted(owner, name)
+
+networks = Networks(Path(sys.argv[1]), Path(sys.argv[2]))
+networks.sweep()
+networks.create(NetworkConfig(id="a", name="a"))
+networks.create(NetworkConfig(
+    id="b", name="b", options={"com.docker.network.bridge.name": "crash0"}))
+networks.open_sandbox("web")
+networks.connect("web", EndpointConfig(network_id="a", lease_key="web-1"))
+networks.connect("web", EndpointConfig(network_id="b", lease_key="web-1"))
+networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+networks.disconnect("web", "b")
+networks.remove("b")
+networks.close_sandbox("web", release=True)
+networks.remove("a")
+networks.close()
+"""
+
+
+def test_killed_at_any_point_the_next_start_puts_all_in_order(lab: Lab, tmp_path: Path) -> None:
+    """A process is killed at its n-th step, for all n; then everything works, and then goes."""
+    script = tmp_path / "crash.py"
+    script.write_text(CRASH)
+    links = lab.links()
+    step = 0
+    while True:
+        step += 7 if "BAYPLAN_TEST_EVERY_STEP" not in os.environ else 1
+        command = [sys.executable, str(script), str(lab.root), str(lab.run_dir), str(step)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        networks = lab.open()
+        networks.sweep()
+        assert networks.sweep() == (), step
+        options = {"com.docker.network.bridge.name": "crash0"}
+        networks.create(NetworkConfig(id="a", name="a"))
+        networks.create(NetworkConfig(id="b", name="b", options=options))
+        networks.open_sandbox("web")
+        for network_id in ("a", "b"):
+            networks.connect("web", EndpointConfig(network_id=network_id, lease_key="web-1"))
+        networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+        for network_id in ("a", "b"):
+            assert networks.ensure(network_id) == (), step
+        for sandbox_id in networks.sandboxes():
+            networks.close_sandbox(sandbox_id, release=True)
+        for network_id in ("a", "b"):
+            networks.remove(network_id)
+        networks.close()
+        eventually(lambda: lab.links() == links, f"nothing is left of step {step}")
+        assert lab.tables() == set()
+    assert step > 50
