@@ -233,7 +233,8 @@ def _command_lines() -> Iterator[str]:
 
 
 def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
 
 
 def _name_servers() -> str:
@@ -249,7 +250,7 @@ def host() -> Iterator[Host]:
     if os.geteuid() != 0:
         pytest.skip("needs root: it makes network namespaces and runs containers")
     number = os.getpid()
-    name, outer, inner = f"bay-e2e-{number}", f"beo{number}", f"bei{number}"
+    name, outer, inner = f"bay_e2e_{number}", f"beo{number}", f"bei{number}"
     subnet = f"198.18.{number % 256}.{number // 256 % 64 * 4}"
     first = subnet.rpartition(".")[0] + "." + str(int(subnet.rpartition(".")[2]) + 1)
     second = subnet.rpartition(".")[0] + "." + str(int(subnet.rpartition(".")[2]) + 2)
@@ -270,7 +271,7 @@ def host() -> Iterator[Host]:
             _run("ip", "-n", name, *command)
         rules = (
             f"table ip {name} {{ chain out {{ type nat hook postrouting priority 100; "
-            f'ip saddr {subnet}/30 oifname != "{outer}" masquerade; }} }}'
+            f'ip saddr {subnet}/30 oifname != "{outer}" masquerade; }}\n}}'
         )
         _run("nft", rules)
         undo.callback(_run, "nft", "delete", "table", "ip", name)
@@ -286,59 +287,94 @@ def cache() -> Path:
     return place
 
 
-@pytest.fixture(scope="session")
-def images(host: Host, cache: Path) -> Path:
-    """A state directory with the base image and the guest book's builds in it."""
-    home = cache / f"images-{_sources_digest()}"
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (home / "complete").exists():
-            for stale in cache.glob("images-*"):
-                shutil.rmtree(stale)
-            bay = Bay(host, home / "root", home / "run")
+class Templates:
+    """State directories with images in them, made once and kept for later sessions."""
+
+    def __init__(self, host: Host, cache: Path) -> None:
+        self._host = host
+        self._cache = cache
+
+    def base(self) -> Path:
+        """Knows the base image."""
+
+        def make(bay: Bay) -> None:
             bay.ok("image", "bootstrap", BASE, timeout=600)
+
+        return self._made("base", _digest("runtime/images", "runtime/oci"), make)
+
+    def guestbook(self) -> Path:
+        """Knows the base image and what the guest book is built from."""
+        base = self.base()
+
+        def make(bay: Bay) -> None:
+            copy_images(base, bay.root)
             bay.ok("build", cwd=GUESTBOOK, timeout=900)
-            bay.ok("daemon", "stop")
-            (home / "complete").touch()
-    return home / "root"
+
+        key = _digest("runtime/images", "runtime/oci", "runtime/build", "examples/guestbook")
+        return self._made("guestbook", key, make)
+
+    def _made(self, name: str, key: str, make: Callable[[Bay], None]) -> Path:
+        home = self._cache / f"{name}-{key}"
+        with (self._cache / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (home / "complete").exists():
+                for stale in self._cache.glob(f"{name}-*"):
+                    shutil.rmtree(stale)
+                (home / "root").mkdir(parents=True)
+                bay = Bay(self._host, home / "root", home / "run")
+                try:
+                    make(bay)
+                finally:
+                    bay.ok("daemon", "stop")
+                (home / "complete").touch()
+        return home / "root"
 
 
-def _sources_digest() -> str:
-    """Changes with the code that makes images, and with what is built in advance."""
+def _digest(*folders: str) -> str:
+    """Changes with any file below the folders of the repository."""
     digest = hashlib.sha256()
-    for folder in ("runtime/images", "runtime/build", "runtime/oci", "examples/guestbook"):
+    for folder in folders:
         for path in sorted((REPOSITORY / folder).rglob("*")):
             if path.suffix != ".pyc" and path.is_file():
                 digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 
+def copy_images(source: Path, root: Path) -> None:
+    """Give a state directory the images of another; what never changes is linked."""
+    for entry in source.iterdir():
+        if not any(entry.match(pattern) for pattern in _STATE):
+            link = ["--link"] if entry.name in ("blobs", "layers") else []
+            _run("cp", "-a", *link, str(entry), str(root))
+
+
 @pytest.fixture(scope="session")
-def new_instance(host: Host, cache: Path, images: Path) -> Iterator[Callable[[], Bay]]:
-    """Makes instances that know the images of the cache and nothing else."""
+def templates(host: Host, cache: Path) -> Templates:
+    return Templates(host, cache)
+
+
+@pytest.fixture(scope="session")
+def new_instance(host: Host, cache: Path, templates: Templates) -> Iterator[Callable[..., Bay]]:
+    """Makes instances that know the base image, or those of another template."""
     made: list[Bay] = []
 
-    def make() -> Bay:
+    def make(template: Path | None = None) -> Bay:
         home = cache / f"instance-{uuid.uuid4().hex[:8]}"
         root = home / "root"
         root.mkdir(parents=True)
-        for entry in images.iterdir():
-            if not any(entry.match(pattern) for pattern in _STATE):
-                link = ["--link"] if entry.name in ("blobs", "layers") else []
-                _run("cp", "-a", *link, str(entry), str(root))
+        copy_images(template or templates.base(), root)
         made.append(Bay(host, root, home / "run"))
         return made[-1]
 
     yield make
     for bay in made:
-        with contextlib.suppress(FileNotFoundError):
-            if bay("daemon", "status").status == 0:
-                bay.stop()
-            shutil.rmtree(bay.root.parent)
+        if bay("daemon", "status").status == 0:
+            bay.stop()
+        shutil.rmtree(bay.root.parent)
 
 
 @pytest.fixture(scope="module")
-def bay(new_instance: Callable[[], Bay]) -> Bay:
+def bay(new_instance: Callable[..., Bay]) -> Bay:
     """An instance for the tests of one module."""
     return new_instance()
 

@@ -71,7 +71,7 @@ def test_following_logs_goes_on_while_the_daemon_is_replaced(
     assert seen == [str(number) for number in range(60)]
 
 
-def test_many_commands_at_once_start_one_daemon(new_instance: Callable[[], Bay]) -> None:
+def test_many_commands_at_once_start_one_daemon(new_instance: Callable[..., Bay]) -> None:
     bay = new_instance()
     commands = [
         subprocess.Popen(bay.command("ls"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -88,7 +88,7 @@ def test_many_commands_at_once_start_one_daemon(new_instance: Callable[[], Bay])
     assert bay.leftovers() == {}
 
 
-def test_asking_for_the_version_starts_nothing(new_instance: Callable[[], Bay]) -> None:
+def test_asking_for_the_version_starts_nothing(new_instance: Callable[..., Bay]) -> None:
     bay = new_instance()
 
     assert "daemon: not running" in bay.ok("version")
@@ -96,7 +96,7 @@ def test_asking_for_the_version_starts_nothing(new_instance: Callable[[], Bay]) 
     assert bay.leftovers() == {}
 
 
-def test_one_that_cannot_start_says_why(new_instance: Callable[[], Bay]) -> None:
+def test_one_that_cannot_start_says_why(new_instance: Callable[..., Bay]) -> None:
     bay = new_instance()
     (bay.root / "state.db").write_bytes(b"this is no database" * 100)
 
@@ -109,7 +109,7 @@ def test_one_that_cannot_start_says_why(new_instance: Callable[[], Bay]) -> None
     (bay.root / "state.db").unlink()
 
 
-def test_without_root_it_says_so(new_instance: Callable[[], Bay]) -> None:
+def test_without_root_it_says_so(new_instance: Callable[..., Bay]) -> None:
     # A user namespace without a mapping: nobody to itself, yet able to read our interpreter.
     command = new_instance().command("ls")[2:]
     done = subprocess.run(

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Bay
+    from tests.e2e.conftest import Bay, Templates
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
 _PORT = 8099
 _BOOK = f"http://127.0.0.1:{_PORT}/api/entries"
 _SERVICES = ("web", "store", "worker")
+
+
+@pytest.fixture(scope="module")
+def bay(new_instance: Callable[..., Bay], templates: Templates) -> Bay:
+    return new_instance(templates.guestbook())
 
 
 @pytest.fixture
@@ -135,8 +140,10 @@ def test_config_shows_what_is_meant(bay: Bay, book: Path) -> None:
     assert bay.ok("config", "--services", cwd=book).split() == sorted(_SERVICES)
 
 
-def test_nothing_is_left_behind(new_instance: Callable[[], Bay], tmp_path: Path) -> None:
-    bay = new_instance()
+def test_nothing_is_left_behind(
+    new_instance: Callable[..., Bay], templates: Templates, tmp_path: Path
+) -> None:
+    bay = new_instance(templates.guestbook())
     source = Path(__file__).parents[2] / "examples" / "guestbook"
     settings = {"GUESTBOOK_PORT": "8098"}
     bay.ok("up", "-d", "--wait", cwd=source, env=settings)
