@@ -33,13 +33,15 @@ class Cause:
 class Action:
     """Base of all actions; `name` is the resource's real name.
 
-    `words` are Compose's for an action under way and one that is done.
+    `words` are Compose's for an action under way and one that is done. An `interruptible` one
+    may be cancelled half-way and leaves nothing then.
     """
 
     verb: ClassVar[str]
     words: ClassVar[tuple[str, str]]
     kind: ClassVar[str]
     destructive: ClassVar[bool] = False
+    interruptible: ClassVar[bool] = False
 
     name: str
     cause: Cause
@@ -61,6 +63,7 @@ class PullImage(Action):
     verb = "pull"
     words = ("Pulling", "Pulled")
     kind = "image"
+    interruptible = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,7 @@ class BuildImage(Action):
     verb = "build"
     words = ("Building", "Built")
     kind = "image"
+    interruptible = True
 
     service: str
     project: Project
@@ -230,6 +234,7 @@ class WaitContainer(ContainerAction):
 
     verb = "wait for"
     words = ("Waiting", "Waited")
+    interruptible = True
 
     condition: WaitCondition
     timeout: float | None = None

@@ -24,7 +24,6 @@ def plan_images(draft: Draft) -> None:
                         cause=Cause(reason=reason),
                         service=name,
                         project=draft.project,
-                        pull=draft.policy.pull == "always",
                     )
                 )
             continue

@@ -20,7 +20,7 @@ from orchestrator.planning.errors import UnknownService
 from orchestrator.planning.graph import DependencyGraph
 from orchestrator.planning.observed import Observed, ObservedContainer
 from orchestrator.planning.plan import Plan, PlanBuilder
-from orchestrator.planning.teardown import shutdown_order
+from orchestrator.planning.teardown import stored_graph
 
 _ASKED = Cause(reason="asked for")
 
@@ -92,7 +92,7 @@ def _by_service(
     grouped: dict[str, list[ObservedContainer]] = {}
     for container in containers:
         grouped.setdefault(container.service, []).append(container)
-    return shutdown_order(c for group in grouped.values() for c in group), grouped
+    return stored_graph(c.spec for group in grouped.values() for c in group), grouped
 
 
 def _stops(

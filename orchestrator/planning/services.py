@@ -205,7 +205,7 @@ class ServiceSteps:
             StopContainer(
                 name=replica.name,
                 service=replica.service,
-                cause=replica.cause,
+                cause=(replica.start_cause if replica.bounce else None) or replica.cause,
                 timeout=self._draft.policy.timeout,
             ),
             after=after,

@@ -17,7 +17,7 @@ from orchestrator.planning.blueprint import image_reference
 from orchestrator.planning.draft import dependencies
 from orchestrator.planning.errors import UnknownService
 from orchestrator.planning.graph import DependencyGraph
-from orchestrator.planning.observed import Observed, ObservedContainer
+from orchestrator.planning.observed import Observed, ObservedContainer, Spec
 from orchestrator.planning.plan import Plan, PlanBuilder
 from orchestrator.planning.policy import Removal
 from orchestrator.planning.reconcile import orphans
@@ -46,13 +46,14 @@ def tear_down(
     return builder.build()
 
 
-def shutdown_order(containers: Iterable[ObservedContainer]) -> DependencyGraph:
-    """The dependency graph as the containers' own stored blueprints tell it."""
+def stored_graph(blueprints: Iterable[Spec]) -> DependencyGraph:
+    """The dependency graph as the blueprints stored with containers tell it."""
     graph: dict[str, set[str]] = {}
-    for container in containers:
-        needs = graph.setdefault(container.service, set())
-        needs.update(dependencies(container.spec["service"]))
-        needs.discard(container.service)
+    for blueprint in blueprints:
+        service = blueprint["service"]
+        needs = graph.setdefault(service["name"], set())
+        needs.update(dependencies(service))
+        needs.discard(service["name"])
     return DependencyGraph(graph)
 
 
@@ -85,7 +86,7 @@ def _plan_containers(
 ) -> dict[str, int]:
     stops: dict[str, list[int]] = {}
     removed: dict[str, int] = {}
-    graph = shutdown_order(containers)
+    graph = stored_graph(c.spec for c in containers)
     for service in graph.reverse():
         # Dependents end first; one that cannot be stopped does not keep the others up.
         ended = [step for name in graph.dependents(service) for step in stops.get(name, ())]
@@ -150,7 +151,11 @@ def _plan_volumes(
     for name, volume in sorted(observed.volumes.items()):
         if volume.project != project:
             continue
-        users = sorted(c.name for c in remaining if name in c.spec["volumes"].values())
+        users = sorted(
+            c.name
+            for c in remaining
+            if name in c.spec["volumes"].values() or name in c.anonymous.values()
+        )
         if users:
             builder.note(f"volume {name} stays, as it is in use by {', '.join(users)}")
             continue

@@ -1,0 +1,321 @@
+"""The life of one container on this host: made, started, stopped, changed in place, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import signal
+from collections.abc import Mapping
+from time import time
+
+from bridge.errors import NetworkError
+from orchestrator.engine.contents import read_contents
+from orchestrator.engine.errors import EngineError
+from orchestrator.engine.exits import ended, settle
+from orchestrator.engine.filesystem import anonymous_volumes
+from orchestrator.engine.host import Host
+from orchestrator.engine.process import Process, effective_process, signal_number
+from orchestrator.engine.records import ContainerRecord, EndpointRecord, ProcessRecord
+from orchestrator.engine.sandboxes import (
+    close_sandbox,
+    network_files,
+    open_sandbox,
+    own_sandbox,
+    publish,
+)
+from orchestrator.engine.translate import Surroundings, container_config
+from orchestrator.planning import actions
+from orchestrator.planning.health import HealthState
+from runtime.container.config import ContainerConfig
+from runtime.container.containers import ContainerState
+from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
+
+GRACE_AFTER_KILL = 10.0
+
+
+class ContainerWork:
+    """Performs the container actions; every method holds the container's transition."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def create(self, action: actions.CreateContainer) -> None:
+        """Record the container, put it on its networks, and hand it to the runtime; on failure
+        nothing of it stays."""
+        host = self._host
+        async with host.transition(action.name):
+            await self._clear_half_made(action.name)
+            record = ContainerRecord(
+                id=secrets.token_hex(32),
+                name=action.name,
+                project=action.project.name,
+                service=action.service,
+                number=action.number,
+                source=tuple(action.project.config_files),
+                spec=action.spec,
+                image=action.image,
+                image_id="",
+                created_at=time(),
+            )
+            host.store.add_container(record)
+            try:
+                canonical = action.project.canonical()
+                record = await asyncio.to_thread(self._make, record, canonical, action.anonymous)
+            except BaseException:
+                await asyncio.to_thread(self.unmake, record, release=False)
+                raise
+            host.tell("create", record)
+
+    def _make(
+        self, record: ContainerRecord, canonical: Mapping[str, object], inherited: Mapping[str, str]
+    ) -> ContainerRecord:
+        host = self._host
+        service = record.spec["service"]
+        image = host.images.resolve(record.image)
+        process = effective_process(service, image.config, record.name)
+        volumes = anonymous_volumes(record.id, service, image.config.volumes, inherited)
+        contents = read_contents(canonical, {record.service: service})
+        for name in volumes.values():
+            host.volumes.create(name, labels={"com.docker.compose.project": record.project})
+        updated = host.store.update_container(
+            record.id, image_id=image.id, process=process_record(process), volumes=volumes
+        )
+        record = updated or record
+        endpoints = open_sandbox(host, record)
+        hosts, resolv_conf = network_files(host, record, endpoints)
+        names = {*record.spec["volumes"].values(), *volumes.values()}
+        surroundings = Surroundings(
+            layers=tuple(str(path) for path in host.images.layer_paths(image)),
+            anonymous=volumes,
+            volume_paths={name: host.volumes.get(name).mountpoint for name in sorted(names)},
+            contents=contents,
+            namespaces=self._namespaces(record),
+            hosts=hosts,
+            resolv_conf=resolv_conf,
+        )
+        host.containers.create(
+            container_config(
+                id=record.id,
+                spec=record.spec,
+                process=process,
+                surroundings=surroundings,
+                labels=record.labels,
+            )
+        )
+        return host.store.update_container(record.id, endpoints=endpoints) or record
+
+    async def start(self, action: actions.StartContainer) -> None:
+        async with self._host.transition(action.name):
+            record = self._host.record(action.name)
+            await self.run(record, fresh=True)
+
+    async def run(self, record: ContainerRecord, *, fresh: bool) -> ContainerRecord:
+        """Start the container's process; the caller holds its transition.
+
+        `fresh` begins the count of restarts anew. Starting what runs is no error.
+        """
+        host = self._host
+        host.store.update_container(record.id, intent="running", restart_at=None)
+        try:
+            state, endpoints, ports = await asyncio.to_thread(self._start, record)
+        except (RuntimeFault, NetworkError, EngineError, OSError) as exc:
+            exit_code = exc.exit_code if isinstance(exc, ContainerStartError) else None
+            host.store.update_container(
+                record.id,
+                intent="stopped" if fresh else "running",
+                error=str(exc),
+                exit_code=exit_code,
+            )
+            raise
+        started = (state.started_at or 0) / 1e9
+        counters = {"restarts": 0, "restart_delay": 0.0} if fresh else {}
+        updated = host.store.update_container(
+            record.id,
+            started_at=started,
+            finished_at=None,
+            exit_code=None,
+            error="",
+            endpoints=endpoints,
+            ports=ports,
+            health=HealthState() if record.process.health else None,
+            **counters,
+        )
+        host.tell("start", updated or record)
+        return updated or record
+
+    def _start(
+        self, record: ContainerRecord
+    ) -> tuple[ContainerState, tuple[EndpointRecord, ...], tuple[object, ...]]:
+        host = self._host
+        endpoints = open_sandbox(host, record)
+        ports = publish(host, record)
+        try:
+            state = host.containers.start(record.id)
+        except InvalidState:
+            state = host.containers.get(record.id)
+        except BaseException:
+            if own_sandbox(record.spec["service"]):
+                host.networks.unpublish(record.id)
+            raise
+        return state, endpoints, ports
+
+    async def stop(self, action: actions.StopContainer) -> None:
+        """Ask it to end, and kill it after its grace; stopping what does not run is no error."""
+        host = self._host
+        async with host.transition(action.name):
+            record = host.record(action.name)
+            host.store.update_container(record.id, intent="stopped", restart_at=None)
+            grace = record.process.stop_timeout if action.timeout is None else action.timeout
+            number = record.process.stop_signal
+            await self._signal(record.id, number)
+            # A grace below 0 is Docker's way to wait for ever.
+            if not await ended(host, record.id, grace if grace >= 0 else None):
+                await self._signal(record.id, signal.SIGKILL)
+                if not await ended(host, record.id, GRACE_AFTER_KILL):
+                    raise EngineError(
+                        f"container {record.name} does not end, even by SIGKILL",
+                        hint="a process of it may hang in the kernel; see dmesg",
+                    )
+            record = await self.rest(record)
+            host.tell("stop", record)
+
+    async def kill(self, action: actions.KillContainer) -> None:
+        host = self._host
+        number = signal_number(action.signal)
+        async with host.transition(action.name):
+            record = host.record(action.name)
+            if number == signal.SIGKILL:
+                host.store.update_container(record.id, intent="stopped", restart_at=None)
+            await self._signal(record.id, number)
+            if number == signal.SIGKILL and await ended(host, record.id, GRACE_AFTER_KILL):
+                record = await self.rest(record)
+            host.tell("kill", record, signal=number)
+
+    async def update(self, action: actions.UpdateContainer) -> None:
+        """Take over what a running container can: limits, ports, and all that is the daemon's
+        own business."""
+        host = self._host
+        async with host.transition(action.name):
+            record = host.record(action.name)
+            updated = host.store.update_container(record.id, spec=action.spec) or record
+            image = await asyncio.to_thread(host.images.resolve, record.image_id)
+            process = effective_process(action.spec["service"], image.config, record.name)
+            changes: dict[str, object] = {"process": process_record(process)}
+            if "ports" in action.fields:
+                state = await asyncio.to_thread(host.containers.get, record.id)
+                if state.status in ("running", "paused"):
+                    changes["ports"] = await asyncio.to_thread(publish, host, updated)
+            if "healthcheck" in action.fields:
+                changes["health"] = HealthState() if process.health else None
+            updated = host.store.update_container(record.id, **changes) or updated
+            await asyncio.to_thread(self._update_config, updated, process)
+            host.tell("update", updated)
+
+    def _update_config(self, record: ContainerRecord, process: Process) -> None:
+        config: ContainerConfig = self._host.containers.config(record.id)
+        self._host.containers.update(
+            record.id,
+            config.replace(
+                labels=record.labels,
+                stop_signal=process.stop_signal,
+                stop_timeout=int(process.stop_timeout),
+            ),
+        )
+
+    async def remove(self, action: actions.RemoveContainer) -> None:
+        """Remove a stopped container; one that is not on record is gone already."""
+        host = self._host
+        async with host.transition(action.name):
+            record = host.store.container_named(action.name)
+            if record is None:
+                return
+            await asyncio.to_thread(self.unmake, record, release=action.release)
+            if action.volumes:
+                for name in record.volumes.values():
+                    await asyncio.to_thread(self._remove_volume, name)
+            host.tell("destroy", record)
+
+    async def rest(self, record: ContainerRecord) -> ContainerRecord:
+        """What follows the end of a container that stays down: its exit is recorded, its ports
+        and its namespace are let go."""
+        host = self._host
+        state = await asyncio.to_thread(host.containers.get, record.id)
+        settled = settle(host, host.store.container(record.id) or record, state)
+        if state.status == "exited" and own_sandbox(record.spec["service"]):
+            await asyncio.to_thread(close_sandbox, host, record, release=False)
+        return settled
+
+    async def _signal(self, id: str, number: int) -> bool:
+        try:
+            await asyncio.to_thread(self._host.containers.signal, id, number)
+        except InvalidState:
+            return False
+        return True
+
+    async def _clear_half_made(self, name: str) -> None:
+        """Remove the record that a crash left before the runtime knew the container."""
+        record = self._host.store.container_named(name)
+        if record is not None and not self._known(record.id):
+            await asyncio.to_thread(self.unmake, record, release=False)
+
+    def _known(self, id: str) -> bool:
+        try:
+            self._host.containers.get(id)
+        except NotFound:
+            return False
+        return True
+
+    def unmake(self, record: ContainerRecord, *, release: bool) -> None:
+        """Remove all of a container but its volumes; its record goes last, so that a crash in
+        between leaves something to find the rest by. Blocking."""
+        host = self._host
+        if self._known(record.id):
+            host.containers.delete(record.id)
+        close_sandbox(host, record, release=release)
+        host.store.remove_container(record.id)
+
+    def _remove_volume(self, name: str) -> None:
+        try:
+            self._host.volumes.remove(name)
+        except NotFound:
+            return
+
+    def _namespaces(self, record: ContainerRecord) -> dict[str, str]:
+        """The namespaces that the container joins, by kind, as paths."""
+        service = record.spec["service"]
+        found: dict[str, str] = {}
+        if own_sandbox(service):
+            found["network"] = str(self._host.networks.open_sandbox(record.id))
+        for attribute, kind in (("network_mode", "network"), ("ipc", "ipc"), ("pid", "pid")):
+            target, _, name = str(service.get(attribute) or "").partition(":")
+            if target in ("service", "container") and name:
+                other = self._shared_with(record, target, name)
+                if kind == "network" and own_sandbox(other.spec["service"]):
+                    found[kind] = str(self._host.networks.open_sandbox(other.id))
+                    continue
+                state = self._host.containers.get(other.id)
+                if state.pid is None:
+                    raise EngineError(
+                        f"container {record.name} shares the {kind} namespace of {other.name}, "
+                        "which does not run"
+                    )
+                found[kind] = f"/proc/{state.pid}/ns/{'net' if kind == 'network' else kind}"
+        return found
+
+    def _shared_with(self, record: ContainerRecord, target: str, name: str) -> ContainerRecord:
+        if target == "container":
+            return self._host.record(name)
+        for other in self._host.store.containers(record.project):
+            if other.service == name and not other.oneoff:
+                return other
+        raise EngineError(f"container {record.name} needs a container of service {name}")
+
+
+def process_record(process: Process) -> ProcessRecord:
+    return ProcessRecord(
+        command=process.argv,
+        health=process.health,
+        shell=process.shell,
+        stop_signal=process.stop_signal,
+        stop_timeout=process.stop_timeout,
+    )

@@ -1,0 +1,55 @@
+"""What the engine itself can report; errors of the runtime and the bridge pass through as they
+are.
+
+EngineError
+├── WaitFailed      a container cannot fulfil the condition that is waited for
+├── WaitTimeout     it did not fulfil it in time
+├── NameTaken       a container of that name exists already
+├── NoSuchContainer a container that is not on record
+#      a container of that name exists already
+└── StoreError      the state database cannot be used
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Base; `hint` says what a person can do about it."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class WaitFailed(EngineError):
+    """`exit_code` is the container's own where it ended."""
+
+    def __init__(
+        self, name: str, reason: str, *, exit_code: int | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(f"container {name} {reason}", hint=hint)
+        self.name = name
+        self.exit_code = exit_code
+
+
+class WaitTimeout(EngineError):
+    def __init__(self, name: str, condition: str, seconds: float) -> None:
+        super().__init__(f"container {name} is not {condition} after {seconds:g} s")
+        self.name = name
+
+
+class NameTaken(EngineError):
+    def __init__(self, name: str, project: str) -> None:
+        super().__init__(
+            f"container name {name} is taken by project {project}",
+            hint="choose another container_name, or take that project down",
+        )
+
+
+class NoSuchContainer(EngineError):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no such container: {name}")
+
+
+class StoreError(EngineError):
+    """The state database is damaged, or was written by a later version."""

@@ -1,0 +1,83 @@
+"""The end of a container: wait for it without polling, and write down how it came."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from time import time
+
+from orchestrator.engine.host import Host
+from orchestrator.engine.records import ContainerRecord
+from orchestrator.planning.restart import Exit, Restart, RestartPolicy, RestartState, after_exit
+from runtime.container.containers import ContainerState
+from runtime.errors import InvalidState
+
+UNKNOWN_EXIT = 137
+
+
+async def ended(host: Host, id: str, timeout: float | None = None) -> bool:
+    """Return True once the container has ended and its exit is recorded, False if it has not
+    within `timeout` seconds."""
+    try:
+        connection = await asyncio.to_thread(host.containers.watch, id)
+    except InvalidState:
+        return True
+    with connection:
+        try:
+            async with asyncio.timeout(timeout):
+                await readable(connection)
+        except TimeoutError:
+            return False
+    return True
+
+
+async def readable(connection: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+
+    def wake() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_reader(connection, wake)
+    try:
+        await ready
+    finally:
+        loop.remove_reader(connection)
+
+
+def settle(host: Host, record: ContainerRecord, state: ContainerState) -> ContainerRecord:
+    """Write an exit that the runtime knows and the record does not into the record, together
+    with the restart that its policy calls for; the result is the record as it is now.
+
+    Both are written at once: nobody sees an exit without what follows from it, and a daemon
+    that is killed afterwards finds the restart due.
+    """
+    if state.status != "exited" or record.started_at is None or record.finished_at is not None:
+        return record
+    finished = max((state.finished_at or 0) / 1e9, record.started_at)
+    exit_code = state.exit_code if state.exit_code is not None else UNKNOWN_EXIT
+    decision = after_exit(
+        RestartPolicy.of(record.spec["service"]),
+        RestartState(count=record.restarts, delay=record.restart_delay),
+        Exit(
+            started_at=record.started_at,
+            finished_at=finished,
+            exit_code=exit_code,
+            stopped=record.intent == "stopped",
+        ),
+        time(),
+    )
+    updated = host.store.update_container(
+        record.id,
+        finished_at=finished,
+        exit_code=exit_code,
+        error=state.error or ("out of memory" if state.oom_killed else ""),
+        restart_at=decision.at if isinstance(decision, Restart) else None,
+        restarts=decision.state.count,
+        restart_delay=decision.state.delay,
+    )
+    if updated is None:
+        return record
+    host.tell("die", updated, exitCode=exit_code, oomKilled=state.oom_killed)
+    return updated

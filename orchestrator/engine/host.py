@@ -1,0 +1,103 @@
+"""What the local backend's parts share: the runtime and the bridge of one instance, the state
+database and the event bus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import time
+from typing import Any
+
+from bridge.dns import Resolver
+from bridge.networks import Networks
+from orchestrator.engine.errors import NoSuchContainer
+from orchestrator.engine.events import ContainerEvent, EventBus, ResourceEvent
+from orchestrator.engine.records import ContainerRecord
+from orchestrator.engine.store import Store
+from runtime.container.containers import Containers
+from runtime.images.store import ImageStore
+from runtime.volumes import Volumes
+
+
+@dataclass(slots=True, kw_only=True)
+class Host:
+    """One instance below `root` and `run`; used from one event loop.
+
+    A container's transitions (create, start, stop, remove) exclude each other: `transition`.
+    """
+
+    root: Path
+    run: Path
+    store: Store
+    bus: EventBus
+    containers: Containers
+    networks: Networks
+    images: ImageStore
+    volumes: Volumes
+    resolver: Resolver | None = None
+    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, root: Path, run: Path) -> Host:
+        """Open all parts; raises what they raise."""
+        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        run.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return cls(
+            root=root,
+            run=run,
+            store=Store(root),
+            bus=EventBus(),
+            containers=Containers(root, run),
+            networks=Networks(root, run),
+            images=ImageStore(root),
+            volumes=Volumes(root),
+        )
+
+    def close(self) -> None:
+        """Let go of everything. What belongs to no container and no network any more (the
+        launcher, the packet filter's table) goes; the rest stays as it is."""
+        self.containers.close()
+        self.networks.close()
+        self.store.close()
+
+    def record(self, name: str) -> ContainerRecord:
+        """The record of the container of this name; raises NoSuchContainer."""
+        record = self.store.container_named(name)
+        if record is None:
+            raise NoSuchContainer(name)
+        return record
+
+    @asynccontextmanager
+    async def transition(self, name: str) -> AsyncIterator[None]:
+        """Hold the container of this name while its state is changed."""
+        # A lock stays once it is made: one that is dropped while somebody waits for it would
+        # let two hold the same container.
+        async with self._locks.setdefault(name, asyncio.Lock()):
+            yield
+
+    def transitions_of(self, name: str) -> bool:
+        """Whether somebody holds this container's transition."""
+        lock = self._locks.get(name)
+        return lock is not None and lock.locked()
+
+    def tell(self, action: str, record: ContainerRecord, **attributes: Any) -> None:
+        """Publish that a container changed."""
+        self.bus.publish(
+            ContainerEvent(
+                project=record.project,
+                at=time(),
+                action=action,
+                id=record.id,
+                name=record.name,
+                service=record.service,
+                attributes=attributes,
+            )
+        )
+
+    def tell_resource(self, action: str, kind: str, name: str, project: str = "") -> None:
+        self.bus.publish(
+            ResourceEvent(project=project, at=time(), action=action, kind=kind, name=name)
+        )

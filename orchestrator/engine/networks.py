@@ -1,0 +1,122 @@
+"""Networks on this host, and the names by which containers find each other on them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from collections.abc import Collection
+from time import time
+
+from bridge.dns import Resolver
+from bridge.dns_names import members_by_network, names_by_network
+from bridge.errors import NetworkNotFound
+from orchestrator.engine.endpoints import network_config
+from orchestrator.engine.host import Host
+from orchestrator.engine.records import NetworkRecord
+from orchestrator.planning import actions
+
+
+class NetworkWork:
+    """Performs the network actions, and keeps the resolver up to date."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    async def create(self, action: actions.CreateNetwork) -> None:
+        """Create the network or repair it; the record comes first, so that a crash in between
+        leaves the id by which the rest is found."""
+        host = self._host
+        existing = host.store.network(action.name)
+        record = NetworkRecord(
+            name=action.name,
+            id=existing.id if existing else secrets.token_hex(32),
+            key=action.key,
+            project=action.project,
+            spec=action.spec,
+            created_at=existing.created_at if existing else time(),
+        )
+        config = network_config(record.id, action.name, action.project, action.key, action.spec)
+        host.store.put_network(record)
+        try:
+            network = await asyncio.to_thread(host.networks.create, config)
+        except BaseException:
+            if existing is None:
+                host.store.remove_network(action.name)
+            raise
+        await self.serve(network.id)
+        host.tell_resource("create", "network", action.name, action.project)
+
+    async def update(self, action: actions.UpdateNetwork) -> None:
+        await self.create(
+            actions.CreateNetwork(
+                name=action.name,
+                cause=action.cause,
+                project=action.project,
+                key=action.key,
+                spec=action.spec,
+            )
+        )
+
+    async def remove(self, action: actions.RemoveNetwork) -> None:
+        host = self._host
+        record = host.store.network(action.name)
+        if record is None:
+            return
+        if host.resolver is not None:
+            host.resolver.forget(record.id)
+        try:
+            with contextlib.suppress(NetworkNotFound):
+                await asyncio.to_thread(host.networks.remove, record.id)
+        except BaseException:
+            await self.serve(record.id)
+            raise
+        host.store.remove_network(action.name)
+        host.tell_resource("remove", "network", action.name, record.project)
+
+    async def start_resolver(self) -> None:
+        """Listen for names on every network that there is."""
+        self._host.resolver = await Resolver.start()
+        for network in await asyncio.to_thread(self._host.networks.list):
+            await self.serve(network.id)
+
+    async def stop_resolver(self) -> None:
+        if self._host.resolver is not None:
+            await self._host.resolver.close()
+            self._host.resolver = None
+
+    async def serve(self, network_id: str) -> None:
+        """Answer names on a network that there is; once is enough."""
+        host = self._host
+        if host.resolver is None:
+            return
+        network = await asyncio.to_thread(host.networks.get, network_id)
+        port = await host.resolver.serve(network)
+        if network.resolver_port != port:
+            await asyncio.to_thread(host.networks.set_resolver_port, network_id, port)
+
+    async def refresh_names(self, running: Collection[str]) -> None:
+        """Make the resolver know exactly the containers that run, by the ids `running`."""
+        host = self._host
+        if host.resolver is None:
+            return
+        endpoints = [
+            endpoint
+            for endpoint in await asyncio.to_thread(host.networks.endpoints)
+            if endpoint.sandbox_id in running
+        ]
+        names, members = names_by_network(endpoints), members_by_network(endpoints)
+        for network_id in host.resolver.ports:
+            host.resolver.set_names(
+                network_id, names.get(network_id, {}), members.get(network_id, {})
+            )
+
+    def intact(self) -> frozenset[str]:
+        """The ids of the networks whose link stands in our network namespace. Blocking."""
+        standing = set()
+        for network in self._host.networks.list():
+            with contextlib.suppress(OSError):
+                socket.if_nametoindex(network.interface)
+                standing.add(network.id)
+        return frozenset(standing)

@@ -1,0 +1,53 @@
+"""What can be known to fail before a plan makes anything."""
+
+from __future__ import annotations
+
+from bridge.config import ANY_ADDRESS
+from bridge.errors import PortInUse
+from bridge.ports import probe
+from orchestrator.engine.endpoints import PortRequest, port_requests
+from orchestrator.engine.host import Host
+from orchestrator.engine.sandboxes import own_sandbox
+from orchestrator.planning.actions import CreateContainer, RemoveContainer, StopContainer
+from orchestrator.planning.plan import Plan
+
+_Place = tuple[str, int, str]
+
+
+def check_ports(host: Host, plan: Plan) -> None:
+    """Raise PortInUse for a port that the plan's new containers cannot get; blocking.
+
+    Ports of containers that the plan stops are free by then; one whose choice is left to the
+    host, or that comes from a range, is not looked at.
+    """
+    freed = {
+        step.action.name
+        for step in plan.steps
+        if isinstance(step.action, StopContainer | RemoveContainer)
+    }
+    held: dict[_Place, str] = {}
+    ours: set[tuple[int, str]] = set()
+    for record in host.store.containers():
+        for port in host.networks.published(record.id):
+            if record.name in freed:
+                ours.add((port.host_port, port.protocol))
+            else:
+                held[port.host_ip or ANY_ADDRESS, port.host_port, port.protocol] = record.name
+    for step in plan.steps:
+        action = step.action
+        if not isinstance(action, CreateContainer) or not own_sandbox(action.spec["service"]):
+            continue
+        for request in port_requests(action.spec["service"]):
+            if len(request.candidates) == 1 and request.candidates[0]:
+                _check(request, held, action.name)
+                if (request.candidates[0], request.protocol) not in ours:
+                    probe(request.host_ip, request.candidates[0], request.protocol)
+
+
+def _check(request: PortRequest, held: dict[_Place, str], name: str) -> None:
+    address, port = request.host_ip or ANY_ADDRESS, request.candidates[0]
+    for (other, other_port, protocol), holder in held.items():
+        same = ANY_ADDRESS in (address, other) or address == other
+        if same and port == other_port and protocol == request.protocol and holder != name:
+            raise PortInUse(address, port, protocol, f"container {holder}")
+    held[address, port, request.protocol] = name

@@ -1,0 +1,326 @@
+"""The state database: projects, revisions, loads, networks and containers in one SQLite file.
+
+One connection, used from any thread under a lock; every method is one transaction. The
+database is in WAL mode, so that a reader of another process never blocks it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Self
+
+from orchestrator.engine.errors import NameTaken, StoreError
+from orchestrator.engine.migrations import migrate
+from orchestrator.engine.records import (
+    ContainerRecord,
+    EndpointRecord,
+    Load,
+    NetworkRecord,
+    PortRecord,
+    ProcessRecord,
+    ProjectRecord,
+    Revision,
+)
+from orchestrator.planning.health import HealthState
+
+FILE_NAME = "state.db"
+KEPT_REVISIONS = 50
+
+_CONTAINER_FIELDS = tuple(f.name for f in fields(ContainerRecord))
+
+
+class Store:
+    """Opens, and if need be creates or migrates, the database below `root`.
+
+    Raises StoreError where the file is no database of ours.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / FILE_NAME
+        self._lock = threading.RLock()
+        try:
+            self._database = sqlite3.connect(
+                self.path, isolation_level=None, check_same_thread=False
+            )
+            self._database.row_factory = sqlite3.Row
+            self._database.execute("PRAGMA journal_mode = WAL")
+            # WAL with NORMAL loses no consistency and, on power loss, at most the last moments;
+            # what runs is read again from the runtime in any case.
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            migrate(self._database)
+        except sqlite3.Error as exc:
+            raise StoreError(f"open {self.path}") from exc
+        self.path.chmod(0o600)
+
+    def close(self) -> None:
+        with self._lock:
+            self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Projects
+
+    def put_project(self, record: ProjectRecord) -> int:
+        """Record what is applied; the result is its revision, a new one if the digest differs
+        from the last."""
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO projects VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    record.name,
+                    record.working_dir,
+                    json.dumps(record.config_files),
+                    _dump(record.spec),
+                    record.digest,
+                    record.updated_at,
+                ),
+            )
+            last = database.execute(
+                "SELECT number, digest FROM revisions WHERE project = ?"
+                " ORDER BY number DESC LIMIT 1",
+                (record.name,),
+            ).fetchone()
+            if last is not None and last["digest"] == record.digest:
+                return int(last["number"])
+            number = last["number"] + 1 if last is not None else 1
+            database.execute(
+                "INSERT INTO revisions VALUES (?, ?, ?, ?, ?)",
+                (record.name, number, record.digest, _dump(record.spec), record.updated_at),
+            )
+            database.execute(
+                "DELETE FROM revisions WHERE project = ? AND number <= ?",
+                (record.name, number - KEPT_REVISIONS),
+            )
+            return int(number)
+
+    def project(self, name: str) -> ProjectRecord | None:
+        rows = self._rows("SELECT * FROM projects WHERE name = ?", name)
+        return _project(rows[0]) if rows else None
+
+    def projects(self) -> list[ProjectRecord]:
+        return [_project(row) for row in self._rows("SELECT * FROM projects ORDER BY name")]
+
+    def remove_project(self, name: str) -> None:
+        """Forget the project; its revisions stay, so that its history survives a down."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM projects WHERE name = ?", (name,))
+
+    def revisions(self, project: str) -> list[Revision]:
+        """The project's revisions, oldest first."""
+        rows = self._rows("SELECT * FROM revisions WHERE project = ? ORDER BY number", project)
+        return [
+            Revision(
+                project=row["project"],
+                number=row["number"],
+                digest=row["digest"],
+                spec=json.loads(row["spec"]),
+                applied_at=row["applied_at"],
+            )
+            for row in rows
+        ]
+
+    # Loads
+
+    def put_load(self, load: Load) -> None:
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO loads VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    load.directory,
+                    load.project,
+                    json.dumps(load.config_files),
+                    _dump(load.inputs),
+                    _dump(load.spec),
+                    load.used_at,
+                ),
+            )
+
+    def loads(self, directory: str) -> list[Load]:
+        """What was loaded from `directory`, the last used first."""
+        rows = self._rows(
+            "SELECT * FROM loads WHERE directory = ? ORDER BY used_at DESC", directory
+        )
+        return [
+            Load(
+                directory=row["directory"],
+                project=row["project"],
+                config_files=tuple(json.loads(row["config_files"])),
+                inputs=json.loads(row["inputs"]),
+                spec=json.loads(row["spec"]),
+                used_at=row["used_at"],
+            )
+            for row in rows
+        ]
+
+    # Networks
+
+    def put_network(self, record: NetworkRecord) -> None:
+        with self._transaction() as database:
+            database.execute(
+                "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    record.name,
+                    record.id,
+                    record.key,
+                    record.project,
+                    _dump(record.spec),
+                    record.created_at,
+                ),
+            )
+
+    def network(self, name: str) -> NetworkRecord | None:
+        rows = self._rows("SELECT * FROM networks WHERE name = ?", name)
+        return _network(rows[0]) if rows else None
+
+    def networks(self) -> list[NetworkRecord]:
+        return [_network(row) for row in self._rows("SELECT * FROM networks ORDER BY name")]
+
+    def remove_network(self, name: str) -> None:
+        with self._transaction() as database:
+            database.execute("DELETE FROM networks WHERE name = ?", (name,))
+
+    # Containers
+
+    def add_container(self, record: ContainerRecord) -> None:
+        """Record a new container; raises NameTaken."""
+        marks = ", ".join(f":{name}" for name in _CONTAINER_FIELDS)
+        with self._transaction() as database:
+            taken = database.execute(
+                "SELECT project FROM containers WHERE name = ?", (record.name,)
+            ).fetchone()
+            if taken is not None:
+                raise NameTaken(record.name, taken["project"])
+            database.execute(
+                f"INSERT INTO containers ({', '.join(_CONTAINER_FIELDS)}) VALUES ({marks})",
+                _container_row(record),
+            )
+
+    def update_container(self, id: str, **changes: Any) -> ContainerRecord | None:
+        """Change some of a container's fields; the result is None where it is not on record."""
+        with self._transaction() as database:
+            if changes:
+                encoded = {name: _encode(name, value) for name, value in changes.items()}
+                assignments = ", ".join(f"{name} = :{name}" for name in encoded)
+                database.execute(
+                    f"UPDATE containers SET {assignments} WHERE id = :_id", {**encoded, "_id": id}
+                )
+            row = database.execute("SELECT * FROM containers WHERE id = ?", (id,)).fetchone()
+        return _container(row) if row is not None else None
+
+    def container(self, id: str) -> ContainerRecord | None:
+        rows = self._rows("SELECT * FROM containers WHERE id = ?", id)
+        return _container(rows[0]) if rows else None
+
+    def container_named(self, name: str) -> ContainerRecord | None:
+        rows = self._rows("SELECT * FROM containers WHERE name = ?", name)
+        return _container(rows[0]) if rows else None
+
+    def containers(self, project: str | None = None) -> list[ContainerRecord]:
+        """All containers, or those of a project, by service, number and name."""
+        order = "ORDER BY service, number, name"
+        rows = (
+            self._rows(f"SELECT * FROM containers {order}")
+            if project is None
+            else self._rows(f"SELECT * FROM containers WHERE project = ? {order}", project)
+        )
+        return [_container(row) for row in rows]
+
+    def remove_container(self, id: str) -> None:
+        with self._transaction() as database:
+            database.execute("DELETE FROM containers WHERE id = ?", (id,))
+
+    def _rows(self, query: str, *arguments: object) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._database.execute(query, arguments).fetchall()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+
+def _dump(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _project(row: sqlite3.Row) -> ProjectRecord:
+    return ProjectRecord(
+        name=row["name"],
+        working_dir=row["working_dir"],
+        config_files=tuple(json.loads(row["config_files"])),
+        spec=json.loads(row["spec"]),
+        digest=row["digest"],
+        updated_at=row["updated_at"],
+    )
+
+
+def _network(row: sqlite3.Row) -> NetworkRecord:
+    return NetworkRecord(**{**dict(row), "spec": json.loads(row["spec"])})
+
+
+def _container_row(record: ContainerRecord) -> dict[str, Any]:
+    return {name: _encode(name, getattr(record, name)) for name in _CONTAINER_FIELDS}
+
+
+def _encode(name: str, value: Any) -> Any:
+    match name:
+        case "endpoints" | "ports":
+            return json.dumps([asdict(item) for item in value])
+        case "process":
+            return json.dumps(asdict(value))
+        case "health":
+            return None if value is None else json.dumps(value.to_json())
+        case "spec" | "volumes":
+            return _dump(value)
+        case "source":
+            return json.dumps(list(value))
+        case "oneoff":
+            return int(value)
+    return value
+
+
+def _container(row: sqlite3.Row) -> ContainerRecord:
+    raw = dict(row)
+    process = json.loads(raw["process"])
+    return ContainerRecord(
+        **{
+            **raw,
+            "oneoff": bool(raw["oneoff"]),
+            "source": tuple(json.loads(raw["source"])),
+            "spec": json.loads(raw["spec"]),
+            "volumes": json.loads(raw["volumes"]),
+            "process": ProcessRecord(
+                **{
+                    **process,
+                    "command": tuple(process["command"]),
+                    "shell": tuple(process["shell"]),
+                }
+            ),
+            "endpoints": tuple(
+                EndpointRecord(**{**item, "aliases": tuple(item["aliases"])})
+                for item in json.loads(raw["endpoints"])
+            ),
+            "ports": tuple(PortRecord(**item) for item in json.loads(raw["ports"])),
+            "health": (
+                HealthState.from_json(json.loads(raw["health"]))
+                if raw["health"] is not None
+                else None
+            ),
+        }
+    )

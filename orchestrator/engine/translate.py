@@ -1,0 +1,159 @@
+"""A blueprint and its surroundings become the runtime's ContainerConfig. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from orchestrator.engine.endpoints import SHORT_ID
+from orchestrator.engine.filesystem import Content, content_files, mounts
+from orchestrator.engine.limits import devices, log_config, resources, security, ulimits
+from orchestrator.engine.process import Process
+from orchestrator.planning.observed import Spec
+from runtime.container.config import ContainerConfig, File
+
+UNSUPPORTED = (
+    "blkio_config.device_read_bps",
+    "blkio_config.device_read_iops",
+    "blkio_config.device_write_bps",
+    "blkio_config.device_write_iops",
+    "blkio_config.weight_device",
+    "cpu_count",
+    "cpu_percent",
+    "cpu_rt_period",
+    "cpu_rt_runtime",
+    "credential_spec",
+    "external_links",
+    "gpus",
+    "isolation",
+    "models",
+    "post_start",
+    "pre_start",
+    "pre_stop",
+    "provider",
+    "runtime",
+    "storage_opt",
+    "use_api_socket",
+    "userns_mode",
+    "volumes_from",
+    "deploy.endpoint_mode",
+    "deploy.placement",
+    "deploy.rollback_config",
+    "deploy.update_config",
+)
+"""Attributes of a service that have no effect yet; a plan names those that are used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a container finds on this host.
+
+    `namespaces` maps "network", "pid" and "ipc" to the path of a namespace that is joined;
+    `volume_paths` real volume names to directories; `hosts` and `resolv_conf` are the texts of
+    those files, None where the host's own namespace is used and the image's files stay.
+    """
+
+    layers: tuple[str, ...]
+    anonymous: Mapping[str, str] = field(default_factory=dict)
+    volume_paths: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, Content] = field(default_factory=dict)
+    namespaces: Mapping[str, str] = field(default_factory=dict)
+    hosts: str | None = None
+    resolv_conf: str | None = None
+
+
+def container_config(
+    *,
+    id: str,
+    spec: Spec,
+    process: Process,
+    surroundings: Surroundings,
+    labels: Mapping[str, str],
+) -> ContainerConfig:
+    """Raises EngineError for a value that cannot be honoured."""
+    service = spec["service"]
+    hostname = container_hostname(id, service)
+    binds, memory = mounts(
+        service, spec["volumes"], surroundings.anonymous, surroundings.volume_paths
+    )
+    options = security(service)
+    shm_size = service.get("shm_size")
+    env = process.env
+    if not any(entry.startswith("HOSTNAME=") for entry in env):
+        env = (*env, f"HOSTNAME={hostname}")
+    return ContainerConfig(
+        id=id,
+        layers=surroundings.layers,
+        argv=process.argv,
+        env=env,
+        cwd=process.cwd,
+        user=process.user,
+        additional_groups=tuple(str(group) for group in service.get("group_add") or ()),
+        hostname=hostname,
+        domainname=str(service.get("domainname") or ""),
+        netns=surroundings.namespaces.get("network"),
+        pid_namespace=_namespace(service, "pid", surroundings),
+        ipc_namespace=_namespace(service, "ipc", surroundings),
+        uts_namespace="host" if service.get("uts") == "host" else "private",
+        cgroup_namespace="host" if service.get("cgroup") == "host" else "private",
+        mounts=binds,
+        tmpfs=memory,
+        files=(
+            *_network_files(hostname, surroundings),
+            *content_files(service, surroundings.contents),
+        ),
+        devices=devices(service),
+        device_cgroup_rules=tuple(service.get("device_cgroup_rules") or ()),
+        read_only=bool(service.get("read_only")),
+        shm_size=int(shm_size) if shm_size else 64 * 1024 * 1024,
+        privileged=bool(service.get("privileged")),
+        cap_add=tuple(service.get("cap_add") or ()),
+        cap_drop=tuple(service.get("cap_drop") or ()),
+        no_new_privileges=options.no_new_privileges,
+        seccomp=options.seccomp,
+        masked_paths=options.masked_paths,
+        sysctls={key: str(value) for key, value in (service.get("sysctls") or {}).items()},
+        ulimits=ulimits(service),
+        oom_score_adj=service.get("oom_score_adj") or None,
+        init=bool(service.get("init")),
+        tty=bool(service.get("tty")),
+        stdin_open=bool(service.get("stdin_open")),
+        resources=resources(service),
+        cgroup_parent=service.get("cgroup_parent") or None,
+        stop_signal=process.stop_signal,
+        stop_timeout=int(process.stop_timeout),
+        log=log_config(service),
+        labels=labels,
+    )
+
+
+def container_hostname(id: str, service: Spec) -> str:
+    return str(service.get("hostname") or id[:SHORT_ID])
+
+
+def unsupported(service: Spec) -> tuple[str, ...]:
+    """The attributes of `service` that are set and have no effect, by their path."""
+    found = []
+    for path in UNSUPPORTED:
+        head, _, rest = path.partition(".")
+        value = service.get(head)
+        if rest:
+            value = value.get(rest) if isinstance(value, Mapping) else None
+        if value not in (None, False, 0, "", (), [], {}):
+            found.append(path)
+    return tuple(found)
+
+
+def _namespace(service: Spec, attribute: str, surroundings: Surroundings) -> str:
+    if attribute in surroundings.namespaces:
+        return surroundings.namespaces[attribute]
+    return "host" if service.get(attribute) == "host" else "private"
+
+
+def _network_files(hostname: str, surroundings: Surroundings) -> tuple[File, ...]:
+    files = [File(target="/etc/hostname", content=f"{hostname}\n")]
+    if surroundings.hosts is not None:
+        files.append(File(target="/etc/hosts", content=surroundings.hosts))
+    if surroundings.resolv_conf is not None:
+        files.append(File(target="/etc/resolv.conf", content=surroundings.resolv_conf))
+    return tuple(files)

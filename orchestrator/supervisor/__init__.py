@@ -1,0 +1,1 @@
+"""The daemon: keeps what was asked for, answers the command line, and survives being killed."""

@@ -1,0 +1,46 @@
+"""The HTTP API: the routes by subject, and the one place where an error becomes an answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from orchestrator.supervisor import routes_projects, routes_resources, routes_system
+from orchestrator.supervisor.errors import error_body, expected, status_of
+from orchestrator.supervisor.instance import Instance
+from orchestrator.supervisor.requests import INSTANCE
+
+_log = logging.getLogger(__name__)
+
+LARGEST_BODY = 64 * 1024 * 1024
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def application(instance: Instance) -> web.Application:
+    app = web.Application(middlewares=[_answer_errors], client_max_size=LARGEST_BODY)
+    app[INSTANCE] = instance
+    app.add_routes(routes_system.ROUTES)
+    app.add_routes(routes_projects.ROUTES)
+    app.add_routes(routes_resources.ROUTES)
+    return app
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as exc:
+        body = {
+            "type": "BadRequest",
+            "message": f"{request.method} {request.path}: {exc.reason.lower()}",
+            "hint": None,
+            "exit_code": 1,
+        }
+        return web.json_response({"error": body}, status=exc.status)
+    except Exception as exc:
+        if not expected(exc):
+            _log.exception("%s %s", request.method, request.path)
+        return web.json_response({"error": error_body(exc)}, status=status_of(exc))

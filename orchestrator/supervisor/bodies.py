@@ -1,0 +1,138 @@
+"""The bodies of the API's requests."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.planning.policy import Build, Policy, Pull, Recreate, Removal
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Options(Body):
+    """Options of one call; one that is not known is refused, so that none is ignored silently."""
+
+
+class UpOptions(Options):
+    """The flags of `up` and `plan`; times in seconds."""
+
+    services: tuple[str, ...] = ()
+    build: bool = False
+    no_build: bool = False
+    pull: Pull | Literal["build"] | None = None
+    force_recreate: bool = False
+    no_recreate: bool = False
+    always_recreate_deps: bool = False
+    no_deps: bool = False
+    no_start: bool = False
+    remove_orphans: bool = False
+    renew_anon_volumes: bool = False
+    wait: bool = False
+    wait_timeout: float | None = None
+    timeout: float | None = None
+    scale: dict[str, int] = Field(default_factory=dict)
+
+    def _recreate(self) -> Recreate:
+        if self.force_recreate:
+            return "force"
+        return "never" if self.no_recreate else "diverged"
+
+    def _pull(self) -> Pull:
+        if self.pull is None or self.pull == "build":
+            return "missing"
+        return self.pull
+
+    def _build(self) -> Build:
+        if self.build or self.pull == "build":
+            return "always"
+        return "never" if self.no_build else "missing"
+
+    def policy(self) -> Policy:
+        return Policy(
+            services=self.services,
+            recreate="force"
+            if self.force_recreate
+            else "never"
+            if self.no_recreate
+            else "diverged",
+            build="always" if self.build else "never" if self.no_build else "missing",
+            pull="missing" if self.pull in (None, "build") else self.pull,
+            dependencies=not self.no_deps,
+            recreate_dependencies=self.always_recreate_deps,
+            remove_orphans=self.remove_orphans,
+            renew_volumes=self.renew_anon_volumes,
+            start=not self.no_start,
+            wait=self.wait,
+            wait_timeout=self.wait_timeout,
+            timeout=self.timeout,
+            scale=self.scale,
+        )
+
+
+class DownOptions(Options):
+    services: tuple[str, ...] = ()
+    volumes: bool = False
+    remove_orphans: bool = False
+    rmi: Literal["all", "local"] | None = None
+    timeout: float | None = None
+
+    def removal(self) -> Removal:
+        return Removal(
+            services=self.services,
+            volumes=self.volumes,
+            remove_orphans=self.remove_orphans,
+            images=self.rmi,
+            timeout=self.timeout,
+        )
+
+
+class BuildOptions(Options):
+    services: tuple[str, ...] = ()
+    no_cache: bool = False
+    pull: bool = False
+    build_args: dict[str, str] = Field(default_factory=dict)
+
+
+class LifecycleOptions(Options):
+    """Options of start, stop, restart and kill; times in seconds."""
+
+    timeout: float | None = None
+    signal: str = "SIGKILL"
+    wait: bool = False
+    wait_timeout: float | None = None
+
+
+class UpBody(Body):
+    """`project` is a canonical project, None the one that is stored; `inputs` are kept as they
+    come."""
+
+    project: dict[str, Any] | None = None
+    inputs: dict[str, Any] | None = None
+    options: UpOptions = UpOptions()
+
+
+class DownBody(Body):
+    project: dict[str, Any] | None = None
+    inputs: dict[str, Any] | None = None
+    options: DownOptions = DownOptions()
+
+
+class BuildBody(Body):
+    project: dict[str, Any] | None = None
+    inputs: dict[str, Any] | None = None
+    options: BuildOptions = BuildOptions()
+
+
+class LifecycleBody(Body):
+    services: tuple[str, ...] = ()
+    options: LifecycleOptions = LifecycleOptions()
+
+
+class BootstrapBody(Body):
+    reference: str
+    include: tuple[str, ...] = ()
+    mirror: str | None = None

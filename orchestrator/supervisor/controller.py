@@ -1,0 +1,224 @@
+"""Looks after containers: one iteration reads how one of them is and does what follows.
+
+Nothing here depends on what the trigger was. An exit that nobody saw is found by the next
+look; a restart that was due while no daemon ran is made good at its start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+from time import time
+
+from bridge.errors import NetworkError
+from orchestrator.engine.errors import EngineError
+from orchestrator.engine.exits import settle
+from orchestrator.engine.local import LocalBackend
+from orchestrator.engine.records import ContainerRecord
+from orchestrator.planning.restart import Exit, Restart, RestartPolicy, RestartState, after_exit
+from orchestrator.planning.teardown import stored_graph
+from orchestrator.supervisor.health import HealthKeeper
+from orchestrator.supervisor.queue import KeyedQueue
+from runtime.container.containers import ContainerState
+from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
+
+_log = logging.getLogger(__name__)
+
+WORKERS = 8
+RESYNC = 30.0
+NAMES = "names"
+NETWORKS = "networks"
+
+
+class Controller:
+    """`run` works until it is cancelled; `attend` is one iteration for one container."""
+
+    def __init__(self, backend: LocalBackend, rng: random.Random) -> None:
+        self.backend = backend
+        self.host = backend.host
+        self.health = HealthKeeper(self.host)
+        self.queue = KeyedQueue(rng, self._report)
+        self._watched: dict[str, socket.socket] = {}
+        self._running: set[str] = set()
+
+    async def run(self) -> None:
+        try:
+            await self.queue.run(self._work, WORKERS)
+        finally:
+            self.queue.close()
+            for id in list(self._watched):
+                self._unwatch(id)
+            await self.health.close()
+
+    def wake(self, id: str) -> None:
+        """Have the container of this id looked at."""
+        self.queue.add(f"container {id}")
+
+    async def resume(self) -> None:
+        """After a start of the daemon: put in order what a crash or a reboot left, then look at
+        every container, those first that others depend on.
+        """
+        await asyncio.to_thread(self._sweep)
+        await self.backend.networks.start_resolver()
+        records = self.host.store.containers()
+        for project in sorted({record.project for record in records}):
+            own = [record for record in records if record.project == project]
+            for service in stored_graph(record.spec for record in own):
+                for record in own:
+                    if record.service == service:
+                        await self._guarded(record.id)
+        self.queue.add(NAMES)
+        self.queue.add_after(NETWORKS, RESYNC)
+
+    def _sweep(self) -> None:
+        for id in self.host.containers.sweep():
+            _log.warning("container %s was lost with its monitor", id[:12])
+        self._sweep_half_made()
+        self.backend.builds.sweep()
+        try:
+            for line in self.host.networks.sweep():
+                _log.info("network: %s", line)
+        except* (NetworkError, OSError) as group:
+            for error in group.exceptions:
+                _log.error("network: %s", error)
+
+    def _sweep_half_made(self) -> None:
+        """Remove the records of containers that a crash left before they were complete, or
+        while they were being removed."""
+        for record in self.host.store.containers():
+            if self._state(record.id) is None:
+                _log.warning("container %s was half made, it is removed", record.name)
+                self.backend.containers.unmake(record, release=False)
+
+    async def _guarded(self, id: str) -> None:
+        """Look at one container at start; what fails is tried again by the queue."""
+        try:
+            again = await self.attend(id)
+        except (RuntimeFault, NetworkError, EngineError, OSError) as exc:
+            self._report(f"container {id}", exc)
+            again = 1.0
+        if again is not None:
+            self.queue.add_after(f"container {id}", again)
+
+    async def _work(self, key: str) -> float | None:
+        if key == NAMES:
+            await self.backend.networks.refresh_names(self._running)
+            return None
+        if key == NETWORKS:
+            await self._repair_networks()
+            for record in self.host.store.containers():
+                self.wake(record.id)
+            return RESYNC
+        return await self.attend(key.removeprefix("container "))
+
+    async def attend(self, id: str) -> float | None:
+        """Bring one container in order; the result is when to look again, in seconds."""
+        record = self.host.store.container(id)
+        state = await asyncio.to_thread(self._state, id) if record is not None else None
+        if record is None or state is None:
+            self._ended(id)
+            return None
+        if state.status in ("running", "paused"):
+            await self._alive(record)
+            return None
+        self._ended(id)
+        if state.status == "created":
+            return None
+        if self.backend.host.transitions_of(record.name):
+            # Somebody is at it, and tells when he has done.
+            return None
+        async with self.host.transition(record.name):
+            return await self._after_exit(id)
+
+    async def _after_exit(self, id: str) -> float | None:
+        record = self.host.store.container(id)
+        state = await asyncio.to_thread(self._state, id)
+        if record is None or state is None or state.status != "exited":
+            return None
+        record = settle(self.host, record, state)
+        if record.restart_at is None:
+            await self.backend.containers.rest(record)
+            return None
+        if (wait := record.restart_at - time()) > 0:
+            return wait
+        self.host.tell("restart", record)
+        try:
+            await self.backend.containers.run(record, fresh=False)
+        except (RuntimeFault, NetworkError, EngineError, OSError) as exc:
+            return self._start_failed(record, exc)
+        self.wake(id)
+        return None
+
+    def _start_failed(self, record: ContainerRecord, error: Exception) -> float | None:
+        """A start that fails counts as a run that ended at once."""
+        _log.error("restart container %s: %s", record.name, error)
+        now = time()
+        exit_code = error.exit_code if isinstance(error, ContainerStartError) else 125
+        decision = after_exit(
+            RestartPolicy.of(record.spec["service"]),
+            RestartState(count=record.restarts, delay=record.restart_delay),
+            Exit(started_at=now, finished_at=now, exit_code=exit_code),
+            now,
+        )
+        at = decision.at if isinstance(decision, Restart) else None
+        updated = self.host.store.update_container(
+            record.id,
+            restart_at=at,
+            restarts=decision.state.count,
+            restart_delay=decision.state.delay,
+            finished_at=now,
+            exit_code=exit_code,
+            error=str(error),
+        )
+        if updated is not None:
+            self.host.tell("die", updated, exitCode=exit_code)
+        return None if at is None else at - now
+
+    async def _alive(self, record: ContainerRecord) -> None:
+        if record.id not in self._watched:
+            try:
+                connection = await asyncio.to_thread(self.host.containers.watch, record.id)
+            except InvalidState:
+                self.wake(record.id)
+                return
+            self._watched[record.id] = connection
+            loop = asyncio.get_running_loop()
+            loop.add_reader(connection, self._on_exit, record.id)
+        if record.id not in self._running:
+            self._running.add(record.id)
+            self.queue.add(NAMES)
+        self.health.follow(record)
+
+    def _on_exit(self, id: str) -> None:
+        self._unwatch(id)
+        self.wake(id)
+
+    def _ended(self, id: str) -> None:
+        self._unwatch(id)
+        self.health.leave(id)
+        if id in self._running:
+            self._running.discard(id)
+            self.queue.add(NAMES)
+
+    def _unwatch(self, id: str) -> None:
+        connection = self._watched.pop(id, None)
+        if connection is not None:
+            asyncio.get_running_loop().remove_reader(connection)
+            connection.close()
+
+    def _state(self, id: str) -> ContainerState | None:
+        with contextlib.suppress(NotFound):
+            return self.host.containers.get(id)
+        return None
+
+    async def _repair_networks(self) -> None:
+        for network in await asyncio.to_thread(self.host.networks.list):
+            for line in await asyncio.to_thread(self.host.networks.ensure, network.id):
+                _log.warning("network %s: %s", network.name, line)
+                self.host.tell_resource("repair", "network", network.name)
+
+    def _report(self, key: str, error: Exception) -> None:
+        _log.error("%s: %s", key, error, exc_info=error)

@@ -1,0 +1,152 @@
+"""The daemon's process: one per state directory, on a Unix socket, ended by a signal or a call.
+
+Started as `python -I -m orchestrator.supervisor.daemon --root DIR --run DIR [--ready-fd N]`.
+Once the socket accepts connections it writes a byte to the descriptor N; ending without one
+means that it could not start. Containers run on when it ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from aiohttp import web
+
+from orchestrator.engine.executor import chain
+from orchestrator.engine.host import Host
+from orchestrator.engine.local import LocalBackend
+from orchestrator.supervisor.api import application
+from orchestrator.supervisor.controller import Controller
+from orchestrator.supervisor.instance import Instance
+from orchestrator.supervisor.logs import configure
+from orchestrator.supervisor.operations import Operations
+from orchestrator.supervisor.triggers import follow_events
+
+_log = logging.getLogger("orchestrator.supervisor")
+
+SOCKET = "bayplan.sock"
+LOCK = "daemon.lock"
+THREADS = 16
+SHUTDOWN_TIMEOUT = 5.0
+
+
+class AlreadyRunning(Exception):
+    """Another daemon has this state directory."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="orchestrator.supervisor.daemon")
+    parser.add_argument("--root", type=Path, default=Path("/var/lib/bayplan"))
+    parser.add_argument("--run", type=Path, default=Path("/run/bayplan"))
+    parser.add_argument("--ready-fd", type=int, default=None)
+    options = parser.parse_args(arguments)
+    configure()
+    os.umask(0o022)
+    root, run = options.root.absolute(), options.run.absolute()
+    try:
+        with _sole_daemon(root):
+            asyncio.run(serve(root, run, options.ready_fd))
+    except Exception as exc:
+        _log.error("the daemon cannot run: %s", chain(exc), exc_info=exc)
+        return 1
+    return 0
+
+
+async def serve(root: Path, run: Path, ready_fd: int | None) -> None:
+    """Run until told to end; raises what the parts raise when they cannot be opened."""
+    loop = asyncio.get_running_loop()
+    # Most calls wait for the kernel or the launcher, so there are more of them than cores.
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="host"))
+    async with contextlib.AsyncExitStack() as stack:
+        host = Host.open(root, run)
+        stack.callback(host.close)
+        backend = LocalBackend(host)
+        instance = Instance(
+            host=host,
+            backend=backend,
+            controller=Controller(backend, random.Random()),
+            operations=Operations(backend),
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, instance.ending.set)
+        await instance.controller.resume()
+        stack.push_async_callback(backend.networks.stop_resolver)
+        work = asyncio.create_task(_work(instance), name="controller")
+        stack.push_async_callback(_cancel, work)
+        runner = web.AppRunner(
+            application(instance),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=SHUTDOWN_TIMEOUT,
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await _listen(runner, run / SOCKET)
+        stack.callback((run / SOCKET).unlink, missing_ok=True)
+        # What start-up made stays for good; the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        _log.info("the daemon serves %s on %s", root, run / SOCKET)
+        if ready_fd is not None:
+            os.write(ready_fd, b"1")
+            os.close(ready_fd)
+        ending = asyncio.ensure_future(instance.ending.wait())
+        await asyncio.wait((ending, work), return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
+        if work.done():
+            await work
+        _log.info("the daemon ends; containers run on")
+
+
+async def _work(instance: Instance) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(instance.controller.run())
+        group.create_task(follow_events(instance.host.bus, instance.controller))
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def _listen(runner: web.AppRunner, path: Path) -> None:
+    """Accept connections at `path`, from root alone."""
+    path.unlink(missing_ok=True)
+    before = os.umask(0o177)
+    try:
+        await web.UnixSite(runner, str(path)).start()
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
+def _sole_daemon(root: Path) -> Iterator[None]:
+    """Hold the state directory; raises AlreadyRunning."""
+    root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    fd = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise AlreadyRunning(f"a daemon runs already for {root}") from exc
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""The one place that turns an exception into the API's error body and status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from orchestrator.engine.errors import EngineError
+from orchestrator.engine.executor import chain
+from orchestrator.planning.errors import PlanningError
+
+# By class name along the class's ancestry, so that the API needs no import of the layers below.
+_STATUS = {
+    "NotFound": 404,
+    "NetworkNotFound": 404,
+    "NoSuchContainer": 404,
+    "NoSuchProject": 404,
+    "UnknownService": 404,
+    "AlreadyExists": 409,
+    "InUse": 409,
+    "NetworkInUse": 409,
+    "InvalidState": 409,
+    "NameTaken": 409,
+    "PortInUse": 409,
+    "PlanningError": 400,
+    "CanonicalError": 400,
+    "ValidationError": 400,
+    "BadRequest": 400,
+    "BuildError": 422,
+    "ImageError": 422,
+}
+
+
+class NoSuchProject(EngineError):
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"no such project: {name}", hint="give its compose file with -f, or go to its folder"
+        )
+
+
+class BadRequest(EngineError):
+    """A request that the API does not understand."""
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of an error."""
+    for ancestor in type(error).__mro__:
+        if ancestor.__name__ in _STATUS:
+            return _STATUS[ancestor.__name__]
+    return 500
+
+
+def error_body(error: BaseException) -> dict[str, Any]:
+    """`{"type", "message", "hint", "exit_code"}`; the message is the whole chain of causes."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = f"the request is not valid: {where}: {first['msg'].lower()}"
+    elif isinstance(error, BaseExceptionGroup):
+        message = "; ".join([str(error.message), *(chain(e) for e in error.exceptions)])
+    else:
+        message = chain(error)
+    body: dict[str, Any] = {
+        "type": type(error).__name__,
+        "message": message,
+        "hint": _hint(error),
+        "exit_code": getattr(error, "exit_code", None) or 1,
+    }
+    for name in ("dockerfile", "line", "output_tail"):
+        if getattr(error, name, None):
+            body[name] = getattr(error, name)
+    return body
+
+
+def expected(error: BaseException) -> bool:
+    """Whether the error is an answer, not a fault of the program."""
+    return isinstance(error, EngineError | PlanningError) or status_of(error) < 500
+
+
+def _hint(error: BaseException) -> str | None:
+    """The nearest hint along the chain of causes."""
+    current: BaseException | None = error
+    while current is not None:
+        hint = getattr(current, "hint", None)
+        if hint:
+            return str(hint)
+        current = current.__cause__
+    return None

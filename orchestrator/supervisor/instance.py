@@ -1,0 +1,24 @@
+"""One running daemon's parts, wired together once and handed to whoever needs them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from time import time
+
+from orchestrator.engine.host import Host
+from orchestrator.engine.local import LocalBackend
+from orchestrator.supervisor.controller import Controller
+from orchestrator.supervisor.operations import Operations
+
+
+@dataclass(slots=True, kw_only=True)
+class Instance:
+    """`ending` is set when the daemon is told to end."""
+
+    host: Host
+    backend: LocalBackend
+    controller: Controller
+    operations: Operations
+    started_at: float = field(default_factory=time)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,0 +1,217 @@
+"""The long operations on a project: observe, plan, execute, tell; one at a time per project.
+
+Each takes `emit`, which gets the events of the run as they come, and `cancel`, which ends it
+cleanly. What goes wrong before anything is done is raised; what fails on the way is in the
+outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from time import time
+from typing import Any
+
+from orchestrator.engine.events import BuildEvent, Event, StepEvent
+from orchestrator.engine.executor import Outcome, execute
+from orchestrator.engine.local import LocalBackend
+from orchestrator.engine.preflight import check_ports
+from orchestrator.engine.translate import unsupported
+from orchestrator.planning import lifecycle
+from orchestrator.planning.actions import BuildImage, Cause
+from orchestrator.planning.blueprint import image_reference
+from orchestrator.planning.errors import UnknownService
+from orchestrator.planning.observed import Observed
+from orchestrator.planning.plan import Plan, PlanBuilder
+from orchestrator.planning.policy import Policy, Removal
+from orchestrator.planning.reconcile import reconcile, reconcile_images
+from orchestrator.planning.teardown import tear_down
+from orchestrator.planning.undo import undo
+from orchestrator.supervisor.bodies import BuildOptions, LifecycleOptions
+from orchestrator.supervisor.errors import error_body
+from orchestrator.supervisor.projects import record_project
+from specs.project import Project
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Where a run's events go, and what ends it early."""
+
+    emit: Emit
+    cancel: asyncio.Event
+
+
+class Operations:
+    def __init__(self, backend: LocalBackend) -> None:
+        self._backend = backend
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def exclusive(self, project: str) -> AbstractAsyncContextManager[None]:
+        """Hold the project: the operations on it follow one another."""
+        return self._locks.setdefault(project, asyncio.Lock())
+
+    async def observe(self, project: Project) -> Observed:
+        """What there is of the project, and of what it names."""
+        services = project.canonical()["services"]
+        return await self._backend.observe(
+            project.name,
+            images={image_reference(project.name, {"name": n, **s}) for n, s in services.items()},
+            networks=[network.name for network in project.networks.values()],
+            volumes=[volume.name for volume in project.volumes.values()],
+        )
+
+    async def plan(self, project: Project, policy: Policy) -> Plan:
+        return _with_notes(reconcile(project, await self.observe(project), policy, time()), project)
+
+    async def up(self, project: Project, policy: Policy, run: Run) -> dict[str, Any]:
+        """Make the project so; the result is the last event of the run."""
+        async with self.exclusive(project.name):
+            if policy.build == "always":
+                observed = await self.observe(project)
+                images = reconcile_images(project, observed, policy, time())
+                if not images.empty and observed.containers:
+                    # What a new image changes is planned once it is there.
+                    failed = await self._execute(images, run)
+                    if failed is not None:
+                        return failed
+                    policy = _without_builds(policy)
+            plan = await self.plan(project, policy)
+            if not plan.empty:
+                await asyncio.to_thread(check_ports, self._backend.host, plan)
+            record_project(self._backend.host.store, project)
+            run.emit({"type": "plan", **plan.to_json()})
+            if plan.empty:
+                return result(None)
+            outcome = await self._run(plan, run)
+            if not outcome.ok and not outcome.canceled:
+                await self._undo(plan, outcome, project)
+            return result(outcome)
+
+    async def down(
+        self, name: str, project: Project | None, removal: Removal, run: Run
+    ) -> dict[str, Any]:
+        """Take the project down; what is not there is no error."""
+        async with self.exclusive(name):
+            images: set[str] = set()
+            if removal.images is not None:
+                images = {r.image for r in self._backend.host.store.containers(name)}
+            observed = await self._backend.observe(name, images=images)
+            plan = tear_down(name, project, observed, removal, time())
+            return await self._execute(plan, run) or result(None)
+
+    async def build(self, project: Project, options: BuildOptions, run: Run) -> dict[str, Any]:
+        """Build the images of the services that have build instructions."""
+        known = project.services
+        for name in options.services:
+            if name not in known:
+                raise UnknownService(name, known)
+        async with self.exclusive(project.name):
+            builder = PlanBuilder(project.name)
+            services = project.canonical()["services"]
+            for name in sorted(options.services or known):
+                if services[name].get("build"):
+                    reference = image_reference(project.name, {"name": name, **services[name]})
+                    builder.add(
+                        BuildImage(
+                            name=reference,
+                            cause=Cause(reason="a build was asked for"),
+                            service=name,
+                            project=project,
+                            no_cache=options.no_cache,
+                            pull=options.pull,
+                            arguments=options.build_args,
+                        )
+                    )
+            return await self._execute(builder.build(), run) or result(None)
+
+    async def lifecycle(
+        self, name: str, verb: str, services: tuple[str, ...], options: LifecycleOptions, run: Run
+    ) -> dict[str, Any]:
+        """start, stop, restart or kill the project's containers."""
+        async with self.exclusive(name):
+            observed = await self._backend.observe(name)
+            match verb:
+                case "start":
+                    plan = lifecycle.start(
+                        name, observed, services, options.wait, options.wait_timeout
+                    )
+                case "stop":
+                    plan = lifecycle.stop(name, observed, services, options.timeout)
+                case "restart":
+                    plan = lifecycle.restart(name, observed, services, options.timeout)
+                case _:
+                    plan = lifecycle.kill(name, observed, services, options.signal)
+            return await self._execute(plan, run) or result(None)
+
+    async def _execute(self, plan: Plan, run: Run) -> dict[str, Any] | None:
+        """Tell and execute a plan; the result of the run where it failed, else None."""
+        run.emit({"type": "plan", **plan.to_json()})
+        outcome = await self._run(plan, run)
+        return None if outcome.ok else result(outcome)
+
+    async def _run(self, plan: Plan, run: Run) -> Outcome:
+        bus = self._backend.host.bus
+
+        def tell(event: StepEvent) -> None:
+            run.emit(event.to_json())
+            bus.publish(event)
+
+        def pass_on(event: Event) -> None:
+            if isinstance(event, BuildEvent) and event.project == plan.project:
+                run.emit(event.to_json())
+
+        with bus.listen(pass_on):
+            return await execute(plan, self._backend, tell, cancel=run.cancel)
+
+    async def _undo(self, plan: Plan, outcome: Outcome, project: Project) -> None:
+        """Take away what the failed run made in vain; a failure of that is not the cause."""
+        reverse = undo(plan, outcome.statuses, await self.observe(project), time())
+        await execute(reverse, self._backend, self._backend.host.bus.publish)
+
+
+def result(outcome: Outcome | None) -> dict[str, Any]:
+    """The last event of a run; its error is the first failure, `failures` are all."""
+    if outcome is None or outcome.ok:
+        return {"type": "result", "ok": True, "error": None, "exit_code": 0}
+    failures = [
+        {"id": f.step.id, "resource": f.step.action.resource, **error_body(f.error)}
+        for f in outcome.failures
+    ]
+    standing = sorted(id for id, status in outcome.statuses.items() if status in ("done", "failed"))
+    error: dict[str, Any]
+    if failures:
+        error = {key: failures[0][key] for key in failures[0] if key not in ("id", "resource")}
+    else:
+        error = {
+            "type": "Canceled",
+            "message": "canceled; what was done stands",
+            "hint": None,
+            "exit_code": 130,
+        }
+    return {
+        "type": "result",
+        "ok": False,
+        "error": error,
+        "failures": failures,
+        "ended": standing,
+        "exit_code": error["exit_code"],
+    }
+
+
+def _without_builds(policy: Policy) -> Policy:
+    return dataclasses.replace(policy, build="missing")
+
+
+def _with_notes(plan: Plan, project: Project) -> Plan:
+    """Add what the project asks for and this host does not do."""
+    notes = []
+    for name, service in sorted(project.canonical()["services"].items()):
+        found = unsupported(service)
+        if found:
+            notes.append(f"service {name}: no effect yet: {', '.join(found)}")
+    return dataclasses.replace(plan, notes=(*plan.notes, *notes))

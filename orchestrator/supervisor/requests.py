@@ -1,0 +1,36 @@
+"""Reading requests: the instance, bodies and queries."""
+
+from __future__ import annotations
+
+import json
+from typing import TypeVar
+
+from aiohttp import web
+
+from orchestrator.supervisor.bodies import Body
+from orchestrator.supervisor.errors import BadRequest
+from orchestrator.supervisor.instance import Instance
+
+INSTANCE: web.AppKey[Instance] = web.AppKey("instance", Instance)
+
+B = TypeVar("B", bound=Body)
+
+
+def instance_of(request: web.Request) -> Instance:
+    return request.app[INSTANCE]
+
+
+async def read_body(request: web.Request, model: type[B]) -> B:
+    """Parse the request's JSON; raises BadRequest and pydantic's ValidationError."""
+    raw = await request.read()
+    if not raw:
+        return model()
+    try:
+        document = json.loads(raw)
+    except ValueError as exc:
+        raise BadRequest("the request's body is not JSON") from exc
+    return model.model_validate(document)
+
+
+def flag(request: web.Request, name: str) -> bool:
+    return request.query.get(name, "") not in ("", "0", "false", "False")

@@ -1,0 +1,111 @@
+"""Routes of projects: plan, up, down, build, start, stop, restart, kill, containers."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from orchestrator.engine.local import LocalBackend
+from orchestrator.supervisor import views
+from orchestrator.supervisor.bodies import BuildBody, DownBody, LifecycleBody, UpBody
+from orchestrator.supervisor.projects import resolve_project
+from orchestrator.supervisor.requests import flag, instance_of, read_body
+from orchestrator.supervisor.streaming import stream_run
+from specs.project import Project
+
+ROUTES = web.RouteTableDef()
+
+
+@ROUTES.get("/v1/projects")
+async def list_projects(request: web.Request) -> web.Response:
+    backend = instance_of(request).backend
+    return web.json_response(await asyncio.to_thread(views.projects, backend))
+
+
+@ROUTES.get("/v1/loads")
+async def list_loads(request: web.Request) -> web.Response:
+    loads = instance_of(request).host.store.loads(request.query.get("directory", ""))
+    return web.json_response(
+        [
+            {
+                "project": load.project,
+                "config_files": list(load.config_files),
+                "inputs": load.inputs,
+            }
+            for load in loads
+        ]
+    )
+
+
+@ROUTES.get("/v1/projects/{project}/containers")
+async def list_containers(request: web.Request) -> web.Response:
+    backend: LocalBackend = instance_of(request).backend
+    records = backend.host.store.containers(request.match_info["project"])
+    shown = await asyncio.to_thread(views.containers, backend, records, all=flag(request, "all"))
+    return web.json_response(shown)
+
+
+@ROUTES.get("/v1/projects/{project}/revisions")
+async def list_revisions(request: web.Request) -> web.Response:
+    store = instance_of(request).host.store
+    return web.json_response(
+        [
+            {
+                "number": revision.number,
+                "digest": revision.digest,
+                "applied_at": views.time_text(revision.applied_at),
+            }
+            for revision in store.revisions(request.match_info["project"])
+        ]
+    )
+
+
+@ROUTES.post("/v1/projects/{project}/plan")
+async def plan(request: web.Request) -> web.Response:
+    body = await read_body(request, UpBody)
+    project = _project(request, body)
+    made = await instance_of(request).operations.plan(project, body.options.policy())
+    return web.json_response(made.to_json())
+
+
+@ROUTES.post("/v1/projects/{project}/up")
+async def up(request: web.Request) -> web.StreamResponse:
+    body = await read_body(request, UpBody)
+    project = _project(request, body)
+    operations = instance_of(request).operations
+    return await stream_run(request, lambda run: operations.up(project, body.options.policy(), run))
+
+
+@ROUTES.post("/v1/projects/{project}/down")
+async def down(request: web.Request) -> web.StreamResponse:
+    body = await read_body(request, DownBody)
+    name = request.match_info["project"]
+    project = Project.from_canonical(body.project) if body.project is not None else None
+    operations = instance_of(request).operations
+    return await stream_run(
+        request, lambda run: operations.down(name, project, body.options.removal(), run)
+    )
+
+
+@ROUTES.post("/v1/projects/{project}/build")
+async def build(request: web.Request) -> web.StreamResponse:
+    body = await read_body(request, BuildBody)
+    project = _project(request, body)
+    operations = instance_of(request).operations
+    return await stream_run(request, lambda run: operations.build(project, body.options, run))
+
+
+@ROUTES.post("/v1/projects/{project}/{verb:start|stop|restart|kill}")
+async def lifecycle(request: web.Request) -> web.StreamResponse:
+    body = await read_body(request, LifecycleBody)
+    name, verb = request.match_info["project"], request.match_info["verb"]
+    operations = instance_of(request).operations
+    return await stream_run(
+        request, lambda run: operations.lifecycle(name, verb, body.services, body.options, run)
+    )
+
+
+def _project(request: web.Request, body: UpBody | BuildBody) -> Project:
+    store = instance_of(request).host.store
+    return resolve_project(store, request.match_info["project"], body.project, body.inputs)

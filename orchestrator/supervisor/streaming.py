@@ -1,0 +1,80 @@
+"""Answers that last: a run's events as JSON lines, and what happens when nobody reads them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+from orchestrator.supervisor.errors import error_body, expected
+from orchestrator.supervisor.operations import Run
+
+_log = logging.getLogger(__name__)
+
+NDJSON = "application/x-ndjson"
+
+Operation = Callable[[Run], Awaitable[dict[str, Any]]]
+Write = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+async def stream_run(request: web.Request, operation: Operation) -> web.StreamResponse:
+    """Run `operation` and answer with its events, the result last.
+
+    A client that goes away cancels the run: what is under way ends, the rest is not begun.
+    """
+    response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
+    await response.prepare(request)
+    events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+    run = Run(emit=events.put_nowait, cancel=asyncio.Event())
+    task = asyncio.create_task(_finish(operation, run, events))
+    try:
+        while (event := await events.get()) is not None:
+            await response.write(_line(event))
+        await response.write_eof()
+    except (ConnectionError, asyncio.CancelledError) as exc:
+        run.cancel.set()
+        # The run decides when it has ended: half an action would leave the unknown.
+        await asyncio.shield(task)
+        if isinstance(exc, asyncio.CancelledError):
+            raise
+    return response
+
+
+async def _finish(
+    operation: Operation, run: Run, events: asyncio.Queue[dict[str, Any] | None]
+) -> None:
+    try:
+        last = await operation(run)
+    except Exception as exc:
+        if not expected(exc):
+            _log.exception("a run failed")
+        body = error_body(exc)
+        last = {"type": "result", "ok": False, "error": body, "exit_code": body["exit_code"]}
+    events.put_nowait(last)
+    events.put_nowait(None)
+
+
+async def stream_lines(
+    request: web.Request,
+    lines: Callable[[Callable[[dict[str, Any]], Awaitable[None]]], Awaitable[None]],
+) -> web.StreamResponse:
+    """Answer with JSON lines until `lines` returns or the client goes away."""
+    response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
+    await response.prepare(request)
+
+    async def write(event: dict[str, Any]) -> None:
+        await response.write(_line(event))
+
+    with contextlib.suppress(ConnectionError):
+        await lines(write)
+        await response.write_eof()
+    return response
+
+
+def _line(event: dict[str, Any]) -> bytes:
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
