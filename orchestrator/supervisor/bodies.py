@@ -17,6 +17,9 @@ class Options(Body):
     """Options of one call; one that is not known is refused, so that none is ignored silently."""
 
 
+_PULLS: dict[str, Pull] = {"always": "always", "never": "never"}
+
+
 class UpOptions(Options):
     """The flags of `up` and `plan`; times in seconds."""
 
@@ -41,11 +44,6 @@ class UpOptions(Options):
             return "force"
         return "never" if self.no_recreate else "diverged"
 
-    def _pull(self) -> Pull:
-        if self.pull is None or self.pull == "build":
-            return "missing"
-        return self.pull
-
     def _build(self) -> Build:
         if self.build or self.pull == "build":
             return "always"
@@ -54,13 +52,9 @@ class UpOptions(Options):
     def policy(self) -> Policy:
         return Policy(
             services=self.services,
-            recreate="force"
-            if self.force_recreate
-            else "never"
-            if self.no_recreate
-            else "diverged",
-            build="always" if self.build else "never" if self.no_build else "missing",
-            pull="missing" if self.pull in (None, "build") else self.pull,
+            recreate=self._recreate(),
+            build=self._build(),
+            pull=_PULLS.get(self.pull or "", "missing"),
             dependencies=not self.no_deps,
             recreate_dependencies=self.always_recreate_deps,
             remove_orphans=self.remove_orphans,
