@@ -50,8 +50,14 @@ class Cgroup(Protocol):
     def create(self, resources: Resources, devices: Sequence[DeviceRule]) -> None:
         """Make the group with its limits; raises RuntimeFault for a limit the kernel refuses."""
 
+    def open(self) -> int | None:
+        """A descriptor of the v2 group, to start processes in (`process.fork`); None without v2."""
+
     def join(self) -> None:
-        """Move this process (all of its threads) into the group."""
+        """Move this process, which was started in the v2 group and has one thread, into the rest.
+
+        A thread that moves itself needs no grace period, so this is cheap.
+        """
 
     def update(self, resources: Resources) -> None:
         """Change the limits of a running container."""
@@ -87,9 +93,14 @@ def read_hierarchies(mountinfo: str) -> Hierarchies:
         if kind == "cgroup2" and unified is None:
             unified = Path(fields[4])
         elif kind == "cgroup":
-            for option in options.split(","):
-                v1.setdefault(option.strip(), Path(fields[4]))
+            for option in options.strip().split(","):
+                if option not in _FLAGS and not option.startswith("release_agent="):
+                    v1.setdefault(option, Path(fields[4]))
     return Hierarchies(v1=v1, unified=unified)
+
+
+# Options of a v1 mount that name no controller (cgroup1_show_options in the kernel).
+_FLAGS = {"rw", "ro", "noprefix", "xattr", "cpuset_v2_mode", "clone_children", "favordynmods"}
 
 
 @functools.cache

@@ -52,12 +52,18 @@ class CgroupV1:
             for rule in devices:
                 write(directory / "devices.allow", str(rule))
 
+    def open(self) -> int | None:
+        if self._unified is None:
+            return None
+        return os.open(self._unified, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def join(self) -> None:
-        directories = self._directories()
+        directories = list(dict.fromkeys(self._controllers.values()))
         if "cpuset" in self._roots and (cpuset := self._roots["cpuset"] / self._place).exists():
             directories.append(cpuset)
         for directory in directories:
-            write(directory / "cgroup.procs", "0")
+            # Unlike cgroup.procs this takes no lock that waits for an RCU grace period.
+            write(directory / "tasks", "0")
 
     def update(self, resources: Resources) -> None:
         for controller, file, value in limits.v1_files(resources):

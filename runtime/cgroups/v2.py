@@ -50,8 +50,11 @@ class CgroupV2:
         if missing:
             write(directory / "cgroup.subtree_control", " ".join(f"+{name}" for name in missing))
 
+    def open(self) -> int | None:
+        return os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def join(self) -> None:
-        write(self._directory / "cgroup.procs", "0")
+        """Nothing is left to join."""
 
     def update(self, resources: Resources) -> None:
         for controller, file, value in limits.v2_files(resources):

@@ -30,6 +30,7 @@ def run(
     process.prctl(process.PR_SET_DUMPABLE, 0)
     process.die_with_parent()
     cgroup.join()
+    init.set_oom_score(config)
     with step("namespace", "enter the container's namespaces"):
         namespaces.join(
             pidfd,
@@ -37,20 +38,38 @@ def run(
             | namespaces.CLONE_NEWUTS
             | namespaces.CLONE_NEWIPC
             | namespaces.CLONE_NEWNET
-            | namespaces.CLONE_NEWCGROUP,
+            | namespaces.CLONE_NEWCGROUP
+            | namespaces.CLONE_NEWPID,
         )
         root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    init.leave_keyring()
     user = config.user if wanted.user is None else wanted.user
     who = init.resolve_identity(root, user, config.additional_groups)
     terminal = _open_terminal(root, report, wanted) if wanted.tty else None
-    init.start_session(terminal, stdio)
+    init.take_stdio(terminal, stdio)
+    init.close_all_but(report)
+    _enter_pid_namespace()
+    init.lead_session(tty=wanted.tty)
     for limit in config.ulimits:
         init.set_ulimit(limit)
     init.confine(preparation, who)
     environment = init.complete_environment((*config.env, *wanted.env), who, tty=wanted.tty)
     init.enter_directory(config.cwd if wanted.cwd is None else wanted.cwd)
-    init.close_all_but(report.fileno())
+    init.stay_with_parent()
     init.execute(wanted.argv, environment)
+
+
+def _enter_pid_namespace() -> None:
+    """Go on as a sibling that is born in the container's pid namespace; this process ends.
+
+    Only now can the container see it: its root is the container's, and no descriptor of the
+    host's is left, which a container with CAP_SYS_PTRACE could reach through /proc.
+    """
+    pid = process.fork(sibling=True)
+    if pid:
+        with socket.socket(fileno=init.REPORT) as report:
+            report.send(f"pid {pid}".encode())
+        os._exit(0)
 
 
 def _open_terminal(root: int, report: socket.socket, wanted: ExecConfig) -> int:

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import os
 import resource
+import select
 import signal
 import socket
 import stat
@@ -71,6 +72,7 @@ def run(
     process.prctl(process.PR_SET_DUMPABLE, 0)
     process.die_with_parent()
     cgroup.join()
+    set_oom_score(config)
     _enter_namespaces(config)
     root = _assemble(preparation)
     terminal = _open_terminal(root, report) if config.tty else None
@@ -82,12 +84,15 @@ def run(
         root.make_read_only()
     with step("root", "change into the root file system"):
         mounts.pivot_into(root.fd)
-    start_session(terminal, stdio)
-    _limit(config)
+    take_stdio(terminal, stdio)
+    close_all_but(report)
+    lead_session(tty=config.tty)
+    for limit in config.ulimits:
+        set_ulimit(limit)
     confine(preparation, who)
     environment = complete_environment(config.env, who, tty=config.tty)
     enter_directory(config.cwd)
-    close_all_but(report.fileno())
+    stay_with_parent()
     if config.init and config.pid_namespace == "private":
         reaper.run(lambda: execute(config.argv, environment), tty=config.tty)
     execute(config.argv, environment)
@@ -108,15 +113,19 @@ def _enter_namespaces(config: ContainerConfig) -> None:
             elif kind != "host":
                 namespaces.join_path(kind, flag)
         namespaces.unshare(flags)
-        with contextlib.suppress(OSError):
-            # A kernel without keyrings has none that could leak.
-            process.new_session_keyring()
+    leave_keyring()
     with step("namespace", "set the host name to", config.hostname):
         if config.uts_namespace == "private":
             if config.hostname:
                 namespaces.set_hostname(config.hostname)
             if config.domainname:
                 namespaces.set_domainname(config.domainname)
+
+
+def leave_keyring() -> None:
+    """Let go of the host's session keyring; a kernel without keyrings has none that could leak."""
+    with contextlib.suppress(OSError):
+        process.new_session_keyring()
 
 
 def _assemble(preparation: Preparation) -> Root:
@@ -204,14 +213,19 @@ def resolve_identity(root: int, user: str, additional: tuple[str, ...]) -> Ident
     return identity.resolve(user, passwd, group, additional)
 
 
-def start_session(terminal: int | None, stdio: Sequence[int]) -> None:
-    """Lead a new session, with `terminal` or the descriptors `stdio` as 0, 1 and 2."""
-    os.setsid()
+def take_stdio(terminal: int | None, stdio: Sequence[int]) -> None:
+    """Make `terminal`, or the descriptors `stdio`, 0, 1 and 2."""
     if terminal is not None:
-        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
         stdio = (terminal, terminal, terminal)
     for number, fd in enumerate(stdio):
         os.dup2(_null_device() if fd == NULL else fd, number, inheritable=True)
+
+
+def lead_session(*, tty: bool) -> None:
+    """Lead a new session, with descriptor 0 as its terminal where it is one."""
+    os.setsid()
+    if tty:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _null_device() -> int:
@@ -223,15 +237,14 @@ def _null_device() -> int:
     return fd
 
 
-def _limit(config: ContainerConfig) -> None:
-    for limit in config.ulimits:
-        set_ulimit(limit)
-    if config.oom_score_adj is not None:
-        with (
-            step("limit", "set the OOM score"),
-            open("/proc/self/oom_score_adj", "w") as file,
-        ):
-            file.write(str(config.oom_score_adj))
+def set_oom_score(config: ContainerConfig) -> None:
+    """Through the host's /proc, which no image or volume can have replaced (CVE-2025-52881)."""
+    with step("limit", "set the OOM score"):
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(config.oom_score_adj or 0).encode())
+        finally:
+            os.close(fd)
 
 
 def set_ulimit(limit: Ulimit) -> None:
@@ -268,8 +281,19 @@ def confine(preparation: Preparation, who: Identity) -> None:
     with step("confine", "give up capabilities"):
         held = preparation.capabilities if who.uid == 0 else ()
         capabilities.set_capabilities(held)
-    # A change of user clears it (prctl(2)).
+
+
+def stay_with_parent() -> None:
+    """Die with the monitor, or at once where it has died already.
+
+    Asked for again, as a change of user clears it (prctl(2)). The other end of the report is
+    the monitor's alone, so its being closed tells that the monitor has gone.
+    """
     process.die_with_parent()
+    poll = select.poll()
+    poll.register(REPORT, 0)
+    if poll.poll(0):
+        os._exit(125)
 
 
 def _own_stdio(who: Identity) -> None:
@@ -290,22 +314,26 @@ def complete_environment(given: Sequence[str], who: Identity, *, tty: bool) -> d
     for entry in given:
         name, _, value = entry.partition("=")
         if name:
-            environment[name.encode()] = value.encode(errors="surrogateescape")
+            environment[os.fsencode(name)] = os.fsencode(value)
     return environment
 
 
 def enter_directory(path: str) -> None:
     """Change into the working directory, which must lie inside the root."""
     with step("directory", "change into the working directory", path):
-        os.chdir(path)
-        # Reached through a leaked descriptor it would lie outside (CVE-2024-21626).
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # No magic links: through a leaked descriptor it would lie outside (CVE-2024-21626).
+        directory = files.open_in_root(root, path or "/", os.O_PATH | os.O_DIRECTORY)
+        os.fchdir(directory)
+        os.close(directory)
+        os.close(root)
         if not os.getcwd().startswith("/"):
             raise OSError(errno.EACCES, "outside of the root", path)
 
 
-def close_all_but(report: int) -> None:
+def close_all_but(report: socket.socket) -> None:
     """Leave 0, 1, 2, and `report` as 3, which closes itself at exec."""
-    os.dup2(report, REPORT, inheritable=False)
+    os.dup2(report.detach(), REPORT, inheritable=False)
     process.close_from(REPORT + 1)
 
 
@@ -315,6 +343,10 @@ def execute(argv: Sequence[str], environment: dict[bytes, bytes]) -> None:
     Raises ContainerStartError with 127 where there is no such command, 126 where it cannot be
     executed.
     """
+    if not argv:
+        raise ContainerStartError(
+            "no command was given", step="exec", exit_code=127, hint="neither has the image one"
+        )
     command = argv[0]
     _reset_signals()
     if "/" in command:
@@ -326,6 +358,10 @@ def execute(argv: Sequence[str], environment: dict[bytes, bytes]) -> None:
     for candidate in candidates:
         try:
             os.execve(candidate, list(argv), environment)
+        except ValueError as error:
+            raise ContainerStartError(
+                f"execute {command}: {error}", step="exec", exit_code=126
+            ) from error
         except (FileNotFoundError, NotADirectoryError) as error:
             if os.path.exists(candidate):
                 failure = error  # the interpreter named in it is what is missing
@@ -360,7 +396,8 @@ def _exec_failure(command: str, failure: OSError | None) -> ContainerStartError:
 
 
 def _reset_signals() -> None:
-    """What Python ignores or blocks must not be inherited across exec (signal(7))."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD):
+    """What Python, or who started the daemon, ignores or blocks must not be inherited across
+    exec (signal(7))."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -21,11 +21,17 @@ from pathlib import Path
 
 from runtime.container import prepare
 from runtime.container.config import ContainerConfig
-from runtime.container.confinement import DEFAULT_CAPABILITIES, held_capabilities
+from runtime.container.confinement import held_capabilities
 from runtime.container.monitor import Monitor, describe
 from runtime.container.paths import Instance
-from runtime.errors import LauncherError, NotFound
+from runtime.errors import LauncherError, NotFound, RuntimeFault
 from runtime.linux import mounts, process, sockets
+
+# Killing a monitor for want of memory would end a container that may well be innocent.
+_OOM_SCORE = "-900"
+
+# Seconds that a connection has to say what it wants, as one at a time is served.
+_PATIENCE = 5.0
 
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]);"
@@ -81,17 +87,21 @@ def main() -> None:
     _close_others(listener.fileno())
     process.set_name("bay:launcher")
     process.set_command_line(f"bay: launcher of {root}")
+    process.prctl(process.PR_SET_DUMPABLE, 0)
+    # Whoever starts us may block signals, and be the first choice of the OOM killer.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write(_OOM_SCORE)
     # Monitors are reaped by the kernel: nobody waits for them here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o022)
     instance = Instance(Path(root), Path(run))
-    prepare.seccomp_program(
-        held_capabilities(
-            DEFAULT_CAPABILITIES, (), privileged=False, last=prepare.last_capability()
-        ),
-        instance.seccomp_cache,
-    )
+    with contextlib.suppress(RuntimeFault):  # each start will say so again
+        prepare.seccomp_program(
+            held_capabilities((), (), privileged=False, last=prepare.last_capability()),
+            instance.seccomp_cache,
+        )
     # A collection in a child would copy the pages that it shares with us.
     gc.collect()
     gc.freeze()
@@ -114,19 +124,28 @@ def serve(listener: socket.socket, instance: Instance) -> None:
     while True:
         connection, _address = listener.accept()
         with connection:
+            connection.settimeout(_PATIENCE)
             try:
                 request, fds = sockets.receive(connection)
             except (EOFError, OSError, ValueError):
-                continue
+                continue  # also for one that connects and says nothing
             for fd in fds:
                 os.close(fd)
             if request.get("op") == "end":
                 with contextlib.suppress(FileNotFoundError):
                     instance.launcher_socket.unlink()
-                sockets.send(connection, {"ended": os.getpid()})
+                with contextlib.suppress(OSError):
+                    sockets.send(connection, {"ended": os.getpid()})
                 return
-            if os.fork() == 0:
+            try:
+                child = os.fork()
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    sockets.send(connection, {"error": describe(error)})
+                continue
+            if child == 0:
                 listener.close()
+                connection.settimeout(None)
                 _monitor(instance, str(request.get("id")), connection)
 
 
@@ -143,7 +162,8 @@ def _monitor(instance: Instance, id: str, connection: socket.socket) -> None:
         monitor.run(connection)
         code = 0
     except Exception as error:
-        sys.excepthook(type(error), error, error.__traceback__)
+        if not isinstance(error, RuntimeFault):
+            sys.excepthook(type(error), error, error.__traceback__)
         with contextlib.suppress(OSError):
             sockets.send(connection, {"error": describe(error)})
     finally:

@@ -21,15 +21,23 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn
 
 from runtime.cgroups.manager import Cgroup, open_cgroup
 from runtime.container import exec, init, prepare
 from runtime.container.config import ContainerConfig, ExecConfig
 from runtime.container.logs import LogWriter
+from runtime.container.mounting import step
 from runtime.container.paths import ContainerPaths, Instance
-from runtime.container.record import ExitRecord, StartRecord, write_exit, write_start
+from runtime.container.record import (
+    ExitRecord,
+    StartRecord,
+    exit_reserve,
+    reserve_exit,
+    write_exit,
+    write_start,
+)
 from runtime.container.sessions import start_error
 from runtime.errors import ContainerStartError, RuntimeFault
 from runtime.linux import namespaces, process, sockets
@@ -46,9 +54,10 @@ class Monitor:
         self._selector = selectors.DefaultSelector()
         self._preparation = prepare.prepare(config, self._paths, instance.seccomp_cache)
         self._watchers: list[socket.socket] = []
-        self._sessions: set[_Session] = set()
+        self.sessions: set[_Session] = set()
         self._outputs: dict[int, str] = {}
         self._stdin = init.NULL
+        self._listening = False
         self._exit: ExitRecord | None = None
 
     def run(self, starter: socket.socket) -> None:
@@ -60,11 +69,12 @@ class Monitor:
         self._listener = sockets.listen(str(self._paths.socket))
         try:
             self._start()
-        except RuntimeFault as fault:
+        except BaseException:
             self._discard()
-            sockets.send(starter, {"error": describe(fault)})
-            return
-        sockets.send(starter, {"started": dataclasses.asdict(self._started)})
+            raise
+        # Whoever asked may be dead by now; the container runs all the same.
+        with contextlib.suppress(OSError):
+            sockets.send(starter, {"started": dataclasses.asdict(self._started)})
         starter.close()
         self._loop()
 
@@ -73,14 +83,12 @@ class Monitor:
     def _start(self) -> None:
         self._cgroup.create(self._config.resources, prepare.rules(self._config))
         self._log = LogWriter(self._paths.directory, self._config.log)
+        reserve_exit(self._paths.exit)
         child_ends, own_ends = _stdio(self._config.stdin_open, tty=self._config.tty)
-        if self._config.pid_namespace == "private":
-            namespaces.unshare(namespaces.CLONE_NEWPID)
-        elif self._config.pid_namespace != "host":
-            namespaces.join_path(self._config.pid_namespace, namespaces.CLONE_NEWPID)
-        self._pid, report = _fork(
-            lambda report: init.run(self._preparation, self._cgroup, report, child_ends)
-        )
+        with self._children_in_pid_namespace():
+            self._pid, report = self._fork(
+                lambda report: init.run(self._preparation, self._cgroup, report, child_ends)
+            )
         _close(child_ends)
         self._pidfd = os.pidfd_open(self._pid)
         terminal = self._await_exec(report, own_ends)
@@ -94,16 +102,57 @@ class Monitor:
         write_start(self._paths.state, self._started)
         self._adopt_output(own_ends, terminal)
         self._selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
+        self._listen()
+
+    @contextlib.contextmanager
+    def _children_in_pid_namespace(self) -> Iterator[None]:
+        """Let the next child be in the container's pid namespace; later ones are not."""
+        kind = self._config.pid_namespace
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with step("namespace", "enter the pid namespace"):
+                if kind == "private":
+                    namespaces.unshare(namespaces.CLONE_NEWPID)
+                elif kind != "host":
+                    namespaces.join_path(kind, namespaces.CLONE_NEWPID)
+            yield
+            namespaces.join(own, namespaces.CLONE_NEWPID)
+        finally:
+            os.close(own)
+
+    def _fork(self, body: Callable[[socket.socket], None]) -> tuple[int, socket.socket]:
+        """Fork into the control group; the child runs `body`, which ends in exec or raises.
+
+        The socket that is returned gives what the child reports and then its end.
+        """
+        group = self._cgroup.open()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = process.fork(into=group)
+        except OSError:
+            ours.close()
+            raise
+        else:
+            if pid == 0:
+                ours.close()
+                _become(body, theirs)
+            return pid, ours
+        finally:
+            theirs.close()
+            if group is not None:
+                os.close(group)
+
+    def _listen(self) -> None:
         self._selector.register(self._listener, selectors.EVENT_READ, self._on_connect)
+        self._listening = True
 
     def _await_exec(self, report: socket.socket, own_ends: list[int]) -> int | None:
         """Wait until the child has become the container's program; its terminal, if any."""
         outcome = _Outcome()
-        while not outcome.complete:
-            outcome.take(report)
+        outcome.take_all(report)
         report.close()
         if outcome.error is not None:
-            _close(own_ends)
+            _close(own_ends if outcome.terminal is None else [outcome.terminal])
             os.waitpid(self._pid, 0)
             os.close(self._pidfd)
             raise start_error(outcome.error)
@@ -131,14 +180,21 @@ class Monitor:
             self._paths.run_directory.rmdir()
         with contextlib.suppress(RuntimeFault):
             self._cgroup.kill()
+        with contextlib.suppress(RuntimeFault):
             self._cgroup.remove()
+        for path in (self._paths.state, exit_reserve(self._paths.exit)):
+            path.unlink(missing_ok=True)
 
     # --- the loop ------------------------------------------------------------------------
 
     def _loop(self) -> None:
         while self._exit is None:
-            for key, _events in self._selector.select():
-                key.data(key.fd)
+            for key, _events in self._selector.select(None if self._listening else 1.0):
+                # What came before in this round may have closed it, or ended everything.
+                if self._exit is None and self._selector.get_map().get(key.fileobj) is key:
+                    key.data(key.fd)
+            if not self._listening:
+                self._listen()
 
     def _on_output(self, fd: int) -> None:
         if not self._read_output(fd):
@@ -161,12 +217,13 @@ class Monitor:
     def _on_exit(self, _fd: int) -> None:
         _, status = os.waitpid(self._pid, 0)
         # All of the pid namespace is dead by now; with the host's, the rest is ended here.
-        self._cgroup.kill()
+        with contextlib.suppress(RuntimeFault):
+            self._cgroup.kill()
         for fd in list(self._outputs):
             self._drain(fd)
         self._log.close()
-        for session in list(self._sessions):
-            session.collect()
+        for session in list(self.sessions):
+            session.finish()
         code = os.waitstatus_to_exitcode(status)
         record = ExitRecord(
             exit_code=code if code >= 0 else 128 - code,
@@ -200,7 +257,13 @@ class Monitor:
             self._log.write(self._outputs[fd], chunk)
 
     def _on_connect(self, _fd: int) -> None:
-        connection, _address = self._listener.accept()
+        try:
+            connection, _address = self._listener.accept()
+        except OSError:
+            # No descriptor is free: who connects has to wait, the output has not.
+            self._selector.unregister(self._listener)
+            self._listening = False
+            return
         self._selector.register(
             connection, selectors.EVENT_READ, lambda _fd: self._on_request(connection)
         )
@@ -236,12 +299,13 @@ class Monitor:
         try:
             wanted = ExecConfig(**{**request["config"], **_tuples(request["config"])})
             session = self._open_session(connection, wanted)
-        except (RuntimeFault, OSError, TypeError, KeyError) as error:
+        except Exception as error:
+            # Nothing that is asked for may end the monitor, and the container with it.
             with contextlib.suppress(OSError):
                 sockets.send(connection, {"error": describe(error)})
             connection.close()
             return
-        self._sessions.add(session)
+        self.sessions.add(session)
 
     def _open_session(self, connection: socket.socket, wanted: ExecConfig) -> _Session:
         preparation = self._preparation
@@ -251,7 +315,7 @@ class Monitor:
             )
         child_ends, own_ends = _stdio(wanted.stdin, tty=wanted.tty)
         try:
-            pid, report = _fork(
+            pid, report = self._fork(
                 lambda report: exec.run(
                     preparation, wanted, self._pidfd, self._cgroup, report, child_ends
                 )
@@ -267,16 +331,14 @@ class Monitor:
     def selector(self) -> selectors.BaseSelector:
         return self._selector
 
-    def end_session(self, session: _Session) -> None:
-        self._sessions.discard(session)
-
 
 class _Outcome:
-    """What a child says on its way to exec: its terminal, an error, or nothing at all."""
+    """What a child says on its way to exec: its terminal, its pid, an error, or nothing."""
 
     def __init__(self) -> None:
         self.complete = False
         self.terminal: int | None = None
+        self.pid: int | None = None
         self.error: dict[str, Any] | None = None
 
     def take(self, report: socket.socket) -> None:
@@ -284,61 +346,88 @@ class _Outcome:
         if raw == b"terminal":
             self.terminal = fds[0]
             os.set_inheritable(self.terminal, False)
+        elif raw.startswith(b"pid "):
+            self.pid = int(raw[4:])
         elif raw:
             self.error = json.loads(raw)
         else:
             self.complete = True
 
+    def take_all(self, report: socket.socket) -> None:
+        while not self.complete:
+            self.take(report)
+
 
 class _Session:
-    """One exec: reports its start, hands over its ends, then its exit code."""
+    """One exec: reports its start, hands over its ends, then its exit code.
+
+    `forerunner` is the child that enters the container; the process proper is its sibling, so
+    that it is born in the container's pid namespace with nothing of the host's about it.
+    """
 
     def __init__(
         self,
         monitor: Monitor,
         connection: socket.socket,
-        pid: int,
+        forerunner: int,
         report: socket.socket,
         own_ends: list[int],
     ) -> None:
         self._monitor = monitor
         self._connection = connection
-        self._pid = pid
+        self._forerunner = forerunner
         self._report = report
         self._own_ends = own_ends
         self._outcome = _Outcome()
-        self._pidfd = os.pidfd_open(pid)
+        self._pidfd = -1
         monitor.selector.register(report, selectors.EVENT_READ, self._on_report)
 
     def _on_report(self, _fd: int) -> None:
         self._outcome.take(self._report)
-        if not self._outcome.complete:
-            return
+        if self._outcome.complete:
+            self._started()
+
+    def _started(self) -> None:
+        """All reports are in: the forerunner has ended, the process runs or is ending too."""
         self._monitor.selector.unregister(self._report)
         self._report.close()
-        if self._outcome.error is None:
-            terminal = self._outcome.terminal
-            ends = self._own_ends if terminal is None else [terminal]
-            self._say({"started": self._pid}, tuple(fd for fd in ends if fd != init.NULL))
-            _close(ends)
+        os.waitpid(self._forerunner, 0)
+        outcome = self._outcome
+        ends = self._own_ends if outcome.terminal is None else [outcome.terminal]
+        if outcome.error is None and outcome.pid is not None:
+            self._say({"started": outcome.pid}, tuple(fd for fd in ends if fd != init.NULL))
+            self._pidfd = os.pidfd_open(outcome.pid)
+            self._monitor.selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
         else:
-            _close(self._own_ends)
-            self._say({"error": self._outcome.error})
-        self._monitor.selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
+            ended = {"message": "start a process in a container that is ending", "hint": None}
+            self._say({"error": outcome.error or ended})
+            if outcome.pid is not None:
+                os.waitpid(outcome.pid, 0)
+            self._end()
+        _close(ends)
 
     def _on_exit(self, _fd: int) -> None:
-        self._monitor.selector.unregister(self._pidfd)
-        self.collect()
-
-    def collect(self) -> None:
         """Take the exit code of the process, which has ended."""
-        _, status = os.waitpid(self._pid, 0)
+        self._monitor.selector.unregister(self._pidfd)
         os.close(self._pidfd)
+        _, status = os.waitpid(self._outcome.pid or 0, 0)
         code = os.waitstatus_to_exitcode(status)
-        if self._outcome.error is None:
-            self._say({"exit_code": code if code >= 0 else 128 - code})
+        self._say({"exit_code": code if code >= 0 else 128 - code})
+        self._end()
+
+    def finish(self) -> None:
+        """The container has ended, and the process with it, or it will not start any more."""
+        if not self._outcome.complete:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._forerunner, signal.SIGKILL)
+            self._outcome.take_all(self._report)
+            self._started()
+        if self in self._monitor.sessions:
+            self._on_exit(self._pidfd)
+
+    def _end(self) -> None:
         self._connection.close()
-        self._monitor.end_session(self)
+        self._monitor.sessions.discard(self)
 
     def _say(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
         # Nobody has to wait for the end of an exec.
@@ -353,9 +442,14 @@ def _stdio(stdin: bool, *, tty: bool) -> tuple[list[int], list[int]]:
     """
     if tty:
         return [], []
-    in_read, in_write = os.pipe() if stdin else (init.NULL, init.NULL)
-    out_read, out_write = os.pipe()
-    err_read, err_write = os.pipe()
+    with contextlib.ExitStack() as opened:
+        ends = []
+        for wanted in (stdin, True, True):
+            pair = os.pipe() if wanted else (init.NULL, init.NULL)
+            opened.callback(_close, pair)
+            ends.append(pair)
+        opened.pop_all()
+    (in_read, in_write), (out_read, out_write), (err_read, err_write) = ends
     return [in_read, out_write, err_write], [in_write, out_read, err_read]
 
 
@@ -365,40 +459,31 @@ def _close(fds: Iterable[int]) -> None:
             os.close(fd)
 
 
-def _fork(body: Callable[[socket.socket], None]) -> tuple[int, socket.socket]:
-    """Fork; the child runs `body`, which ends in exec or raises.
-
-    The socket that is returned gives what the child reports and then its end.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if pid:
-        theirs.close()
-        return pid, ours
-    code = 125
+def _become(body: Callable[[socket.socket], None], report: socket.socket) -> NoReturn:
+    """The child's side of a fork: never returns, and tells why where `body` fails."""
     try:
-        ours.close()
-        body(theirs)
+        body(report)
     except Exception as error:
         message = json.dumps(describe(error)).encode()
         with contextlib.suppress(OSError):
-            _report_socket(theirs).send(message[: 16 * 1024])
+            # `init.close_all_but` has moved it.
+            moved = report.fileno() < 0
+            channel = socket.socket(fileno=init.REPORT) if moved else report
+            channel.send(message[: 16 * 1024])
     finally:
-        os._exit(code)
-
-
-def _report_socket(theirs: socket.socket) -> socket.socket:
-    """The report, wherever `init.close_all_but` has put it by now."""
-    try:
-        os.fstat(theirs.fileno())
-        return theirs
-    except OSError:
-        return socket.socket(fileno=init.REPORT)
+        os._exit(125)
 
 
 def describe(error: BaseException) -> dict[str, Any]:
     """An error as plain data, for the way through a socket."""
-    message = str(error) if isinstance(error, RuntimeFault | OSError) else repr(error)
+    match error:
+        case OSError():
+            about = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+            message = about + (error.strerror or str(error)).lower()
+        case RuntimeFault():
+            message = str(error)
+        case _:
+            message = repr(error)
     described: dict[str, Any] = {"message": message, "hint": getattr(error, "hint", None)}
     if isinstance(error, ContainerStartError):
         described |= {

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.linux import files, process
+
+# Bytes kept for an exit record; blanks fill what is left of them.
+_RESERVED = 4096
 
 
 @functools.cache
@@ -57,9 +61,32 @@ def read_start(path: Path) -> StartRecord | None:
         return None
 
 
+def exit_reserve(path: Path) -> Path:
+    """Where the room for the exit record at `path` is kept."""
+    return path.with_name(f".{path.name}.reserve")
+
+
+def reserve_exit(path: Path) -> None:
+    """Take the room that the exit record will need, as the container may fill the disk."""
+    files.write_atomically(exit_reserve(path), bytes(_RESERVED), mode=0o600, durable=False)
+
+
 def write_exit(path: Path, record: ExitRecord) -> None:
-    """Once this returns the exit code survives a power cut."""
-    files.write_atomically(path, json.dumps(dataclasses.asdict(record)).encode(), mode=0o600)
+    """Once this returns the exit code survives a power cut; uses the reserve where there is one."""
+    content = json.dumps(dataclasses.asdict(record)).encode()
+    reserve = exit_reserve(path)
+    try:
+        fd = os.open(reserve, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        files.write_atomically(path, content, mode=0o600)
+        return
+    try:
+        os.pwrite(fd, content.ljust(_RESERVED), 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    os.replace(reserve, path)
+    files.sync_directory(path.parent)
 
 
 def read_exit(path: Path) -> ExitRecord | None:

@@ -14,6 +14,7 @@ import socket
 from typing import Any
 
 _LIMIT = 128 * 1024
+_LARGEST = 64 * 1024 * 1024
 
 
 def listen(path: str, *, mode: int = 0o600, backlog: int = 128) -> socket.socket:
@@ -65,17 +66,38 @@ def send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...
 
 
 def receive(connection: socket.socket, *, most_fds: int = 8) -> tuple[dict[str, Any], list[int]]:
-    """The next message and its descriptors (close-on-exec); EOFError when the peer has gone."""
+    """The next message and its descriptors (close-on-exec).
+
+    Raises EOFError when the peer has gone, ValueError for what is no message.
+    """
     raw, fds, _flags, _address = socket.recv_fds(connection, _LIMIT + 1, most_fds)
     for fd in fds:
         os.set_inheritable(fd, False)
     if not raw:
         raise EOFError("the peer closed the connection")
+    try:
+        return _decode(raw, fds), fds
+    except ValueError:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def _decode(raw: bytes, fds: list[int]) -> dict[str, Any]:
+    """Takes the first of `fds` where it holds the message."""
+    text = raw[1:]
     if raw[:1] == b"f":
+        if not fds:
+            raise ValueError("a message in a file came without its file")
         body = fds.pop(0)
         try:
             size = os.fstat(body).st_size
-            return json.loads(os.pread(body, size, 0)), fds
+            if size > _LARGEST:
+                raise ValueError(f"a message of {size} bytes is too large")
+            text = os.pread(body, size, 0)
         finally:
             os.close(body)
-    return json.loads(raw[1:]), fds
+    message = json.loads(text)
+    if not isinstance(message, dict):
+        raise ValueError("a message is not an object")
+    return message
