@@ -12,7 +12,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from types import TracebackType
-from typing import IO, Protocol, Self, cast
+from typing import Protocol, Self
 
 from runtime.errors import ImageError, Unsupported
 from runtime.images.tar_reader import Source
@@ -20,6 +20,8 @@ from runtime.oci.descriptor import LAYER, LAYER_GZIP, LAYER_ZSTD
 
 CHUNK = 1024 * 1024
 _INPUT = 128 * 1024
+# A block of 4 bytes may stand for 128 KiB: this much makes 64 MiB at the worst.
+_ZSTD_INPUT = 2 * 1024
 _LEVEL = 1
 _GZIP = 31  # zlib's wbits for a gzip wrapper
 
@@ -30,13 +32,15 @@ class Compressor(Protocol):
 
 
 class _Decompressor(Protocol):
+    """One compressed member; `decompress` gives at most `limit` bytes where it can."""
+
     @property
     def eof(self) -> bool: ...
     @property
     def needs_input(self) -> bool: ...
     @property
     def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+    def decompress(self, data: bytes, limit: int, /) -> bytes: ...
 
 
 class _ZlibDecompressor:
@@ -58,8 +62,8 @@ class _ZlibDecompressor:
     def unused_data(self) -> bytes:
         return self._inner.unused_data
 
-    def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        output = self._inner.decompress(self._tail + data, max_length)
+    def decompress(self, data: bytes, limit: int, /) -> bytes:
+        output = self._inner.decompress(self._tail + data, limit)
         self._tail = self._inner.unconsumed_tail
         return output
 
@@ -72,15 +76,6 @@ def gzip_compressor() -> Compressor:
         return zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP)
     compressor: Compressor = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP)
     return compressor
-
-
-def _gzip_decompressor() -> _Decompressor:
-    try:
-        from isal import igzip_lib
-    except ImportError:
-        return _ZlibDecompressor()
-    decompressor: _Decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-    return decompressor
 
 
 def media_type(start: bytes) -> str:
@@ -128,35 +123,63 @@ class Tapped:
         return piece
 
 
-class Gunzipped:
-    """The content of a gzip stream of one or more members, in pieces of bounded size."""
+class Decompressed:
+    """The content of a compressed stream of one or more members; a cut stream is an error.
 
-    def __init__(self, source: Source) -> None:
+    `make` gives a decompressor for one member, `errors` are what it raises, `step` is how
+    many bytes it is given at once.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        name: str,
+        make: Callable[[], _Decompressor],
+        errors: tuple[type[Exception], ...],
+        step: int,
+    ) -> None:
         self._source = source
-        self._inner = _gzip_decompressor()
+        self._name = name
+        self._make = make
+        self._errors = errors
+        self._step = step
+        self._inner = make()
         self._pending = b""
-        self._started = False
 
     def read(self, size: int, /) -> bytes:
         while True:
             if self._inner.eof:
-                self._pending = self._inner.unused_data or self._source.read(_INPUT)
+                self._pending = self._inner.unused_data or self._source.read(self._step)
                 if not self._pending.strip(b"\0"):
-                    while self._source.read(_INPUT):
+                    while self._source.read(self._step):
                         pass  # padding after the last member
                     return b""
-                self._inner = _gzip_decompressor()
+                self._inner = self._make()
             if self._inner.needs_input and not self._pending:
-                self._pending = self._source.read(_INPUT)
+                self._pending = self._source.read(self._step)
                 if not self._pending:
-                    raise ImageError("the gzip stream is cut")
+                    raise ImageError(f"the {self._name} stream is cut")
             given, self._pending = self._pending, b""
             try:
                 output = self._inner.decompress(given, size)
-            except Exception as exc:  # isal's own error type derives from Exception alone
-                raise ImageError("the gzip stream is damaged") from exc
+            except self._errors as exc:
+                raise ImageError(f"the {self._name} stream is damaged") from exc
             if output:
                 return output
+
+
+def gunzip(source: Source) -> Source:
+    """The content of a gzip stream."""
+    try:
+        from isal import igzip_lib
+    except ImportError:
+        return Decompressed(source, "gzip", _ZlibDecompressor, (zlib.error,), _INPUT)
+
+    def make() -> _Decompressor:
+        decompressor: _Decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        return decompressor
+
+    return Decompressed(source, "gzip", make, (igzip_lib.IsalError,), _INPUT)
 
 
 def unzstd(source: Source) -> Source:
@@ -168,27 +191,32 @@ def unzstd(source: Source) -> Source:
             "cannot read a layer compressed with zstd", hint="install the package zstandard"
         ) from exc
 
-    reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
-        cast(IO[bytes], source),  # it calls read(size) alone
-        read_across_frames=True,
-    )
+    class Frame:
+        """The library's decompressor, which cannot limit its output: it gets little input."""
 
-    class Checked:
-        """Turns the library's error into ours."""
+        needs_input = True
 
-        def read(self, size: int, /) -> bytes:
-            try:
-                return reader.read(size)
-            except zstandard.ZstdError as exc:
-                raise ImageError("the zstd stream is damaged") from exc
+        def __init__(self) -> None:
+            self._inner = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
 
-    return Checked()
+        @property
+        def eof(self) -> bool:
+            return self._inner.eof
+
+        @property
+        def unused_data(self) -> bytes:
+            return self._inner.unused_data
+
+        def decompress(self, data: bytes, limit: int, /) -> bytes:
+            return self._inner.decompress(data)
+
+    return Decompressed(source, "zstd", Frame, (zstandard.ZstdError,), _ZSTD_INPUT)
 
 
 def decompressed(source: Source, kind: str) -> Source:
     """The plain tar of a layer stream of the media type `kind`."""
     if kind.endswith(("+gzip", ".gzip")):
-        return Gunzipped(source)
+        return gunzip(source)
     if kind.endswith("+zstd"):
         return unzstd(source)
     return source
