@@ -15,9 +15,10 @@ import contextlib
 import random
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from bridge import dns_messages as dns
 from bridge.config import Network
@@ -105,7 +106,8 @@ class Resolver:
             lambda: _Datagrams(self, network.id), sock=udp
         )
         server = await asyncio.start_server(
-            lambda reader, writer: self._converse(network.id, reader, writer), sock=tcp
+            lambda reader, writer: self._spawn(self._converse(network.id, reader, writer)),
+            sock=tcp,
         )
         port = int(udp.getsockname()[1])
         self._listeners[network.id] = _Listener(port, network.gateway, transport, server)
@@ -198,7 +200,10 @@ class Resolver:
             if not transport.is_closing():
                 transport.sendto(dns.fit(response, query), address)
 
-        task = asyncio.get_running_loop().create_task(pass_on(query))
+        self._spawn(pass_on(query))
+
+    def _spawn(self, job: Coroutine[object, object, None]) -> None:
+        task = asyncio.get_running_loop().create_task(job)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -206,9 +211,6 @@ class Resolver:
         self, network_id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Questions by TCP, one after the other; who is slow waits for himself only."""
-        task = asyncio.current_task()
-        if task is not None:
-            self._tasks.add(task)
         asker = str(writer.get_extra_info("peername", ("", 0))[0])
         count = self._connections.get(asker, 0)
         self._connections[asker] = count + 1
@@ -235,8 +237,6 @@ class Resolver:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
-            if task is not None:
-                self._tasks.discard(task)
 
 
 class _Datagrams(asyncio.DatagramProtocol):
@@ -246,8 +246,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         if self._transport is not None:
