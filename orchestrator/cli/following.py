@@ -46,23 +46,19 @@ class Follower:
         try:
             self._look()
             show(list(self._sources.values()), window, self._printer)
-            while not self._ended():
-                self._wait()
+            while True:
+                ended = all(container["state"] in _ENDED for container in self._containers)
                 self._drain()
                 if on_change is not None:
                     on_change(self._containers)
+                if ended:
+                    return
+                self._wait()
         finally:
             self._printer.end()
             self._changes.close()
             if self._events is not None:
                 self._events.close()
-
-    def _ended(self) -> bool:
-        """Whether nothing can come any more; output is read after the last exit is known."""
-        if any(container["state"] not in _ENDED for container in self._containers):
-            return False
-        self._drain()
-        return True
 
     def _look(self) -> None:
         """Subscribe before listing, so that no change falls between the two."""

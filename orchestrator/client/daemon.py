@@ -34,7 +34,7 @@ _KEPT_VARIABLES = (
     "NO_PROXY",
 )
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LOG_TAIL = 20  # lines
+_LOG_TAIL = 5  # lines
 
 
 def command(root: str, run: str) -> list[str]:
@@ -133,12 +133,13 @@ def _private(path: str, flags: int) -> int:
 
 
 def _tail(path: str, start: int) -> str:
-    """The last lines that the log got since it was `start` bytes long."""
+    """The last lines that the log got since it was `start` bytes long, without tracebacks."""
     try:
         with open(path, "rb") as log:
             end = log.seek(0, os.SEEK_END)
-            log.seek(max(start, end - 8192))
+            log.seek(max(start, end - 65536))
             lines = log.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
-    return "\n".join("  " + line for line in lines[-_LOG_TAIL:])
+    told = [line for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
+    return "\n".join("  " + line for line in told[-_LOG_TAIL:])
