@@ -72,6 +72,8 @@ class CgroupV1:
                 raise RuntimeFault(f"this host has no {controller} controller for {file}")
             if file == "memory.limit_in_bytes":
                 self._make_room(root / self._place, int(value))
+            if file == "memory.memsw.limit_in_bytes" and not (root / self._place / file).exists():
+                continue  # a kernel without swap accounting has nothing to limit
             write(root / self._place / file, value)
 
     def _make_room(self, memory: Path, limit: int) -> None:

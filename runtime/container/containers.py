@@ -29,7 +29,7 @@ from runtime.container.record import (
     read_start,
     write_exit,
 )
-from runtime.container.seed import seed_volumes
+from runtime.container.seed import wants_seed
 from runtime.errors import (
     AlreadyExists,
     InvalidState,
@@ -71,11 +71,18 @@ class Containers:
 
     def create(self, config: ContainerConfig) -> None:
         """Write down what to run; nothing runs yet. Raises AlreadyExists."""
+        if not _ID.fullmatch(config.id):
+            raise RuntimeFault(
+                f"container id {config.id!r} is not valid",
+                hint="a letter or digit, then letters, digits, dots, dashes and underscores",
+            )
         paths = self._paths(config.id)
-        with self._exclusive(config.id):
+        with files.locked(self._lock(config.id)):
             if paths.directory.exists():
                 raise AlreadyExists("container", config.id)
-            draft = Path(tempfile.mkdtemp(prefix=".new-", dir=self._instance.containers))
+            draft = Path(
+                tempfile.mkdtemp(prefix=f".new-{config.id}.", dir=self._instance.containers)
+            )
             try:
                 self._furnish(ContainerPaths(draft, paths.run_directory), config)
                 draft.rename(paths.directory)
@@ -114,10 +121,13 @@ class Containers:
                 raise InvalidState(f"container {id[:12]}", state.status, "start")
             self._repair(id)
             config = self.config(id)
-            seed_volumes(config)
+            _create_sources(config)
             paths.exit.unlink(missing_ok=True)
             paths.state.unlink(missing_ok=True)
-            answer = self._ask_launcher({"op": "start", "id": id})
+            with contextlib.ExitStack() as held:
+                if wants_seed(config):
+                    held.enter_context(files.locked(self._instance.containers / ".seed"))
+                answer = self._ask_launcher({"op": "start", "id": id})
             if "error" in answer:
                 raise sessions.start_error(answer["error"])
         started = StartRecord(**answer["started"])
@@ -170,10 +180,15 @@ class Containers:
                     raise InvalidState(f"container {id[:12]}", state.status, "remove")
                 self._kill_and_wait(id)
             self._repair(id)
-            doomed = paths.directory.with_name(f".gone-{id}")
+            # A name of its own: one of a removal that was cut short may still lie there.
+            doomed = Path(tempfile.mkdtemp(prefix=".gone-", dir=self._instance.containers))
             paths.directory.rename(doomed)
-        shutil.rmtree(doomed)
-        self._lock(id).unlink(missing_ok=True)
+            # Still locked, so that who waits sees that it holds a lock on nothing.
+            self._lock(id).unlink(missing_ok=True)
+        try:
+            shutil.rmtree(doomed)
+        except FileNotFoundError:
+            shutil.rmtree(doomed, ignore_errors=True)  # a sweep removes it at the same time
 
     def _kill_and_wait(self, id: str) -> None:
         with contextlib.suppress(InvalidState), self.watch(id) as connection:
@@ -231,7 +246,11 @@ class Containers:
         return self._paths(id).upper
 
     def usage(self, id: str) -> Usage:
-        return self._cgroup(id).usage()
+        """Raises InvalidState when it does not run."""
+        try:
+            return self._cgroup(id).usage()
+        except (FileNotFoundError, OSError) as error:
+            raise InvalidState(f"container {id[:12]}", "not running", "measure") from error
 
     def processes(self, id: str) -> Sequence[int]:
         """The host's pids of all processes of a container."""
@@ -261,9 +280,16 @@ class Containers:
         A container is lost when its monitor was killed: the kernel has ended it, and nobody
         was there to record it.
         """
-        for entry in self._instance.containers.iterdir():
-            if entry.name.startswith((".new-", ".gone-")):
+        for entry in list(self._instance.containers.iterdir()):
+            if entry.name.startswith(".gone-"):
                 shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name.startswith(".new-"):
+                id = entry.name.removeprefix(".new-").rpartition(".")[0]
+                with files.locked(self._lock(id)):
+                    shutil.rmtree(entry, ignore_errors=True)
+                self._drop_lock(id)
+            elif entry.name.startswith(".lock-"):
+                self._drop_lock(entry.name.removeprefix(".lock-"))
         lost = []
         for state in self.list():
             if state.status == "exited" and self._repair(state.id):
@@ -333,9 +359,22 @@ class Containers:
     def _lock(self, id: str) -> Path:
         return self._instance.containers / f".lock-{id}"
 
-    def _exclusive(self, id: str) -> contextlib.AbstractContextManager[None]:
-        self._paths(id)
-        return files.locked(self._lock(id))
+    @contextlib.contextmanager
+    def _exclusive(self, id: str) -> Iterator[None]:
+        """Hold the lock of a container that exists. Raises NotFound."""
+        if not self._paths(id).config.exists():
+            raise NotFound("container", id)
+        with files.locked(self._lock(id)):
+            if not self._paths(id).config.exists():
+                self._lock(id).unlink(missing_ok=True)
+                raise NotFound("container", id)
+            yield
+
+    def _drop_lock(self, id: str) -> None:
+        """Remove the lock of a container that a crash kept from being made or fully removed."""
+        with files.locked(self._lock(id)):
+            if not self._paths(id).directory.exists():
+                self._lock(id).unlink(missing_ok=True)
 
     def _cgroup(self, id: str) -> Cgroup:
         return open_cgroup(self._instance.tag, id)
@@ -356,6 +395,20 @@ class Containers:
             yield pidfd, started
         finally:
             os.close(pidfd)
+
+
+def _create_sources(config: ContainerConfig) -> None:
+    """Make the host directories that a bind may make (Compose `create_host_path`)."""
+    for mount in config.mounts:
+        if mount.create_source:
+            try:
+                os.makedirs(mount.source, exist_ok=True)
+            except FileExistsError:
+                continue  # a file is as good
+            except OSError as error:
+                raise RuntimeFault(
+                    f"create {mount.source}: {(error.strerror or '').lower()}"
+                ) from error
 
 
 def _exited(id: str, record: ExitRecord) -> ContainerState:

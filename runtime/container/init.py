@@ -24,7 +24,7 @@ from runtime.cgroups.manager import Cgroup
 from runtime.container import identity, reaper
 from runtime.container.config import ContainerConfig, Ulimit
 from runtime.container.identity import Identity
-from runtime.container.mounting import Root, step
+from runtime.container.mounting import Root, step, take_sources
 from runtime.container.rootfs import Bind, Operation, Overlay
 from runtime.errors import ContainerStartError, RuntimeFault
 from runtime.linux import capabilities, files, mounts, namespaces, process, seccomp, terminals
@@ -129,14 +129,19 @@ def leave_keyring() -> None:
 
 
 def _assemble(preparation: Preparation) -> Root:
+    sources = take_sources(preparation.operations)
     with step("root", "cut the mounts off from the host's"):
-        # Slaves first: what the host unmounts goes here too while the root is being built.
+        # Slaves: what the host unmounts goes here too while the root is being built.
         mounts.change_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
-    secrets = _secrets(preparation)
     root = Root(preparation.overlay, preparation.place)
-    operations = (*preparation.operations, *secrets)
-    root.take_sources(operations)
-    for operation in operations:
+    root.add_sources(sources)
+    seeded = {mount.source for mount in preparation.config.mounts if mount.seed}
+    for bind in sources:
+        if bind.source in seeded:
+            root.seed(bind)
+    secrets = _secrets(preparation)
+    root.add_sources(take_sources(secrets))
+    for operation in (*preparation.operations, *secrets):
         root.run(operation)
     return root
 
@@ -148,7 +153,14 @@ def _secrets(preparation: Preparation) -> tuple[Bind, ...]:
         return ()
     binds = []
     with step("secret", "keep secrets in memory"):
-        tree = mounts.new_filesystem("tmpfs", (("mode", "711"),), source="secrets")
+        tree = mounts.new_filesystem(
+            "tmpfs",
+            (("mode", "711"),),
+            attributes=mounts.MOUNT_ATTR_NOSUID
+            | mounts.MOUNT_ATTR_NODEV
+            | mounts.MOUNT_ATTR_NOEXEC,
+            source="secrets",
+        )
         place = os.open(preparation.secrets_place, os.O_PATH | os.O_CLOEXEC)
         mounts.attach(tree, place)
         os.close(place)
@@ -185,12 +197,14 @@ def _set_sysctls(root: Root, config: ContainerConfig) -> None:
     wanted = dict(config.sysctls)
     if config.netns is not None:
         wanted = {**_DEFAULT_SYSCTLS, **wanted}
-    if not wanted or root.proc is None:
+    if not wanted:
         return
+    # A proc of our own, also where a mount has taken the place of the container's.
+    proc = root.proc if root.proc is not None else mounts.new_filesystem("proc")
     for name, value in wanted.items():
         with step("sysctl", "set sysctl", name):
             fd = files.openat2(
-                root.proc,
+                proc,
                 "sys/" + name.replace(".", "/"),
                 os.O_WRONLY,
                 resolve=files.RESOLVE_BENEATH | files.RESOLVE_NO_SYMLINKS | files.RESOLVE_NO_XDEV,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import select
@@ -9,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from runtime.container.logs import LOG_NAME
 from runtime.linux import inotify
@@ -29,30 +32,59 @@ def read_log(
     path: Path, *, tail: int | None = None, since: str | None = None, until: str | None = None
 ) -> Iterator[LogEntry]:
     """The entries in order: all files, or the last `tail`, within `since` ≤ time < `until`."""
-    everything = (entry for file in _files(path) for entry in _entries(file))
-    entries = _within(everything, since, until)
-    return iter(deque(entries, maxlen=tail)) if tail is not None else entries
+    if tail is None or since is not None or until is not None:
+        entries = _within(_entries(path), since, until)
+        return iter(deque(entries, maxlen=tail)) if tail is not None else entries
+    return iter(_last(path, tail))
 
 
-def _files(path: Path) -> list[Path]:
-    """The rotated files, oldest first, then the live one."""
-    numbered = []
-    for file in path.parent.glob(f"{LOG_NAME}.*"):
-        number = file.name.rpartition(".")[2]
-        if number.isdigit():
-            numbered.append((int(number), file))
-    return [file for _number, file in sorted(numbered, reverse=True)] + [path]
+def _open_all(path: Path) -> list[BinaryIO]:
+    """The rotated files, oldest first, then the live one.
+
+    The newest is opened first: a rotation in between shows a file twice, but hides none.
+    """
+    opened: list[BinaryIO] = []
+    seen = set()
+    for number in itertools.count():
+        name = path.with_name(f"{LOG_NAME}.{number}") if number else path
+        try:
+            file = name.open("rb")
+        except FileNotFoundError:
+            if number:
+                break
+            continue
+        status = os.fstat(file.fileno())
+        if status.st_ino in seen:
+            file.close()
+            continue
+        seen.add(status.st_ino)
+        opened.append(file)
+    return opened[::-1]
 
 
 def _entries(path: Path) -> Iterator[LogEntry]:
-    try:
-        with path.open("rb") as file:
+    with contextlib.ExitStack() as stack:
+        for file in [stack.enter_context(file) for file in _open_all(path)]:
             for line in file:
                 entry = parse_line(line)
                 if entry is not None:
                     yield entry
-    except FileNotFoundError:
-        return
+
+
+def _last(path: Path, wanted: int) -> list[LogEntry]:
+    """The last `wanted` entries; only as many lines are parsed."""
+    found: list[LogEntry] = []
+    with contextlib.ExitStack() as stack:
+        for file in reversed([stack.enter_context(file) for file in _open_all(path)]):
+            if len(found) >= wanted:
+                break
+            for line in reversed(file.read().splitlines()):
+                if len(found) >= wanted:
+                    break
+                entry = parse_line(line)
+                if entry is not None:
+                    found.append(entry)
+    return found[::-1]
 
 
 def parse_line(line: bytes) -> LogEntry | None:
@@ -105,7 +137,9 @@ class LogFollower:
         self._notify.read()
         entries = self._drain()
         while self._rotated():
-            self._open()
+            # What came before the rotation may have come after the last read.
+            entries += self._drain()
+            self._open_next()
             entries += self._drain()
         return entries
 
@@ -139,6 +173,25 @@ class LogFollower:
         except FileNotFoundError:
             self._file = -1
         self._rest = b""
+
+    def _open_next(self) -> None:
+        """Go on with the file that follows the open one, which several rotations may have moved."""
+        if self._file >= 0:
+            current = os.fstat(self._file)
+            for number in itertools.count(1):
+                older = self._path.with_name(f"{LOG_NAME}.{number}")
+                try:
+                    if not os.path.samestat(os.stat(older), current):
+                        continue
+                    name = f"{LOG_NAME}.{number - 1}" if number > 1 else LOG_NAME
+                    following = os.open(self._path.with_name(name), os.O_RDONLY | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    break  # it has been rotated out of existence
+                os.close(self._file)
+                self._file = following
+                self._rest = b""
+                return
+        self._open()
 
     def _rotated(self) -> bool:
         """Whether the name now stands for another file than the one that is open."""

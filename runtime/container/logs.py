@@ -32,18 +32,19 @@ class LogWriter:
         self._path = directory / LOG_NAME
         self._config = config
         self._partial: dict[str, bytes] = {}
-        self._fd = self._open()
+        self._torn = False
+        self._fd = self._open(self._path)
         self._size = os.fstat(self._fd).st_size
         self._end_torn_line()
 
-    def _open(self) -> int:
+    def _open(self, path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        return os.open(self._path, flags, 0o640)
+        return os.open(path, flags, 0o640)
 
     def _end_torn_line(self) -> None:
         """A writer that was killed may have left half a line; the next one must stand alone."""
         if self._size and os.pread(self._fd, 1, self._size - 1) != b"\n":
-            self._size += os.write(self._fd, b"\n")
+            self._torn = True
 
     def write(self, stream: str, chunk: bytes) -> None:
         """Keep `chunk` of `stream` ("stdout", "stderr"); an unfinished line waits for its end."""
@@ -81,22 +82,30 @@ class LogWriter:
         )
         if self._size and self._size + len(raw) > self._config.max_size:
             self._rotate()
-        self._size += _write_all(self._fd, raw)
+        if self._torn:
+            raw = b"\n" + raw
+        written = _write_all(self._fd, raw)
+        self._size += written
+        self._torn = raw[written - 1 : written] != b"\n" if written else self._torn
 
     def _rotate(self) -> None:
-        os.close(self._fd)
+        """Where a full disk has no room for a new file, the old one goes on."""
         last = self._config.max_files - 1
-        if last < 1:
-            with contextlib.suppress(FileNotFoundError):
-                self._path.unlink()
-        else:
+        try:
+            # Made before the old one is moved away, as there may be no room for it.
+            fresh = self._path.with_name(f".{LOG_NAME}.new")
+            fd = self._open(fresh)
             for number in range(last, 0, -1):
-                older = self._path.with_name(f"{LOG_NAME}.{number}")
                 newer = self._path.with_name(f"{LOG_NAME}.{number - 1}" if number > 1 else LOG_NAME)
                 with contextlib.suppress(FileNotFoundError):
-                    os.replace(newer, older)
-        self._fd = self._open()
+                    os.replace(newer, self._path.with_name(f"{LOG_NAME}.{number}"))
+            os.replace(fresh, self._path)
+        except OSError:
+            return
+        os.close(self._fd)
+        self._fd = fd
         self._size = 0
+        self._torn = False
 
 
 def _pieces(entry: bytes) -> list[bytes]:

@@ -11,12 +11,14 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from runtime.cgroups.manager import hierarchies
+from runtime.container import seed
 from runtime.container.rootfs import (
     Bind,
     Filesystem,
+    HostDevice,
     Link,
     Mask,
     Node,
@@ -59,17 +61,14 @@ class Root:
         self._empty: int | None = None
         self._sources: dict[Bind, int] = {}
 
-    def take_sources(self, operations: Sequence[Operation]) -> None:
-        """Clone the mounts behind all binds.
+    def add_sources(self, sources: Mapping[Bind, int]) -> None:
+        """Take over what `take_sources` gave; these descriptors are the root's to close."""
+        self._sources.update(sources)
 
-        Before the namespace's propagation is cut, so that a shared mount stays one.
-        """
-        for operation in operations:
-            if isinstance(operation, Bind):
-                with step("bind", "mount", operation.source):
-                    self._sources[operation] = mounts.clone_tree(
-                        mounts.AT_FDCWD, operation.source, recursive=operation.recursive
-                    )
+    def seed(self, bind: Bind) -> None:
+        """Fill the empty source of `bind` with what the image has at its target."""
+        with step("seed", "copy the image's content into", bind.source):
+            seed.seed(self.fd, bind.target, self._sources[bind])
 
     def run(self, operation: Operation) -> None:
         match operation:
@@ -85,6 +84,9 @@ class Root:
             case Node():
                 with step("device", "create device", operation.path):
                     self._node(operation)
+            case HostDevice():
+                with step("device", f"give device {operation.source} as", operation.target):
+                    self._device(operation)
             case Link():
                 with step("device", "create link", operation.path):
                     self._link(operation)
@@ -191,9 +193,25 @@ class Root:
         parent, name = self._parent(node.path)
         try:
             kind = stat.S_IFCHR if node.kind == "c" else stat.S_IFBLK
-            device = os.makedev(node.major, node.minor)
-            os.mknod(name, kind | node.mode, device, dir_fd=parent)
-            os.chmod(name, node.mode, dir_fd=parent)
+            _make_node(parent, name, kind | node.mode, os.makedev(node.major, node.minor))
+        finally:
+            os.close(parent)
+
+    def _device(self, device: HostDevice) -> None:
+        status = os.stat(device.source)
+        if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+            raise OSError(errno.ENODEV, "not a device", device.source)
+        parent, name = self._parent(device.target)
+        try:
+            _make_node(parent, name, status.st_mode, status.st_rdev)
+            os.chown(name, status.st_uid, status.st_gid, dir_fd=parent, follow_symlinks=False)
+        except FileExistsError:
+            there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if (stat.S_IFMT(there.st_mode), there.st_rdev) != (
+                stat.S_IFMT(status.st_mode),
+                status.st_rdev,
+            ):
+                raise
         finally:
             os.close(parent)
 
@@ -258,6 +276,30 @@ class Root:
             os.close(tree)
         finally:
             os.close(place)
+
+
+def take_sources(operations: Sequence[Operation]) -> dict[Bind, int]:
+    """Clone the mounts behind all binds.
+
+    Before the namespace's propagation is cut, so that a shared mount stays one.
+    """
+    sources = {}
+    for operation in operations:
+        if isinstance(operation, Bind):
+            with step("bind", "mount", operation.source):
+                sources[operation] = mounts.clone_tree(
+                    mounts.AT_FDCWD, operation.source, recursive=operation.recursive
+                )
+    return sources
+
+
+def _make_node(parent: int, name: str, mode: int, device: int) -> None:
+    """mknod(2) with exactly `mode`: a chmod after it could be led elsewhere by a link."""
+    mask = os.umask(0)
+    try:
+        os.mknod(name, mode, device, dir_fd=parent)
+    finally:
+        os.umask(mask)
 
 
 def _mount_overlay(overlay: Overlay, place: str) -> int:

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import functools
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.cgroups.devices import DeviceRule, device_rules
 from runtime.container import confinement
-from runtime.container.config import ContainerConfig
+from runtime.container.config import ContainerConfig, Device
 from runtime.container.init import Preparation
 from runtime.container.paths import ContainerPaths
 from runtime.container.rootfs import Bind, mount_operations, root_overlay
+from runtime.errors import RuntimeFault
 from runtime.linux import capabilities
+
+_OWN_DIRECTORIES = ("/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/fd")
+_OWN_NODES = ("/dev/console", "/dev/ptmx")
+_IPC_SYSCTLS = {
+    "kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall",
+    "kernel.shmmax", "kernel.shmmni", "kernel.shm_rmid_forced",
+}  # fmt: skip
 
 
 @functools.cache
@@ -30,6 +41,8 @@ def prepare(config: ContainerConfig, paths: ContainerPaths, cache: Path) -> Prep
         config.cap_add, config.cap_drop, privileged=config.privileged, last=last_capability()
     )
     confined = config.seccomp == "default" and not config.privileged
+    check_sysctls(config)
+    config = config.replace(devices=expand_devices(config))
     return Preparation(
         config=config,
         overlay=root_overlay(config, str(paths.directory)),
@@ -52,4 +65,52 @@ def file_binds(config: ContainerConfig, paths: ContainerPaths) -> tuple[Bind, ..
 
 
 def rules(config: ContainerConfig) -> tuple[DeviceRule, ...]:
-    return device_rules(config.devices, config.device_cgroup_rules, privileged=config.privileged)
+    return device_rules(
+        expand_devices(config), config.device_cgroup_rules, privileged=config.privileged
+    )
+
+
+def expand_devices(config: ContainerConfig) -> tuple[Device, ...]:
+    """Each node below a directory that is given as a device; all of the host's if privileged.
+
+    Raises RuntimeFault for a device that is not there.
+    """
+    devices = list(config.devices)
+    if config.privileged:
+        devices.append(Device(source="/dev", target="/dev"))
+    expanded: dict[str, Device] = {}
+    for device in devices:
+        for node in _nodes_below(device) if os.path.isdir(device.source) else (device,):
+            expanded.setdefault(node.target, node)
+    return tuple(expanded.values())
+
+
+def _nodes_below(directory: Device) -> Iterator[Device]:
+    for place, names, files in os.walk(directory.source):
+        # What is a file system of its own in each container.
+        names[:] = [name for name in names if os.path.join(place, name) not in _OWN_DIRECTORIES]
+        for name in files:
+            source = os.path.join(place, name)
+            mode = os.lstat(source).st_mode
+            if source not in _OWN_NODES and (stat.S_ISCHR(mode) or stat.S_ISBLK(mode)):
+                target = directory.target.rstrip("/") + source[len(directory.source.rstrip("/")) :]
+                yield Device(source=source, target=target, permissions=directory.permissions)
+
+
+def check_sysctls(config: ContainerConfig) -> None:
+    """Raises RuntimeFault for a setting that belongs to the host and not to a namespace that the
+    container has for itself (sysctl(8); the same ones as in Docker)."""
+    for name in config.sysctls:
+        key = name.replace("/", ".")
+        if key in _IPC_SYSCTLS or key.startswith("fs.mqueue."):
+            own = config.ipc_namespace == "private"
+        elif key.startswith("net."):
+            own = config.netns is not None
+        else:
+            own = False
+        if not own or "" in key.split("."):
+            raise RuntimeFault(
+                f"sysctl {name} is not the container's own to set",
+                hint="net.* needs a network of its own, kernel.msg*, kernel.sem, kernel.shm* and"
+                " fs.mqueue.* a private ipc namespace",
+            )

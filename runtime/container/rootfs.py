@@ -77,7 +77,15 @@ class ReadOnly:
     path: str
 
 
-Operation = Filesystem | Bind | Node | Link | Mask | ReadOnly
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostDevice:
+    """A node at `target` for the device that the host has at `source`."""
+
+    source: str
+    target: str
+
+
+Operation = Filesystem | Bind | Node | Link | HostDevice | Mask | ReadOnly
 
 _NODES = (
     Node(path="/dev/null", kind="c", major=1, minor=3),
@@ -113,13 +121,16 @@ def mount_operations(config: ContainerConfig, files: tuple[Bind, ...]) -> tuple[
     mount that the user asks for replaces the default one at the same place.
     """
     wanted = _wanted(config, files)
-    taken = {mount.target.rstrip("/") or "/" for mount in wanted}
+    taken = {mount.target for mount in wanted}
     operations: list[Operation] = []
     for system in _default_filesystems(config):
         if system.target not in taken and not _within(system.target, taken):
             operations.append(system)
     if "/dev" not in taken:
         operations += [*_NODES, *_LINKS]
+    operations += [
+        HostDevice(source=device.source, target=_normal(device.target)) for device in config.devices
+    ]
     wanted.sort(key=lambda mount: _depth(mount.target))
     operations += wanted
     if config.masked_paths and not config.privileged:
@@ -131,8 +142,17 @@ def mount_operations(config: ContainerConfig, files: tuple[Bind, ...]) -> tuple[
     return tuple(operations)
 
 
-def _default_filesystems(config: ContainerConfig) -> tuple[Filesystem, ...]:
+def _default_filesystems(config: ContainerConfig) -> tuple[Filesystem | Bind, ...]:
     sys_access = 0 if config.privileged else mounts.MOUNT_ATTR_RDONLY
+    shared_memory: Filesystem | Bind = Filesystem(
+        kind="tmpfs",
+        target="/dev/shm",
+        options=(("mode", "1777"), ("size", str(config.shm_size))),
+        attributes=_SAFE,
+    )
+    if config.ipc_namespace == "host":
+        # POSIX shared memory is files, which the ipc namespace does not cover (shm_overview(7)).
+        shared_memory = Bind(source="/dev/shm", target="/dev/shm", attributes=_SAFE)
     return (
         Filesystem(kind="proc", target="/proc", attributes=_SAFE, strict=True),
         Filesystem(
@@ -151,12 +171,7 @@ def _default_filesystems(config: ContainerConfig) -> tuple[Filesystem, ...]:
         Filesystem(kind="sysfs", target="/sys", attributes=_SAFE | sys_access, strict=True),
         Filesystem(kind="cgroup", target="/sys/fs/cgroup", attributes=_SAFE | sys_access),
         Filesystem(kind="mqueue", target="/dev/mqueue", attributes=_SAFE),
-        Filesystem(
-            kind="tmpfs",
-            target="/dev/shm",
-            options=(("mode", "1777"), ("size", str(config.shm_size))),
-            attributes=_SAFE,
-        ),
+        shared_memory,
     )
 
 
@@ -164,7 +179,7 @@ def _wanted(config: ContainerConfig, files: tuple[Bind, ...]) -> list[Filesystem
     wanted: list[Filesystem | Bind] = [
         Bind(
             source=mount.source,
-            target=mount.target,
+            target=_normal(mount.target),
             read_only=mount.read_only,
             recursive=mount.recursive,
             propagation=mount.propagation,
@@ -178,17 +193,25 @@ def _wanted(config: ContainerConfig, files: tuple[Bind, ...]) -> list[Filesystem
         attributes = _SAFE | (mounts.MOUNT_ATTR_RDONLY if tmpfs.read_only else 0)
         wanted.append(
             Filesystem(
-                kind="tmpfs", target=tmpfs.target, options=tuple(options), attributes=attributes
+                kind="tmpfs",
+                target=_normal(tmpfs.target),
+                options=tuple(options),
+                attributes=attributes,
             )
         )
-    explicit = {operation.target for operation in wanted}
-    wanted += [bind for bind in files if bind.target not in explicit]
-    return wanted
+    wanted += files
+    # The first one at a place counts: what the user asks for before what the runtime provides.
+    return list({operation.target: operation for operation in reversed(wanted)}.values())
 
 
 def _within(target: str, taken: set[str]) -> bool:
     """Whether a user's mount covers the place of a default mount below it (/dev over /dev/shm)."""
     return any(place != "/" and target.startswith(place + "/") for place in taken)
+
+
+def _normal(target: str) -> str:
+    """One spelling for each place; `..` stays and is refused when it is looked up."""
+    return "/" + "/".join(part for part in target.split("/") if part not in ("", "."))
 
 
 def _depth(target: str) -> tuple[int, str]:

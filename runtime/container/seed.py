@@ -1,114 +1,132 @@
-"""Fills an empty volume with what the image has at its place, as Docker does on first use."""
+"""Fills an empty volume with what the image has at its place, as Docker does on first use.
+
+Runs in the container's mount namespace while its root is being put together, so the kernel's
+overlayfs has merged the layers already. A copy that was cut short is marked on the volume, and
+the next start goes on with it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 
 from runtime.container.config import ContainerConfig
 from runtime.linux import files
 
-_OPAQUE = "trusted.overlay.opaque"
+_UNFINISHED = "trusted.bayplan.seeding"
+_DRAFT = ".bayplan-seed"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def seed_volumes(config: ContainerConfig) -> None:
-    """Copy the image's content at each `seed` mount's target into its empty source."""
+def wants_seed(config: ContainerConfig) -> bool:
+    """Whether a start will copy something."""
     for mount in config.mounts:
-        if mount.seed and not any(os.scandir(mount.source)):
-            _seed(config.layers, mount.target, mount.source)
+        if mount.seed and os.path.isdir(mount.source):
+            fd = os.open(mount.source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                if _is_wanted(fd):
+                    return True
+            finally:
+                os.close(fd)
+    return False
 
 
-def _seed(layers: tuple[str, ...], target: str, source: str) -> None:
-    """Merge `target` of all layers into the directory `source`, the highest layer first."""
-    destination = os.open(source, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        first = True
-        hidden: set[str] = set()
-        for layer in reversed(layers):
-            root = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                found = files.open_in_root(root, target, os.O_RDONLY | os.O_DIRECTORY)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            finally:
-                os.close(root)
-            try:
-                if first:
-                    _copy_attributes(found, destination)
-                    first = False
-                _merge(found, destination, hidden, "")
-                if _is_opaque(found):
-                    break
-            finally:
-                os.close(found)
+def seed(root: int, target: str, tree: int) -> None:
+    """Copy `target` below the directory `root` into the mount `tree`, if that is empty.
+
+    One process at a time for each volume: the caller holds a lock. Other containers may have
+    the volume mounted and race with the copy, so no name in it is ever followed.
+    """
+    with contextlib.ExitStack() as opened:
+        try:
+            source = files.open_in_root(root, target, os.O_RDONLY | os.O_DIRECTORY)
+            opened.callback(os.close, source)
+            destination = os.open(".", _DIRECTORY, dir_fd=tree)
+            opened.callback(os.close, destination)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if not _is_wanted(destination):
+            return
+        with contextlib.suppress(OSError):  # a file system without attributes does without
+            os.setxattr(destination, _UNFINISHED, b"1")
+        _copy_content(source, destination)
+        _copy_attributes(source, destination)
         os.fsync(destination)
-    finally:
-        os.close(destination)
+        with contextlib.suppress(OSError):
+            os.removexattr(destination, _UNFINISHED)
 
 
-def _merge(source: int, destination: int, hidden: set[str], prefix: str) -> None:
-    """Copy what is not there yet; whiteouts hide names of the layers below."""
+def _is_wanted(directory: int) -> bool:
+    try:
+        os.getxattr(directory, _UNFINISHED)
+    except OSError:
+        return not os.listdir(directory)
+    return True
+
+
+def _copy_content(source: int, destination: int) -> None:
+    """Copy what is not there yet."""
     for name in os.listdir(source):
-        path = f"{prefix}/{name}"
-        if path in hidden:
-            continue
         status = os.stat(name, dir_fd=source, follow_symlinks=False)
-        if stat.S_ISCHR(status.st_mode) and status.st_rdev == 0:
-            hidden.add(path)
-        elif stat.S_ISDIR(status.st_mode):
-            _merge_directory(source, destination, name, hidden, path)
+        if stat.S_ISDIR(status.st_mode):
+            _copy_directory(source, destination, name)
         elif not _exists(destination, name):
             _copy(source, destination, name, status)
 
 
-def _merge_directory(source: int, destination: int, name: str, hidden: set[str], path: str) -> None:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    below = os.open(name, flags, dir_fd=source)
-    try:
-        made = not _exists(destination, name)
-        if made:
+def _copy_directory(source: int, destination: int, name: str) -> None:
+    with contextlib.ExitStack() as opened:
+        below = os.open(name, _DIRECTORY, dir_fd=source)
+        opened.callback(os.close, below)
+        with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=destination)
         try:
-            into = os.open(name, flags, dir_fd=destination)
-        except NotADirectoryError:
-            return  # a file of a higher layer took the directory's place
-        try:
-            _merge(below, into, hidden, path)
-            if made:
-                _copy_attributes(below, into)
-        finally:
-            os.close(into)
-        if _is_opaque(below):
-            hidden.add(path)
-    finally:
-        os.close(below)
+            into = os.open(name, _DIRECTORY, dir_fd=destination)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP, errno.ENOENT):
+                return  # somebody who shares the volume was faster
+            raise
+        opened.callback(os.close, into)
+        _copy_content(below, into)
+        _copy_attributes(below, into)
 
 
 def _copy(source: int, destination: int, name: str, status: os.stat_result) -> None:
     kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFREG:
+        _copy_file(source, destination, name, status.st_size)
+        return
     if kind == stat.S_IFLNK:
         os.symlink(os.readlink(name, dir_fd=source), name, dir_fd=destination)
-        os.chown(name, status.st_uid, status.st_gid, dir_fd=destination, follow_symlinks=False)
-        return
-    if kind != stat.S_IFREG:
-        os.mknod(name, status.st_mode, status.st_rdev, dir_fd=destination)
-        os.chown(name, status.st_uid, status.st_gid, dir_fd=destination)
-        return
-    reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
-    writing = os.open(
-        name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=destination
-    )
-    try:
+    else:
+        mask = os.umask(0)
+        try:
+            os.mknod(name, status.st_mode, status.st_rdev, dir_fd=destination)
+        finally:
+            os.umask(mask)
+    os.chown(name, status.st_uid, status.st_gid, dir_fd=destination, follow_symlinks=False)
+
+
+def _copy_file(source: int, destination: int, name: str, size: int) -> None:
+    """Under a name of its own first, so that a crash leaves no half file at its place."""
+    with contextlib.ExitStack() as opened:
+        reading = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=source)
+        opened.callback(os.close, reading)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(_DRAFT, dir_fd=destination)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        writing = os.open(_DRAFT, flags, 0o600, dir_fd=destination)
+        opened.callback(os.close, writing)
         offset = 0
-        while offset < status.st_size:
-            sent = os.sendfile(writing, reading, offset, status.st_size - offset)
+        while offset < size:
+            sent = os.sendfile(writing, reading, offset, size - offset)
             if not sent:
                 break
             offset += sent
         _copy_attributes(reading, writing)
-    finally:
-        os.close(reading)
-        os.close(writing)
+        os.rename(_DRAFT, name, src_dir_fd=destination, dst_dir_fd=destination)
 
 
 def _copy_attributes(source: int, destination: int) -> None:
@@ -116,16 +134,12 @@ def _copy_attributes(source: int, destination: int) -> None:
     os.fchown(destination, status.st_uid, status.st_gid)
     os.fchmod(destination, stat.S_IMODE(status.st_mode))
     for name in os.listxattr(source):
-        if not name.startswith("trusted.overlay."):
+        try:
             os.setxattr(destination, name, os.getxattr(source, name))
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:  # kinds that this file system does not have
+                raise
     os.utime(destination, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _is_opaque(fd: int) -> bool:
-    try:
-        return os.getxattr(fd, _OPAQUE) == b"y"
-    except OSError:
-        return False
 
 
 def _exists(directory: int, name: str) -> bool:
