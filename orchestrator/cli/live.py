@@ -50,6 +50,8 @@ class Live:
             resource = event.get("resource") or event["id"]
             self._started.setdefault(resource, time.monotonic())
             self._rows[resource] = event
+            if event["status"] != "running":
+                self._output.clear()
 
     def close(self) -> None:
         self._output.clear()

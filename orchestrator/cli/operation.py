@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,9 @@ def follow(
             if on_event is not None:
                 on_event(event)
             shown.event(event)
+    except KeyboardInterrupt:
+        print("canceled: what was done stands, bay ps shows it", file=sys.stderr)
+        raise
     finally:
         response.close()
         shown.close()
@@ -44,6 +48,9 @@ def follow(
     if not result["ok"]:
         error = dict(result.get("error") or {})
         error.setdefault("exit_code", result.get("exit_code"))
+        if isinstance(shown, progress.Deferred) and error.get("output_tail"):
+            # The display has taken its lines away again.
+            print(str(error["output_tail"]).rstrip(), file=sys.stderr)
         raise ApiError.from_body(error)
     return result
 
