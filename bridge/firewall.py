@@ -23,6 +23,11 @@ class Firewall:
         self._generation: int | None = None
         self._listing: str | None = None
 
+    @property
+    def applied(self) -> Ruleset | None:
+        """The rules that were put in place last; None when that is not known."""
+        return self._applied
+
     def close(self) -> None:
         if self._nftables is not None:
             self._nftables.close()

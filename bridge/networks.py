@@ -23,12 +23,14 @@ from bridge.config import (
     PublishedPort,
     check_network,
 )
+from bridge.conntrack import forget_udp
 from bridge.errors import NetworkError, NetworkInUse, NetworkNotFound, TeardownError
 from bridge.firewall import Firewall
 from bridge.instance import Instance
 from bridge.leases import LeaseDatabase
 from bridge.publishing import Publishing
 from bridge.rtnetlink import RouteSocket
+from bridge.ruleset import udp_ports_moved
 from bridge.sandboxes import Sandboxes
 from runtime.linux.files import locked
 
@@ -286,11 +288,18 @@ class Networks:
         self._apply_rules()
 
     def _apply_rules(self) -> bool:
+        """Make the rules be what the database calls for; whether they were anything else."""
         ruleset = self._publishing.ruleset()
-        if not ruleset.networks and not ruleset.ports:
+        before = self._firewall.applied
+        if ruleset.networks or ruleset.ports:
+            changed = self._firewall.apply(ruleset)
+        else:
             self._firewall.remove()
-            return False
-        return self._firewall.apply(ruleset)
+            changed = False
+        moved = udp_ports_moved(before, ruleset)
+        if moved:
+            forget_udp(moved, {address for _, address, _ in self._route.addresses()})
+        return changed
 
     def _follow_ports(self, sandbox_id: str) -> None:
         """After an endpoint came or went: its ports may lead to another address now."""

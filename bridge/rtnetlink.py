@@ -11,7 +11,6 @@ A socket belongs to the network namespace of the thread that opened it, for good
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,19 +24,19 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from bridge.errors import LinkError
+from bridge.netlink import (
+    HEADER_SIZE,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    Message,
+    NetlinkSocket,
+    attributes,
+)
 
-# include/uapi/linux/netlink.h, rtnetlink.h, if_link.h
+# include/uapi/linux/rtnetlink.h, if_link.h
 _NETLINK_ROUTE = 0
-_SOL_NETLINK = 270
-_NETLINK_CAP_ACK = 10
-_NETLINK_EXT_ACK = 11
-_NETLINK_GET_STRICT_CHK = 12
-_NLM_F_REQUEST, _NLM_F_ACK, _NLM_F_DUMP = 0x1, 0x4, 0x300
-_NLM_F_REPLACE, _NLM_F_EXCL, _NLM_F_CREATE = 0x100, 0x200, 0x400
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_NLMSG_HEADER = 16
-_NLMSGERR_ATTR_MSG = 1
-_NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK = 16, 17, 18
 _RTM_NEWADDR, _RTM_DELADDR, _RTM_GETADDR = 20, 21, 22
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
@@ -50,7 +49,6 @@ _RT_TABLE_LOCAL = 255
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFF_UP = 1
 _RTPROT_BOOT, _RTN_UNICAST, _RT_SCOPE_UNIVERSE, _RT_TABLE_MAIN = 3, 1, 0, 254
-_RECEIVE_SIZE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,31 +65,11 @@ class Link:
     alias: str
 
 
-class RouteSocket:
+class RouteSocket(NetlinkSocket):
     """Talks to one network namespace's links, addresses and routes."""
 
     def __init__(self) -> None:
-        self._sequence = 0
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_ROUTE
-        )
-        try:
-            self._socket.bind((0, 0))
-            for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
-                self._socket.setsockopt(_SOL_NETLINK, option, 1)
-            self._socket.settimeout(10)  # the kernel always answers; never hang on a bug
-        except BaseException:
-            self._socket.close()
-            raise
-
-    def __enter__(self) -> RouteSocket:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._socket.close()
+        super().__init__(_NETLINK_ROUTE)
 
     # links
 
@@ -103,7 +81,7 @@ class RouteSocket:
             ("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS),
         ]
         try:
-            (reply,) = self._request([(message, _RTM_GETLINK, 0)], f"look up link {name}")
+            (reply,) = self._change([(message, _RTM_GETLINK, 0)], f"look up link {name}")
         except LinkError as exc:
             if exc.errno == errno.ENODEV:
                 return None
@@ -184,26 +162,26 @@ class RouteSocket:
     ) -> None:
         """Change what is given of the link `index`."""
         message = _link_message(up=up, index=index)
-        attributes: list[tuple[str, Any]] = []
+        wanted: list[tuple[str, Any]] = []
         if master is not None:
-            attributes.append(("IFLA_MASTER", master))
+            wanted.append(("IFLA_MASTER", master))
         if alias is not None:
-            attributes.append(("IFLA_IFALIAS", alias))
+            wanted.append(("IFLA_IFALIAS", alias))
         if mtu is not None:
-            attributes.append(("IFLA_MTU", mtu))
-        message["attrs"] = attributes
-        self._request([(message, _RTM_NEWLINK, _NLM_F_ACK)], f"change link {index}")
+            wanted.append(("IFLA_MTU", mtu))
+        message["attrs"] = wanted
+        self._change([(message, _RTM_NEWLINK, NLM_F_ACK)], f"change link {index}")
 
     def set_bridge_port(
         self, index: int, *, hairpin: bool | None = None, isolated: bool | None = None
     ) -> None:
         """Change the bridge port `index`: may a frame go back where it came from, or to others."""
-        attributes: list[tuple[str, Any]] = []
+        wanted: list[tuple[str, Any]] = []
         if hairpin is not None:
-            attributes.append(("IFLA_BRPORT_MODE", int(hairpin)))
+            wanted.append(("IFLA_BRPORT_MODE", int(hairpin)))
         if isolated is not None:
-            attributes.append(("IFLA_BRPORT_ISOLATED", int(isolated)))
-        self._set_port(index, attributes)
+            wanted.append(("IFLA_BRPORT_ISOLATED", int(isolated)))
+        self._set_port(index, wanted)
 
     def silence_bridge_port(self, index: int) -> None:
         """Send no frame to the bridge port `index` any more, and learn nothing from it.
@@ -212,10 +190,10 @@ class RouteSocket:
         back to forwarding by the bridge at once.
         """
         flags = ("LEARNING", "UNICAST_FLOOD", "MCAST_FLOOD", "BCAST_FLOOD")
-        attributes: list[tuple[str, Any]] = [(f"IFLA_BRPORT_{flag}", 0) for flag in flags]
-        self._set_port(index, [*attributes, ("IFLA_BRPORT_FLUSH", None)])
+        wanted: list[tuple[str, Any]] = [(f"IFLA_BRPORT_{flag}", 0) for flag in flags]
+        self._set_port(index, [*wanted, ("IFLA_BRPORT_FLUSH", None)])
 
-    def _set_port(self, index: int, attributes: list[tuple[str, Any]]) -> None:
+    def _set_port(self, index: int, wanted: list[tuple[str, Any]]) -> None:
         message = _link_message(index=index)
         message["attrs"] = [
             (
@@ -223,18 +201,18 @@ class RouteSocket:
                 {
                     "attrs": [
                         ("IFLA_INFO_SLAVE_KIND", "bridge"),
-                        ("IFLA_INFO_SLAVE_DATA", {"attrs": attributes}),
+                        ("IFLA_INFO_SLAVE_DATA", {"attrs": wanted}),
                     ]
                 },
             )
         ]
-        self._request([(message, _RTM_NEWLINK, _NLM_F_ACK)], f"change bridge port {index}")
+        self._change([(message, _RTM_NEWLINK, NLM_F_ACK)], f"change bridge port {index}")
 
     def delete_link(self, index: int) -> None:
         """Remove the link `index`; one that is not there is as good."""
         message = _link_message(index=index)
         try:
-            self._request([(message, _RTM_DELLINK, _NLM_F_ACK)], f"delete link {index}")
+            self._change([(message, _RTM_DELLINK, NLM_F_ACK)], f"delete link {index}")
         except LinkError as exc:
             if exc.errno != errno.ENODEV:
                 raise
@@ -249,8 +227,8 @@ class RouteSocket:
         for payload in self._dump(message, _RTM_GETADDR, "list addresses"):
             prefix = payload[1]
             (index,) = struct.unpack_from("=I", payload, 4)
-            attributes = dict(_attributes(payload, 8))
-            raw = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)
+            parts = dict(attributes(payload, 8))
+            raw = parts.get(_IFA_LOCAL) or parts.get(_IFA_ADDRESS)
             if raw is not None:
                 found.append((index, IPv4Address(raw), prefix))
         return tuple(found)
@@ -259,8 +237,8 @@ class RouteSocket:
         """Give the link an address; one that it has is as good."""
         message = _address_message(index, address, prefix)
         try:
-            self._request(
-                [(message, _RTM_NEWADDR, _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_EXCL)],
+            self._change(
+                [(message, _RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)],
                 f"add address {address}/{prefix}",
             )
         except LinkError as exc:
@@ -269,7 +247,7 @@ class RouteSocket:
 
     def delete_address(self, index: int, address: IPv4Address, prefix: int) -> None:
         message = _address_message(index, address, prefix)
-        self._request([(message, _RTM_DELADDR, _NLM_F_ACK)], f"delete address {address}/{prefix}")
+        self._change([(message, _RTM_DELADDR, NLM_F_ACK)], f"delete address {address}/{prefix}")
 
     def routes(self) -> tuple[tuple[Subnet, int], ...]:
         """The destinations of all IPv4 routes but the default ones, with their link's index."""
@@ -278,13 +256,13 @@ class RouteSocket:
         found = []
         for payload in self._dump(message, _RTM_GETROUTE, "list routes"):
             prefix, table = payload[1], payload[4]
-            attributes = dict(_attributes(payload, 12))
-            if _RTA_TABLE in attributes:
-                (table,) = struct.unpack("=I", attributes[_RTA_TABLE])
-            destination = attributes.get(_RTA_DST)
+            parts = dict(attributes(payload, 12))
+            if _RTA_TABLE in parts:
+                (table,) = struct.unpack("=I", parts[_RTA_TABLE])
+            destination = parts.get(_RTA_DST)
             if destination is None or prefix == 0 or table == _RT_TABLE_LOCAL:
                 continue
-            oif = attributes.get(_RTA_OIF)
+            oif = parts.get(_RTA_OIF)
             index = struct.unpack("=I", oif)[0] if oif else 0
             found.append((Subnet((int.from_bytes(destination, "big"), prefix)), index))
         return tuple(found)
@@ -295,86 +273,51 @@ class RouteSocket:
         """Set a new link up with its address and, by `gateway`, the default route; one message."""
         up = _link_message(up=True, index=index)
         messages = [
-            (up, _RTM_NEWLINK, _NLM_F_ACK),
-            (_address_message(index, address, prefix), _RTM_NEWADDR, _NLM_F_ACK | _NLM_F_CREATE),
+            (up, _RTM_NEWLINK, NLM_F_ACK),
+            (_address_message(index, address, prefix), _RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE),
         ]
         if gateway is not None:
             route = _default_route(gateway)
             route["attrs"].append(("RTA_OIF", index))
-            flags = _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_REPLACE
+            flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
             messages.append((route, _RTM_NEWROUTE, flags))
-        self._request(messages, f"set up link {index} with address {address}/{prefix}")
+        self._change(messages, f"set up link {index} with address {address}/{prefix}")
 
     def replace_default_route(self, index: int, gateway: IPv4Address) -> None:
         """Send everything that no other route takes to `gateway` by the link `index`."""
         message = _default_route(gateway)
         message["attrs"].append(("RTA_OIF", index))
-        self._request(
-            [(message, _RTM_NEWROUTE, _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_REPLACE)],
+        self._change(
+            [(message, _RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)],
             f"set default route by {gateway}",
         )
 
     def delete_default_route(self, gateway: IPv4Address) -> None:
         """Remove the default route by `gateway`; none is as good."""
         try:
-            self._request(
-                [(_default_route(gateway), _RTM_DELROUTE, _NLM_F_ACK)],
+            self._change(
+                [(_default_route(gateway), _RTM_DELROUTE, NLM_F_ACK)],
                 f"delete default route by {gateway}",
             )
         except LinkError as exc:
             if exc.errno != errno.ESRCH:
                 raise
 
-    # the wire
-
     def _create(self, message: Any, attempted: str) -> None:
-        flags = _NLM_F_ACK | _NLM_F_CREATE | _NLM_F_EXCL
-        self._request([(message, _RTM_NEWLINK, flags)], attempted)
+        flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+        self._change([(message, _RTM_NEWLINK, flags)], attempted)
 
-    def _request(self, messages: Sequence[tuple[Any, int, int]], attempted: str) -> list[bytes]:
-        """Send (message, type, flags) and give the payload of each answer; raises LinkError."""
-        first = self._sequence + 1
-        data = b"".join(self._encode(*message) for message in messages)
-        self._socket.send(data)
-        waiting = set(range(first, self._sequence + 1))
-        answers: list[bytes] = []
-        failure: LinkError | None = None
-        while waiting:
-            for kind, flags, sequence, payload in _messages(self._socket.recv(_RECEIVE_SIZE)):
-                if sequence not in waiting:
-                    continue
-                waiting.discard(sequence)
-                if kind != _NLMSG_ERROR:
-                    answers.append(payload)
-                elif failure is None:
-                    failure = _failure(attempted, flags, payload)
-        if failure is not None:
-            raise failure
-        return answers
+    def _change(self, messages: Sequence[tuple[Any, int, int]], attempted: str) -> list[bytes]:
+        """Send (message, type, flags) in one datagram and give what comes back."""
+        return self.request([_encoded(*message) for message in messages], attempted)
 
     def _dump(self, message: Any, kind: int, attempted: str) -> Iterator[bytes]:
-        self._socket.send(self._encode(message, kind, _NLM_F_DUMP))
-        sequence = self._sequence
-        while True:
-            for kind_, flags, sequence_, payload in _messages(self._socket.recv(_RECEIVE_SIZE)):
-                if sequence_ != sequence:
-                    continue
-                if kind_ == _NLMSG_DONE:
-                    return
-                if kind_ == _NLMSG_ERROR:
-                    failure = _failure(attempted, flags, payload)
-                    if failure is not None:
-                        raise failure
-                    return
-                yield payload
+        return self.dump(_encoded(message, kind, 0), attempted)
 
-    def _encode(self, message: Any, kind: int, flags: int) -> bytes:
-        self._sequence += 1
-        message["header"]["type"] = kind
-        message["header"]["flags"] = flags | _NLM_F_REQUEST
-        message["header"]["sequence_number"] = self._sequence
-        message.encode()
-        return bytes(message.data)
+
+def _encoded(message: Any, kind: int, flags: int) -> Message:
+    message.encode()
+    return Message(kind=kind, flags=flags, payload=bytes(message.data)[HEADER_SIZE:])
 
 
 def _link_message(*, up: bool = False, index: int = 0) -> Any:
@@ -412,63 +355,26 @@ def _default_route(gateway: IPv4Address) -> Any:
     return message
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-    """(type, flags, sequence, payload) of each message in a datagram."""
-    offset = 0
-    while offset + _NLMSG_HEADER <= len(data):
-        length, kind, flags, sequence, _port = struct.unpack_from("=IHHII", data, offset)
-        if length < _NLMSG_HEADER:
-            return
-        yield kind, flags, sequence, data[offset + _NLMSG_HEADER : offset + length]
-        offset += (length + 3) & ~3
-
-
-def _attributes(payload: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
-    """(type, value) of each attribute from `offset` on."""
-    while offset + 4 <= len(payload):
-        length, kind = struct.unpack_from("=HH", payload, offset)
-        if length < 4:
-            return
-        yield kind & 0x3FFF, payload[offset + 4 : offset + length]  # less NLA_F_NESTED
-        offset += (length + 3) & ~3
-
-
-def _failure(attempted: str, flags: int, payload: bytes) -> LinkError | None:
-    """What an acknowledgement says went wrong; None when it says that all is well."""
-    (number,) = struct.unpack_from("=i", payload, 0)
-    if number == 0:
-        return None
-    message = os.strerror(-number)
-    if flags & _NLM_F_ACK_TLVS:
-        # Behind the errno stands the header of the request, with its payload unless capped.
-        (length,) = struct.unpack_from("=I", payload, 4)
-        offset = 4 + (_NLMSG_HEADER if flags & _NLM_F_CAPPED else (length + 3) & ~3)
-        text = dict(_attributes(payload, offset)).get(_NLMSGERR_ATTR_MSG)
-        if text:
-            message = f"{message} ({text.rstrip(bytes(1)).decode(errors='replace')})"
-    return LinkError(attempted, -number, message)
-
-
 def _decode_link(payload: bytes) -> Link:
     index, flags = struct.unpack_from("=iI", payload, 4)
-    attributes = dict(_attributes(payload, 16))
-    info = dict(_attributes(attributes.get(_IFLA_LINKINFO, b""), 0))
+    found = dict(attributes(payload, 16))
+    info = dict(attributes(found.get(_IFLA_LINKINFO, b""), 0))
     return Link(
         index=index,
-        name=_text(attributes, _IFLA_IFNAME),
+        name=_text(found, _IFLA_IFNAME),
         up=bool(flags & _IFF_UP),
         kind=_text(info, _IFLA_INFO_KIND),
-        master=_number(attributes, _IFLA_MASTER),
-        mtu=_number(attributes, _IFLA_MTU),
-        mac=attributes.get(_IFLA_ADDRESS, b"").hex(":"),
-        alias=_text(attributes, _IFLA_IFALIAS),
+        master=_number(found, _IFLA_MASTER),
+        mtu=_number(found, _IFLA_MTU),
+        mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
+        alias=_text(found, _IFLA_IFALIAS),
     )
 
 
-def _text(attributes: Mapping[int, bytes], kind: int) -> str:
-    return attributes.get(kind, b"").rstrip(b"\0").decode(errors="replace")
+def _text(found: Mapping[int, bytes], kind: int) -> str:
+    return found.get(kind, b"").rstrip(b"\0").decode(errors="replace")
 
 
-def _number(attributes: Mapping[int, bytes], kind: int) -> int:
-    raw = attributes.get(kind)
+def _number(found: Mapping[int, bytes], kind: int) -> int:
+    raw = found.get(kind)
     return int(struct.unpack("=I", raw)[0]) if raw else 0

@@ -212,6 +212,17 @@ def _changes(table: str, old: Ruleset, new: Ruleset) -> Iterator[str]:
         yield f"delete chain ip {table} {chain}"
 
 
+def udp_ports_moved(old: Ruleset | None, new: Ruleset) -> set[int]:
+    """The host's UDP ports that lead elsewhere, or nowhere, or somewhere at last.
+
+    Without `old` nothing is known to have moved.
+    """
+    if old is None:
+        return set()
+    moved = set(old.ports) ^ set(new.ports)
+    return {port.host_port for port in moved if port.protocol == "udp"}
+
+
 def _set_name(name: str) -> str:
     return name.partition(" ")[2]
 

@@ -384,7 +384,7 @@ def test_a_sweep_after_a_reboot_keeps_networks_and_leases(lab: Lab) -> None:
 CRASH = """
 import os, signal, sys
 from pathlib import Path
-from bridge import bridges, firewall, namespaces, networks, rtnetlink, sandboxes
+from bridge import firewall, namespaces, netlink
 from bridge.config import EndpointConfig, NetworkConfig, PublishedPort
 from bridge.leases import LeaseDatabase
 from bridge.networks import Networks
@@ -402,7 +402,7 @@ def counted(owner, name):
     setattr(owner, name, call)
 
 for owner, names in (
-    (rtnetlink.RouteSocket, ("_request",)),
+    (netlink.NetlinkSocket, ("request",)),
     (LeaseDatabase, ("_rows",)),
     (firewall.Firewall, ("_run",)),
     (namespaces, ("create", "release")),

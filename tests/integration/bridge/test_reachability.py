@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from bridge.config import PublishedPort
@@ -209,6 +211,30 @@ def test_an_unpublished_port_is_closed_again(lab: Lab) -> None:
     assert lab.host.reaches("127.0.0.1", 8080)
     lab.networks.unpublish("web")
     assert lab.host.ask("127.0.0.1", 8080) is None
+
+
+def test_a_udp_client_that_keeps_sending_follows_the_port(lab: Lab) -> None:
+    """From one port of its own, before there is a server and across its replacement."""
+    network = lab.network("front")
+    neighbour = lab.neighbour()
+    old, new = lab.container("old", network), lab.container("new", network)
+    old.serve(53, "old")
+    new.serve(53, "new")
+    port = PublishedPort(container_port=53, host_port=5353, protocol="udp")
+    with neighbour.socket(socket.SOCK_DGRAM) as client:
+        client.connect((LAN_HOST, 5353))
+
+        def ask() -> bytes:
+            client.send(b"?")
+            return client.recv(100)
+
+        with pytest.raises(ConnectionRefusedError):
+            ask()
+        lab.networks.publish("old", [port])
+        assert ask() == f"old {LAN_NEIGHBOUR}".encode()
+        lab.networks.close_sandbox("old", release=True)
+        lab.networks.publish("new", [port])
+        assert ask() == f"new {LAN_NEIGHBOUR}".encode()
 
 
 def test_no_ipv6_leads_round_the_rules(lab: Lab) -> None:
