@@ -44,10 +44,10 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.path = root / FILE_NAME
         self._lock = threading.RLock()
+        self._database = sqlite3.connect(
+            self.path, isolation_level=None, check_same_thread=False
+        )
         try:
-            self._database = sqlite3.connect(
-                self.path, isolation_level=None, check_same_thread=False
-            )
             self._database.row_factory = sqlite3.Row
             self._database.execute("PRAGMA journal_mode = WAL")
             # WAL with NORMAL loses no consistency and, on power loss, at most the last moments;
@@ -55,7 +55,11 @@ class Store:
             self._database.execute("PRAGMA synchronous = NORMAL")
             migrate(self._database)
         except sqlite3.Error as exc:
+            self._database.close()
             raise StoreError(f"open {self.path}") from exc
+        except BaseException:
+            self._database.close()
+            raise
         self.path.chmod(0o600)
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from orchestrator.planning.actions import Cause, CreateNetwork, RemoveNetwork, UpdateNetwork
 from orchestrator.planning.draft import Draft
@@ -13,11 +13,11 @@ Replacements = Mapping[str, tuple[Change, ...]]
 """Networks that must be made again, by real name, with the changes that cause it."""
 
 
-def networks_to_replace(draft: Draft) -> Replacements:
-    """Find the networks whose difference needs a new one.
+def networks_to_replace(draft: Draft, leaving: Collection[str]) -> Replacements:
+    """Find the networks whose difference needs a new one; `leaving` names the containers that
+    go in this run.
 
-    One that a service outside of the run is on, or that another project is on, stays as it is;
-    a note says so.
+    One that a container outside of the run is on stays as it is; a note says so.
     """
     replacements: dict[str, tuple[Change, ...]] = {}
     for key, name in _used(draft):
@@ -33,8 +33,8 @@ def networks_to_replace(draft: Draft) -> Replacements:
                 container.name
                 for container in draft.observed.containers
                 if name in container.spec["networks"].values()
-                and container.service not in draft.selected
-                and container.alive
+                and container.name not in leaving
+                and (container.service not in draft.selected or container.oneoff)
             ),
         ]
         if others or draft.policy.recreate == "never":

@@ -32,14 +32,18 @@ def reconcile(
     """
     draft = begin(project, observed, policy)
     plan_images(draft)
-    replaced_networks = networks_to_replace(draft)
+    leaving = _plan_orphans(draft)
+    replaced_networks = networks_to_replace(draft, leaving)
     fleet = decide(draft, replaced_networks)
     services = ServiceSteps(draft, fleet)
     emptied = services.plan_stops(replaced_networks)
+    for container in observed.containers:
+        for network in emptied.keys() & set(container.spec["networks"].values()):
+            if container.name in leaving:
+                emptied[network].append(leaving[container.name])
     plan_networks(draft, replaced_networks, emptied)
     plan_volumes(draft)
     services.plan()
-    _plan_orphans(draft)
     return draft.builder.build()
 
 
@@ -70,7 +74,9 @@ def orphans(
     return own, foreign
 
 
-def _plan_orphans(draft: Draft) -> None:
+def _plan_orphans(draft: Draft) -> dict[str, int]:
+    """Remove orphans where that is asked for; the result is the removing step of each."""
+    leaving: dict[str, int] = {}
     own, foreign = orphans(draft.project, draft.observed.containers)
     if foreign:
         draft.builder.note(
@@ -81,7 +87,7 @@ def _plan_orphans(draft: Draft) -> None:
             f"orphans, whose services are not in the project: {', '.join(c.name for c in own)}; "
             "--remove-orphans removes them"
         )
-        return
+        return leaving
     for container in own:
         cause = Cause(reason=f"the project has no service {container.service}")
         after = []
@@ -96,7 +102,8 @@ def _plan_orphans(draft: Draft) -> None:
                     )
                 )
             )
-        draft.builder.add(
+        leaving[container.name] = draft.builder.add(
             RemoveContainer(name=container.name, service=container.service, cause=cause),
             after=after,
         )
+    return leaving
