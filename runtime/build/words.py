@@ -196,8 +196,10 @@ class _Lexer:
         empty_is_unset = modifier == ":"
         if empty_is_unset:
             modifier = self._next()
-        written = (":" if empty_is_unset else "") + (modifier or "")
-        if modifier is None or modifier not in "+-?#%" or (empty_is_unset and modifier in "#%"):
+        if modifier is None:
+            raise WordError("missing '}'")
+        written = (":" if empty_is_unset else "") + modifier
+        if modifier not in "+-?#%" or (empty_is_unset and modifier in "#%"):
             raise WordError(f"the modifier {written!r} is not supported in ${{{name}…}}")
         word = self.until("}", modifier in "#%")[0]
         value = self._value(name)

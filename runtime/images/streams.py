@@ -12,7 +12,7 @@ import threading
 import zlib
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
 from runtime.errors import ImageError, Unsupported
 from runtime.images.tar_reader import Source
@@ -179,7 +179,9 @@ def gunzip(source: Source) -> Source:
         decompressor: _Decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
         return decompressor
 
-    return Decompressed(source, "gzip", make, (igzip_lib.IsalError,), _INPUT)
+    # The library's type hints call its error class an instance.
+    error = cast(type[Exception], igzip_lib.IsalError)
+    return Decompressed(source, "gzip", make, (error,), _INPUT)
 
 
 def unzstd(source: Source) -> Source:
