@@ -76,7 +76,7 @@ def run(
     _enter_namespaces(config)
     root = _assemble(preparation)
     terminal = _open_terminal(root, report) if config.tty else None
-    _set_sysctls(root, config)
+    _set_sysctls(config)
     who = resolve_identity(root.fd, config.user, config.additional_groups)
     with step("directory", "create the working directory", config.cwd):
         os.close(files.make_directories_in_root(root.fd, config.cwd))
@@ -193,14 +193,15 @@ def _open_terminal(root: Root, report: socket.socket) -> int:
     return slave
 
 
-def _set_sysctls(root: Root, config: ContainerConfig) -> None:
+def _set_sysctls(config: ContainerConfig) -> None:
     wanted = dict(config.sysctls)
     if config.netns is not None:
         wanted = {**_DEFAULT_SYSCTLS, **wanted}
     if not wanted:
         return
-    # A proc of our own, also where a mount has taken the place of the container's.
-    proc = root.proc if root.proc is not None else mounts.new_filesystem("proc")
+    # A proc of our own: the container's has a read-only cover over sys by now.
+    with step("sysctl", "mount proc"):
+        proc = mounts.new_filesystem("proc")
     for name, value in wanted.items():
         with step("sysctl", "set sysctl", name):
             fd = files.openat2(
@@ -213,6 +214,7 @@ def _set_sysctls(root: Root, config: ContainerConfig) -> None:
                 raise OSError(errno.EINVAL, "not in proc", name)
             os.write(fd, value.encode())
             os.close(fd)
+    os.close(proc)
 
 
 def resolve_identity(root: int, user: str, additional: tuple[str, ...]) -> Identity:

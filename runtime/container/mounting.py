@@ -56,7 +56,6 @@ class Root:
         """Mount `overlay` on the empty directory `place`."""
         with step("root", "mount the root file system"):
             self.fd = _mount_overlay(overlay, place)
-        self.proc: int | None = None
         self.devpts: int | None = None
         self._empty: int | None = None
         self._sources: dict[Bind, int] = {}
@@ -146,9 +145,7 @@ class Root:
             source=operation.kind,
         )
         self.attach_at(tree, operation.target, directory=True, strict=operation.strict)
-        if operation.kind == "proc":
-            self.proc = tree
-        elif operation.kind == "devpts":
+        if operation.kind == "devpts":
             self.devpts = tree
         else:
             os.close(tree)
