@@ -1,0 +1,341 @@
+"""Pulling: a reference in, an image of the store out.
+
+The reference is resolved to a manifest (through an index, by platform), its blobs are
+fetched side by side, each hashed while it streams, and layers are unpacked in order while
+later ones still arrive. A connection that breaks is taken up where it broke; so is a pull
+that was killed. The name is set last, when everything that it needs is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+from runtime.errors import ImageError, ImageNotFound
+from runtime.images.leases import Lease
+from runtime.images.reference import Reference
+from runtime.images.store import Image, ImageStore, choose, host_platform
+from runtime.oci.descriptor import CONFIG, DOCKER_CONFIG, Descriptor, Platform
+from runtime.oci.digest import chain_ids
+from runtime.oci.documents import MAX_DOCUMENT
+from runtime.oci.image_config import ImageConfig
+from runtime.registry.client import BROKEN, RegistryClient
+from runtime.registry.endpoints import RegistryConfig, endpoints_for_pull
+from runtime.registry.errors import RegistryError, Unreachable, printable
+from runtime.registry.partial import Partial, Partials
+from runtime.registry.progress import Progress, Stage, TransferEvent, silent
+from runtime.registry.repository import Document, Repository
+from runtime.registry.transfer import drain, together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Where a reference was found: the repositories to fetch from, best first, and what it is."""
+
+    repositories: tuple[Repository, ...]
+    document: Document
+
+
+async def pull(
+    reference: str,
+    *,
+    store: ImageStore,
+    config: RegistryConfig | None = None,
+    progress: Progress = silent,
+    platform: Platform | None = None,
+    unpack: bool = True,
+) -> Image:
+    """Fetch an image and give it the name that it was asked for by.
+
+    `platform` (None: this host's) chooses from an index. With `unpack`, its layers are ready
+    for containers when this returns. Raises ImageNotFound, AccessDenied, Unreachable, other
+    RegistryErrors, and ImageError for content that is not what it should be.
+    """
+    wanted = Reference.parse(reference)
+    name = wanted.familiar()
+    async with RegistryClient(config) as client:
+        found = await locate(client, wanted, progress)
+        fetching = _Pull(client, found.repositories, store, name, progress)
+        return await fetching.run(wanted, found.document, platform, unpack=unpack)
+
+
+async def resolve_digest(reference: str, config: RegistryConfig | None = None) -> str:
+    """The digest that a registry has for a reference now: of an index, or of a manifest."""
+    wanted = Reference.parse(reference)
+    if wanted.digest is not None:
+        return wanted.digest
+    async with RegistryClient(config) as client:
+        problems: list[Exception] = []
+        for endpoint in endpoints_for_pull(wanted, client.config):
+            try:
+                descriptor = await Repository(client, endpoint, wanted.path).find_manifest(
+                    wanted.tagged.tag or ""
+                )
+            except RegistryError as exc:
+                problems.append(exc)
+                if not endpoint.mirror:
+                    raise
+                continue
+            if descriptor is not None:
+                return descriptor.digest
+    raise ImageNotFound(wanted.familiar(), hint="the registry does not have it")
+
+
+async def locate(client: RegistryClient, wanted: Reference, progress: Progress) -> Located:
+    """Find a reference at its mirrors or its registry."""
+    endpoints = endpoints_for_pull(wanted, client.config)
+    asked = wanted.digest or wanted.tagged.tag or ""
+    for number, endpoint in enumerate(endpoints):
+        repository = Repository(client, endpoint, wanted.path)
+        try:
+            document = await repository.manifest(asked)
+        except (RegistryError, ImageNotFound, ImageError) as exc:
+            if not endpoint.mirror:
+                raise
+            progress(
+                TransferEvent(
+                    stage="warning",
+                    reference=wanted.familiar(),
+                    detail=f"mirror {endpoint.host}: {exc}",
+                )
+            )
+            continue
+        others = (Repository(client, other, wanted.path) for other in endpoints[number + 1 :])
+        progress(
+            TransferEvent(stage="resolved", reference=wanted.familiar(), digest=document.digest)
+        )
+        return Located(repositories=(repository, *others), document=document)
+    raise AssertionError("a reference always has its own registry")
+
+
+class _Pull:
+    """One pull: where from, where to, and who is told."""
+
+    def __init__(
+        self,
+        client: RegistryClient,
+        repositories: Sequence[Repository],
+        store: ImageStore,
+        name: str,
+        progress: Progress,
+    ) -> None:
+        self._client = client
+        self._repositories = repositories
+        self._store = store
+        self._name = name
+        self._progress = progress
+        self._gate = asyncio.Semaphore(client.config.downloads)
+
+    async def run(
+        self, wanted: Reference, document: Document, platform: Platform | None, *, unpack: bool
+    ) -> Image:
+        partials = await asyncio.to_thread(Partials, self._store.root)
+        await asyncio.to_thread(partials.sweep)
+        async with contextlib.AsyncExitStack() as stack:
+            lease = await asyncio.to_thread(stack.enter_context, self._store.lease())
+            top = document
+            await self._put(document, lease)
+            if document.is_index:
+                child = choose(document.index(), platform or host_platform())
+                document = await self._child(child, lease)
+                # The store looks for this host's platform in an index, so another one is
+                # named by its manifest.
+                if platform is not None and platform != host_platform():
+                    top = document
+            manifest = document.manifest()
+            if manifest.config.media_type not in (CONFIG, DOCKER_CONFIG):
+                kind = printable(manifest.artifact_type or manifest.config.media_type)
+                raise ImageError(f"{self._name} is not an image but an artifact of type {kind}")
+            await self._check_space(manifest.layers)
+            config = await self._config(manifest.config, partials, lease)
+            if len(config.diff_ids) != len(manifest.layers):
+                raise ImageError(
+                    f"{self._name} has {len(manifest.layers)} layers, "
+                    f"but its config names {len(config.diff_ids)}"
+                )
+            await self._layers(manifest.layers, config, partials, lease, unpack=unpack)
+            named = wanted.tagged.canonical
+            if wanted.digest is not None:
+                named = f"{wanted.name}@{wanted.digest}"
+            await asyncio.to_thread(self._store.add_names, top.descriptor, [named])
+            image = await asyncio.to_thread(self._store.resolve, top.digest)
+        self._tell("done", top.digest)
+        return image
+
+    async def _put(self, document: Document, lease: Lease) -> None:
+        await asyncio.to_thread(self._store.blobs.put, document.content, document.media_type, lease)
+
+    async def _child(self, descriptor: Descriptor, lease: Lease) -> Document:
+        found: Document | None = None
+        for last, repository in self._sources():
+            try:
+                found = await repository.manifest(descriptor.digest, expected=descriptor)
+                break
+            except (ImageNotFound, RegistryError):
+                if last:
+                    raise
+        assert found is not None
+        if found.is_index:
+            raise ImageError(f"{self._name} is an index within an index")
+        await self._put(found, lease)
+        return found
+
+    async def _config(
+        self, descriptor: Descriptor, partials: Partials, lease: Lease
+    ) -> ImageConfig:
+        if descriptor.size > MAX_DOCUMENT:
+            raise ImageError(f"the config of {self._name} has {descriptor.size} bytes")
+        await self._blob(descriptor, partials, lease)
+        content = await asyncio.to_thread(self._store.blobs.read, descriptor.digest)
+        return ImageConfig.from_bytes(content)
+
+    async def _layers(
+        self,
+        layers: Sequence[Descriptor],
+        config: ImageConfig,
+        partials: Partials,
+        lease: Lease,
+        *,
+        unpack: bool,
+    ) -> None:
+        distinct = {layer.digest: layer for layer in layers}
+        arrived = {digest: asyncio.Event() for digest in distinct}
+
+        async def fetch(descriptor: Descriptor) -> None:
+            async with self._gate:
+                await self._blob(descriptor, partials, lease)
+            arrived[descriptor.digest].set()
+
+        async def unpack_in_order() -> None:
+            chains = chain_ids(config.diff_ids)
+            for number, descriptor in enumerate(layers):
+                await arrived[descriptor.digest].wait()
+                self._tell("unpacking", descriptor.digest, 0, descriptor.size)
+                await asyncio.to_thread(
+                    self._store.layers.ensure,
+                    descriptor,
+                    config.diff_ids[number],
+                    parents=chains[:number],
+                    lease=lease,
+                )
+                self._tell("done", descriptor.digest, descriptor.size, descriptor.size)
+
+        work = [fetch(descriptor) for descriptor in distinct.values()]
+        if unpack:
+            work.append(unpack_in_order())
+        await together(work)
+
+    async def _blob(self, descriptor: Descriptor, partials: Partials, lease: Lease) -> None:
+        """Have a blob in the store, kept by the lease, whoever fetches it."""
+        if await asyncio.to_thread(self._store.blobs.claim, descriptor.digest, lease):
+            self._tell("exists", descriptor.digest, descriptor.size, descriptor.size)
+            return
+        self._tell("waiting", descriptor.digest, 0, descriptor.size)
+        async with partials.hold(descriptor) as partial:
+            if await asyncio.to_thread(self._store.blobs.claim, descriptor.digest, lease):
+                self._tell("exists", descriptor.digest, descriptor.size, descriptor.size)
+                return
+            await asyncio.to_thread(partial.take_up)
+            for last, repository in self._sources():
+                try:
+                    await self._fetch(repository, descriptor, partial)
+                    break
+                except (ImageNotFound, RegistryError):
+                    if last:
+                        raise
+            if partial.resumed and not partial.is_right():
+                # What an earlier attempt left may have been another one's fault.
+                await asyncio.to_thread(partial.restart)
+                await self._fetch(self._repositories[-1], descriptor, partial)
+            await asyncio.to_thread(partial.publish, self._store.blobs, lease)
+
+    async def _fetch(
+        self, repository: Repository, descriptor: Descriptor, partial: Partial
+    ) -> None:
+        attempt = 0
+        while not partial.complete:
+            before = partial.offset
+            try:
+                async with repository.blob(descriptor.digest, partial.offset) as response:
+                    await self._receive(response, descriptor, partial)
+                if not partial.complete:
+                    raise EOFError("the answer ends early")
+            except BROKEN as exc:
+                attempt = attempt + 1 if partial.offset <= before else 1
+                if attempt >= self._client.config.attempts:
+                    raise Unreachable(
+                        f"fetch blob {descriptor.digest} of {repository.name}: "
+                        f"the connection breaks"
+                    ) from exc
+                self._tell(
+                    "retrying",
+                    descriptor.digest,
+                    partial.offset,
+                    descriptor.size,
+                    printable(str(exc) or type(exc).__name__),
+                )
+                await self._client.pause(attempt)
+
+    async def _receive(
+        self, response: aiohttp.ClientResponse, descriptor: Descriptor, partial: Partial
+    ) -> None:
+        if response.status == 416:
+            # What is there cannot be the beginning of this blob.
+            await asyncio.to_thread(partial.restart)
+            raise EOFError("the registry refuses the range")
+        if response.status == 206:
+            start = response.headers.get("Content-Range", "")
+            if not start.startswith(f"bytes {partial.offset}-"):
+                raise RegistryError(f"blob {descriptor.digest}: the registry sends another range")
+        elif partial.offset:
+            await asyncio.to_thread(partial.restart)
+        declared = response.headers.get("Content-Length", "")
+        rest = descriptor.size - partial.offset
+        if declared.isdecimal() and int(declared) > rest:
+            raise ImageError(
+                f"blob {descriptor.digest} is longer than the "
+                f"{descriptor.size} bytes that its manifest gives"
+            )
+        offset = partial.offset
+
+        def written(length: int) -> None:
+            nonlocal offset
+            offset += length
+            self._tell("downloading", descriptor.digest, offset, descriptor.size)
+
+        await drain(response.content.iter_any(), partial.write, written=written)
+
+    async def _check_space(self, layers: Sequence[Descriptor]) -> None:
+        missing = {
+            layer.digest: layer.size for layer in layers if not self._store.blobs.has(layer.digest)
+        }
+        needed = sum(missing.values())
+        free = (await asyncio.to_thread(shutil.disk_usage, self._store.root)).free
+        if needed > free:
+            raise ImageError(
+                f"{self._name} needs {needed} bytes, but {free} are free in {self._store.root}",
+                hint="free some: bay image prune",
+            )
+
+    def _sources(self) -> list[tuple[bool, Repository]]:
+        last = len(self._repositories) - 1
+        return [(number == last, each) for number, each in enumerate(self._repositories)]
+
+    def _tell(
+        self, stage: Stage, digest: str, current: int = 0, total: int = 0, detail: str = ""
+    ) -> None:
+        self._progress(
+            TransferEvent(
+                stage=stage,
+                reference=self._name,
+                digest=digest,
+                current=current,
+                total=total,
+                detail=detail,
+            )
+        )

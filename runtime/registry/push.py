@@ -1,0 +1,188 @@
+"""Pushing: an image of the store to a registry, blobs first, its name last.
+
+A blob that the registry has is not sent; one that another of our images has put into the
+same registry is mounted. An index goes with all manifests that are in the store; where some
+are not and the registry does not have them either, the platform that is there is pushed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from runtime.errors import ImageError
+from runtime.images.reference import Reference
+from runtime.images.store import ImageStore, choose, host_platform
+from runtime.oci.descriptor import Descriptor
+from runtime.registry.client import RegistryClient
+from runtime.registry.endpoints import RegistryConfig, endpoint_of
+from runtime.registry.errors import printable
+from runtime.registry.progress import Progress, Stage, TransferEvent, silent
+from runtime.registry.repository import Document, Repository, document_of
+from runtime.registry.transfer import read_pieces, side_by_side
+from runtime.registry.upload import mount, upload
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What a push has put under the name: a manifest or index, its digest and size."""
+
+    reference: str
+    digest: str
+    size: int
+
+
+async def push(
+    reference: str,
+    *,
+    store: ImageStore,
+    config: RegistryConfig | None = None,
+    progress: Progress = silent,
+    source: str | None = None,
+) -> Pushed:
+    """Push the image that `reference` names, or the image `source` under that name.
+
+    Raises ImageNotFound, AccessDenied, Unreachable and other RegistryErrors.
+    """
+    wanted = Reference.parse(reference)
+    if wanted.digest is not None:
+        raise ImageError(
+            f"cannot push {wanted.familiar()}: a digest is what a push gives, not what it takes",
+            hint="push a tag",
+        )
+    image = await asyncio.to_thread(store.resolve, source or reference)
+    async with RegistryClient(config) as client:
+        target = Repository(
+            client, endpoint_of(wanted.domain, client.config), wanted.path, write=True
+        )
+        origins = await asyncio.to_thread(_origins, store, wanted)
+        pushing = _Push(target, store, wanted.familiar(), progress, origins)
+        return await pushing.run(wanted.tagged.tag or "", image.digest)
+
+
+def _origins(store: ImageStore, wanted: Reference) -> dict[str, str]:
+    """For each layer of an image that has a name in the same registry: that repository."""
+    found: dict[str, str] = {}
+    for image in store.list():
+        for text in image.references:
+            other = Reference.parse(text)
+            if other.domain == wanted.domain and other.path != wanted.path:
+                for layer in image.manifest.layers:
+                    found.setdefault(layer.digest, other.path)
+    return found
+
+
+class _Push:
+    """One push: what to where, and who is told."""
+
+    def __init__(
+        self,
+        target: Repository,
+        store: ImageStore,
+        name: str,
+        progress: Progress,
+        origins: Mapping[str, str],
+    ) -> None:
+        self._target = target
+        self._store = store
+        self._name = name
+        self._progress = progress
+        self._origins = origins
+
+    async def run(self, tag: str, digest: str) -> Pushed:
+        document = await self._document(digest)
+        if document.is_index:
+            document = await self._index(document)
+        else:
+            await self._blobs(document)
+        await self._target.put_manifest(tag, document)
+        self._tell("done", document.digest)
+        return Pushed(reference=self._name, digest=document.digest, size=len(document.content))
+
+    async def _document(self, digest: str) -> Document:
+        content = await asyncio.to_thread(self._store.blobs.read, digest)
+        return document_of(content)
+
+    async def _index(self, document: Document) -> Document:
+        """Push what an index lists; gives back what is to be tagged."""
+        index = document.index()
+        absent = []
+        for child in index.manifests:
+            if self._store.blobs.has(child.digest):
+                continue
+            if await self._target.find_manifest(child.digest) is None:
+                absent.append(child)
+        if absent:
+            names = ", ".join(str(child.platform or child.digest) for child in absent)
+            self._tell(
+                "warning",
+                document.digest,
+                detail=f"{printable(names)} not in the store: "
+                f"only the image for {host_platform()} is pushed",
+            )
+            alone = await self._document(choose(index, host_platform()).digest)
+            await self._blobs(alone)
+            return alone
+        for child in index.manifests:
+            if self._store.blobs.has(child.digest):
+                part = await self._document(child.digest)
+                if part.is_index:
+                    raise ImageError(f"{self._name} is an index within an index")
+                await self._blobs(part)
+                await self._target.put_manifest(child.digest, part)
+        return document
+
+    async def _blobs(self, document: Document) -> None:
+        manifest = document.manifest()
+        distinct = {part.digest: part for part in (manifest.config, *manifest.layers)}
+        await side_by_side(
+            [functools.partial(self._blob, part) for part in distinct.values()],
+            self._target.client.config.uploads,
+        )
+
+    async def _blob(self, descriptor: Descriptor) -> None:
+        digest, size = descriptor.digest, descriptor.size
+        if await self._target.has_blob(digest) is not None:
+            self._tell("exists", digest, size, size)
+            return
+        origin = self._origins.get(digest)
+        if origin is not None and await mount(
+            self._target, digest, self._target.endpoint.repository(origin)
+        ):
+            self._tell("mounted", digest, size, size, detail=origin)
+            return
+        offset = 0
+        with self._store.blobs.open(digest) as file:
+
+            async def content(start: int, length: int) -> AsyncIterator[bytes]:
+                nonlocal offset
+                offset = start
+                async for piece in read_pieces(file, start, length):
+                    yield piece
+
+            def sent(length: int) -> None:
+                nonlocal offset
+                offset += length
+                self._tell("uploading", digest, offset, size)
+
+            def retrying(start: int, reason: str) -> None:
+                self._tell("retrying", digest, start, size, detail=printable(reason))
+
+            await upload(self._target, descriptor, content, sent=sent, retrying=retrying)
+        self._tell("done", digest, size, size)
+
+    def _tell(
+        self, stage: Stage, digest: str, current: int = 0, total: int = 0, detail: str = ""
+    ) -> None:
+        self._progress(
+            TransferEvent(
+                stage=stage,
+                reference=self._name,
+                digest=digest,
+                current=current,
+                total=total,
+                detail=detail,
+            )
+        )
