@@ -19,10 +19,15 @@ WaitCondition = Literal["started", "healthy", "completed", "ready"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """Why an action is in the plan: a reason, and the changed fields that lead to it."""
+    """Why an action is in the plan: a reason, and the changed fields that lead to it.
+
+    A `brief` one stands in the text of a plan in place of both, where a step before this one
+    has told them.
+    """
 
     reason: str
     changes: tuple[Change, ...] = ()
+    brief: str = ""
 
     def __str__(self) -> str:
         details = "; ".join(change.text() for change in self.changes)

@@ -35,7 +35,8 @@ class Change:
         """`field: old → new`, without the value of anything that looks like a secret."""
         if self.sensitive:
             return f"{self.field}: changed"
-        return f"{self.field}: {_shown(self.old)} → {_shown(self.new)}"
+        old, new = _shortened(_shown(self.old), _shown(self.new))
+        return f"{self.field}: {old} → {new}"
 
     @property
     def sensitive(self) -> bool:
@@ -109,6 +110,10 @@ _MAPS = frozenset(
 
 # Being empty or 0 says something here: no command at all, not the image's; no grace.
 _EMPTY_MATTERS = frozenset({"command", "entrypoint", "stop_grace_period"})
+
+# From this length on, texts are shown by where they differ, with some letters around that.
+_LONG = 60
+_CONTEXT = 12
 
 # The drivers that are meant when none is named.
 _DEFAULT_DRIVERS = {None, "", "local", "bridge", "default"}
@@ -242,6 +247,29 @@ def _shown(value: Any) -> str:
     if value is None:
         return "not set"
     return value if isinstance(value, str) and value else json.dumps(value, sort_keys=True)
+
+
+def _shortened(old: str, new: str) -> tuple[str, str]:
+    """Leave out what two long texts have in common at both ends, but for a few letters."""
+    if max(len(old), len(new)) <= _LONG:
+        return old, new
+    head = _common(old, new)
+    tail = _common(old[head:][::-1], new[head:][::-1])
+    start = max(0, head - _CONTEXT)
+
+    def cut(text: str) -> str:
+        end = min(len(text), len(text) - tail + _CONTEXT)
+        shown = text[start:end]
+        shown = shown if len(shown) <= 2 * _LONG else shown[: 2 * _LONG] + "…"
+        return ("…" if start else "") + shown + ("…" if end < len(text) else "")
+
+    return cut(old), cut(new)
+
+
+def _common(one: str, other: str) -> int:
+    """How many letters two texts have in common at their beginning."""
+    pairs = zip(one, other, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _short(digest: str | None) -> str | None:

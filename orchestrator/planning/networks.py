@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 
 from orchestrator.planning.actions import Cause, CreateNetwork, RemoveNetwork, UpdateNetwork
@@ -85,7 +86,7 @@ def plan_networks(
             removed = draft.builder.add(
                 RemoveNetwork(name=name, cause=cause), after=[*images, *emptied.get(name, ())]
             )
-            create(cause, [removed])
+            create(dataclasses.replace(cause, brief="removed"), [removed])
         elif not observed.intact:
             create(Cause(reason="its link is gone"), images)
         elif observed.project == draft.project.name:

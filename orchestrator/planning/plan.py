@@ -27,7 +27,8 @@ class Step:
         if self.ordered:
             waits.append("once ended " + _ids(self.ordered))
         where = f" ({'; '.join(waits)})" if waits else ""
-        return f"#{self.id} {self.action.text()}{where}: {self.action.cause}"
+        cause = self.action.cause.brief or self.action.cause
+        return f"#{self.id} {self.action.text()}{where}: {cause}"
 
     def to_json(self) -> dict[str, Any]:
         action = self.action

@@ -5,6 +5,7 @@ Everything is decided here and nothing is done; the same arguments always give t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
 from orchestrator.planning.actions import Cause, RemoveContainer, StopContainer
@@ -103,7 +104,11 @@ def _plan_orphans(draft: Draft) -> dict[str, int]:
                 )
             )
         leaving[container.name] = draft.builder.add(
-            RemoveContainer(name=container.name, service=container.service, cause=cause),
+            RemoveContainer(
+                name=container.name,
+                service=container.service,
+                cause=dataclasses.replace(cause, brief="stopped" if after else ""),
+            ),
             after=after,
         )
     return leaving

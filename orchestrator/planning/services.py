@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 
 from orchestrator.planning.actions import (
@@ -121,7 +122,7 @@ class ServiceSteps:
             CreateContainer(
                 name=replica.name,
                 service=replica.service,
-                cause=replica.cause,
+                cause=_again(replica.cause, "recreated") if replica.observed else replica.cause,
                 project=draft.project,
                 number=replica.number,
                 image=reference,
@@ -236,7 +237,7 @@ class ServiceSteps:
                 RemoveContainer(
                     name=replica.name,
                     service=replica.service,
-                    cause=replica.cause,
+                    cause=_again(replica.cause, "stopped") if stopped else replica.cause,
                     volumes=self._draft.policy.renew_volumes,
                     # What replaces it keeps its addresses.
                     release=replica.verdict == "remove",
@@ -244,6 +245,10 @@ class ServiceSteps:
                 after=stopped or self._gate(replica),
             )
         return self._removals[replica.name]
+
+
+def _again(cause: Cause, brief: str) -> Cause:
+    return dataclasses.replace(cause, brief=brief)
 
 
 def _fulfils(replica: Replica, condition: WaitCondition) -> bool:

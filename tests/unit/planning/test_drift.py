@@ -103,3 +103,11 @@ def test_a_renamed_volume_is_a_difference() -> None:
     old, new = blueprint(), blueprint()
     old["volumes"], new["volumes"] = {"data": "shop_data"}, {"data": "other"}
     assert drift(old, new) == ["volumes.data.name: shop_data → other"]
+
+
+def test_long_values_are_shown_by_where_they_differ() -> None:
+    old = blueprint(command=["sh", "-c", "x" * 100 + " one " + "y" * 100])
+    new = blueprint(command=["sh", "-c", "x" * 100 + " two " + "y" * 100])
+    assert drift(old, new) == [
+        "command: …xxxxxxxxxxx one yyyyyyyyyyy… → …xxxxxxxxxxx two yyyyyyyyyyy…"
+    ]

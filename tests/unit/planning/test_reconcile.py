@@ -86,8 +86,8 @@ def test_a_changed_field_recreates_its_service_alone_and_is_named(
     plan = host.plan(changed(project, db={"environment": {"MODE": "b"}}))
     assert plan.text() == lines("""
         #1 stop container shop-db-1: differs (environment.MODE: a → b)
-        #2 remove container shop-db-1 (after #1): differs (environment.MODE: a → b)
-        #3 create container shop-db-1 (after #2): differs (environment.MODE: a → b)
+        #2 remove container shop-db-1 (after #1): stopped
+        #3 create container shop-db-1 (after #2): recreated
         #4 start container shop-db-1 (after #3): created
     """)
 
@@ -123,8 +123,8 @@ def test_a_dependent_with_restart_stops_first_and_starts_last(
     assert plan.text() == lines(f"""
         #1 stop container shop-web-1: {why}
         #2 stop container shop-db-1 (after #1): differs (user: not set → 7)
-        #3 remove container shop-db-1 (after #2): differs (user: not set → 7)
-        #4 create container shop-db-1 (after #3): differs (user: not set → 7)
+        #3 remove container shop-db-1 (after #2): stopped
+        #4 create container shop-db-1 (after #3): recreated
         #5 start container shop-db-1 (after #4): created
         #6 start container shop-web-1 (after #1, #5): {why}
     """)
@@ -206,7 +206,7 @@ def test_scaling_down_removes_outdated_replicas_before_high_numbers(
     plan = host.plan(project, scale={"web": 2})
     assert plan.text() == lines("""
         #1 stop container shop-web-2: 2 of 3 replicas are wanted
-        #2 remove container shop-web-2 (after #1): 2 of 3 replicas are wanted
+        #2 remove container shop-web-2 (after #1): stopped
     """)
 
 
@@ -221,7 +221,7 @@ def test_orphans_stay_and_are_named_unless_they_are_to_go(stack: Stack, world: M
     )
     assert host.plan(project, remove_orphans=True).text() == lines("""
         #1 stop container shop-old-1: the project has no service old
-        #2 remove container shop-old-1 (after #1): the project has no service old
+        #2 remove container shop-old-1 (after #1): stopped
     """)
 
 
@@ -246,10 +246,10 @@ def test_a_network_that_differs_is_made_again_between_its_containers(
     why = "network shop_default is recreated (internal: not set → true)"
     assert host.plan(project).text() == lines(f"""
         #1 stop container shop-web-1: {why}
-        #2 remove container shop-web-1 (after #1): {why}
+        #2 remove container shop-web-1 (after #1): stopped
         #3 remove network shop_default (after #2): recreated (internal: not set → true)
-        #4 create network shop_default (after #3): recreated (internal: not set → true)
-        #5 create container shop-web-1 (after #2, #4): {why}
+        #4 create network shop_default (after #3): removed
+        #5 create container shop-web-1 (after #2, #4): recreated
         #6 start container shop-web-1 (after #5): created
     """)
 
