@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from specs.mounts import FileReference
 from specs.values import (
@@ -28,6 +28,11 @@ class Ulimit(Model):
     single: Integer = 0
     soft: Integer = 0
     hard: Integer = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_number(cls, value: Any) -> Any:
+        return {"single": value} if isinstance(value, int | str) else value
 
 
 class Build(Model):

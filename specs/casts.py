@@ -55,7 +55,6 @@ def to_boolean(text: str) -> bool:
 
 CASTS: Patterns[Cast] = Patterns(
     {
-        "services.*.configs.*.mode": to_integer,
         "services.*.cpu_count": to_integer,
         "services.*.cpu_percent": to_number,
         "services.*.cpu_period": to_integer,
@@ -81,7 +80,6 @@ CASTS: Patterns[Cast] = Patterns(
         "services.*.privileged": to_boolean,
         "services.*.read_only": to_boolean,
         "services.*.scale": to_integer,
-        "services.*.secrets.*.mode": to_integer,
         "services.*.stdin_open": to_boolean,
         "services.*.tty": to_boolean,
         "services.*.ulimits.*": to_integer,

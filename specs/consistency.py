@@ -22,6 +22,7 @@ def check(project: Project, root: Node) -> list[SpecIssue]:
     checker = _Checker(project, root)
     for name, service in project.services.items():
         checker.service(name, service)
+    checker.container_names()
     checker.resources()
     checker.cycles()
     return checker.issues
@@ -184,11 +185,6 @@ class _Checker:
             take(tmpfs.partition(":")[0], "tmpfs", index)
         for index, mount in enumerate(service.volumes):
             take(mount.target, "volumes", index)
-        for index, config in enumerate(service.configs):
-            take(config.target or f"/{config.source}", "configs", index)
-        for index, secret in enumerate(service.secrets):
-            target = secret.target or secret.source
-            take(target if target.startswith("/") else f"/run/secrets/{target}", "secrets", index)
 
     def _restart(self, service: Service, path: Path) -> None:
         policy, separator, count = service.restart.partition(":")
@@ -203,10 +199,22 @@ class _Checker:
         elif separator and (policy != "on-failure" or not count.isdigit()):
             self.fail(f"{service.restart!r} is not a restart policy", where)
 
+    def container_names(self) -> None:
+        """Names that several services give to their container."""
+        owners: dict[str, str] = {}
+        for name, service in self.project.services.items():
+            if service.container_name:
+                owner = owners.setdefault(service.container_name, name)
+                if owner != name:
+                    self.fail(
+                        f'container name "{service.container_name}" is already that of "{owner}"',
+                        ("services", name, "container_name"),
+                    )
+
     def resources(self) -> None:
         """Secrets that are neither external nor have a source."""
         for name, secret in self.project.secrets.items():
-            if not (secret.external or secret.file or secret.environment or secret.driver):
+            if not (secret.external or secret.file or secret.environment):
                 self.fail("one of file or environment must be set", ("secrets", name))
 
     def cycles(self) -> None:

@@ -19,8 +19,10 @@ Lookup = Callable[[str], str | None]
 _SPACES = "\t\v\f\r \x85\xa0"
 _KEY_CHARACTER = re.compile(r"[\w.\-\[\]]", re.UNICODE)
 _EXPORT = re.compile(r"export\s+")
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPE = re.compile(r"\\(?:([abcfnrtv$\"\\])|0([0-7]{3}))")
 _ESCAPES = {"a": "\a", "b": "\b", "c": "\\c", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+# Kept for the references that are expanded next, where `$$` is a dollar sign.
+_ESCAPES["$"] = "$$"
 
 
 class _Scanner:
@@ -55,8 +57,6 @@ class _Scanner:
         key, inherited = self.key()
         if " " in key:
             raise self.fail("key cannot contain a space", start)
-        if not key:
-            raise self.fail("variable name is missing", start)
         if inherited:
             value = self.lookup(key)
             if value is not None:
@@ -64,7 +64,9 @@ class _Scanner:
             return
         while self.position < len(self.text) and self.text[self.position] in _SPACES:
             self.position += 1
-        self.values[key] = self.value()
+        value = self.value()
+        if key:
+            self.values[key] = value
 
     def key(self) -> tuple[str, bool]:
         text, start = self.text, self.position
@@ -88,11 +90,7 @@ class _Scanner:
         end = len(self.text) if end < 0 else end
         start, raw = self.position, self.text[self.position : end]
         self.position = end
-        if raw.startswith("#"):
-            return ""
-        for marker in (" #", "\t#"):
-            raw = raw.split(marker, 1)[0]
-        return self.expand(raw.rstrip(), start)
+        return self.expand(raw.split(" #", 1)[0].rstrip(), start)
 
     def quoted(self, quote: str) -> str:
         start = self.position
@@ -109,19 +107,9 @@ class _Scanner:
             position += 1
         raw = self.text[start + 1 : position]
         self.position = position + 1
-        self.refuse_trailing(start)
         if quote == "'":
             return raw.replace("\\'", "'")
         return self.expand(_unescape(raw), start)
-
-    def refuse_trailing(self, start: int) -> None:
-        # What follows the closing quote on its line can only be a comment.
-        end = self.text.find("\n", self.position)
-        end = len(self.text) if end < 0 else end
-        rest = self.text[self.position : end].strip()
-        if rest and not rest.startswith("#"):
-            raise self.fail("unexpected text after the closing quote", self.position)
-        self.position = end
 
     def expand(self, template: str, position: int) -> str:
         def look(name: str) -> str | None:
@@ -136,10 +124,8 @@ class _Scanner:
 
 def _unescape(raw: str) -> str:
     def replace(match: re.Match[str]) -> str:
-        char = match.group(1)
-        if char == "$":
-            return "$$"
-        return _ESCAPES.get(char, char)
+        char, octal = match.groups()
+        return chr(int(octal, 8) & 0xFF) if octal else _ESCAPES.get(char, char)
 
     return _ESCAPE.sub(replace, raw)
 

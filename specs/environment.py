@@ -1,6 +1,7 @@
 """A service's variables and labels: what its files, its own keys and the project add up to.
 
-Precedence in the container: `environment:` over `env_file:` (a later file over an earlier one).
+Precedence in the container: `environment:` (bare keys too) over `env_file:`, a later file over an
+earlier one.
 Sources: Compose Specification, environment, env_file, label_file.
 """
 
@@ -52,10 +53,10 @@ def resolve_environment(
             values.update(dotenv.parse_raw(source))
         else:
             values.update(dotenv.parse(source, surroundings, values))
-    merged: Mapping[str, str | None] = {**values, **{k: v for k, v in own.items() if v is not None}}
-    unset = {key: None for key, value in own.items() if value is None and key not in values}
-    if merged or unset or node is not None:
-        _put(service, "environment", {**merged, **unset}, node)
+    # A bare key that is set nowhere hides even the value that a file has.
+    merged: Mapping[str, str | None] = {**values, **own}
+    if merged or node is not None:
+        _put(service, "environment", merged, node)
 
 
 def _required(entry: Node) -> bool:

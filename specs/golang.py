@@ -20,14 +20,14 @@ def format_value(value: Any) -> str:
 
 
 def format_float(value: float) -> str:
-    """A float64 as Go's `%v`: the shortest digits, an exponent below 1e-4 and from 1e21 on."""
+    """A float64 as Go's `%v`: the shortest digits, an exponent below 1e-4 and from 1e6 on."""
     if math.isnan(value):
         return "NaN"
     if math.isinf(value):
         return "+Inf" if value > 0 else "-Inf"
     if value == 0:
         return "-0" if math.copysign(1, value) < 0 else "0"
-    return _shortest(repr(value), low=-4, high=21)
+    return _shortest(repr(value), low=-4, high=6)
 
 
 def json_number(value: float) -> str:

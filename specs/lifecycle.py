@@ -24,7 +24,7 @@ from specs.values import (
 
 
 def _read_test(value: Any) -> Any:
-    return ("CMD-SHELL", value) if isinstance(value, str) else value
+    return ("CMD-SHELL", value) if isinstance(value, str) else value or None
 
 
 class Healthcheck(Model):
@@ -33,7 +33,7 @@ class Healthcheck(Model):
     None means that the image's value holds, or the default where it has none.
     """
 
-    test: Annotated[tuple[str, ...], BeforeValidator(_read_test)] | None = None
+    test: Annotated[tuple[str, ...] | None, BeforeValidator(_read_test)] = None
     timeout: Nanoseconds | None = None
     interval: Nanoseconds | None = None
     retries: Unsigned | None = None
@@ -75,6 +75,10 @@ class InitHook(Hook):
     per_replica: Flag | None = None
 
 
+def _read_exec(value: Any) -> Any:
+    return None if value == {"command": None} else value
+
+
 class Watch(Model):
     """A path to watch (absolute), and what to do when something below it changes.
 
@@ -85,7 +89,7 @@ class Watch(Model):
     path: str = ""
     action: str = ""
     target: str = ""
-    exec: Hook | None = None
+    exec: Annotated[Hook | None, BeforeValidator(_read_exec)] = None
     include: Texts = ()
     ignore: Texts = ()
     initial_sync: Flag = False

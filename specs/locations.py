@@ -108,6 +108,7 @@ _RULES: Patterns[Callable[[Resolver, Node], None]] = Patterns(
     {
         "services.*.build.additional_contexts.*": _context,
         "services.*.build.context": _context,
+        "services.*.build.ssh.*": _path,
         "services.*.develop.watch.*.path": _watch,
         "services.*.env_file.*.path": _path,
         "services.*.extends.file": _extends,

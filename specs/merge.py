@@ -46,8 +46,20 @@ def _merge(
     if type(base.value) is list:
         if type(override.value) is not list:
             return _conflict(base, override, path, "a list", issues)
-        return Node([*base.value, *override.value], base.mark, override.key_mark)
+        return Node(_appended(base.value, override.value), base.mark, override.key_mark)
     return override
+
+
+def _appended(base: list[Node], override: list[Node]) -> list[Node]:
+    # An item that is already there in the same form is not repeated.
+    items = list(base)
+    known = [item.plain() for item in base]
+    for item in override:
+        plain = item.plain()
+        if not any(type(plain) is type(other) and plain == other for other in known):
+            items.append(item)
+            known.append(plain)
+    return items
 
 
 def _conflict(base: Node, override: Node, path: Path, what: str, issues: list[SpecIssue]) -> Node:
@@ -160,23 +172,14 @@ def _pools(base: Node, override: Node, path: Path, issues: list[SpecIssue]) -> N
         found = pool.value.get("subnet") if type(pool.value) is dict else None
         return found.value if found is not None else None
 
-    merged: list[Node] = []
-
-    def put(pool: Node) -> None:
-        for index, known in enumerate(merged):
-            if subnet(known) == subnet(pool):
-                merged[index] = pool
-                return
-        merged.append(pool)
-
-    for pool in base.value:
-        for other in override.value:
-            if subnet(pool) == subnet(other):
-                put(_merge_maps(_as_map(pool), _as_map(other), path, None, issues))
-            elif all(subnet(known) != subnet(other) for known in merged):
-                merged.append(other)
-            else:
-                put(_merge_maps(_as_map(pool), _as_map(other), path, None, issues))
+    # The later file says which pools there are; a pool that it takes over keeps its settings.
+    known = {subnet(pool): pool for pool in base.value}
+    merged = [
+        _merge_maps(_as_map(known[subnet(pool)]), _as_map(pool), path, None, issues)
+        if subnet(pool) in known
+        else pool
+        for pool in override.value
+    ]
     return Node(merged, base.mark, base.key_mark)
 
 

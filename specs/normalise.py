@@ -73,6 +73,9 @@ def _service(service: Node, lookup: Lookup) -> None:
             if target is not None and type(target.value) is str and target.value:
                 target.value = posixpath.normpath(target.value)
     _dependencies(service)
+    deploy, scale = value.get("deploy"), value.get("scale")
+    if scale is not None and deploy is not None and type(deploy.value) is dict:
+        deploy.value.setdefault("replicas", scale)
 
 
 def _resolve(node: Node, lookup: Lookup, *, keep: bool) -> None:

@@ -133,7 +133,8 @@ def parse_mount(text: str) -> tuple[dict[str, Any], list[str]]:
             mount["volume"] = volume
     else:
         mount["type"] = "volume"
-        mount["volume"] = volume
+        if len(text) > 2:
+            mount["volume"] = volume
         if bind:
             mount["bind"] = bind
     if source:

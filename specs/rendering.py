@@ -165,6 +165,8 @@ def _model(model: Model, json_form: bool) -> dict[str, Any]:
         if value == default and type(value) is type(default) and name not in always:
             if json_form and name in _JSON_ALWAYS:
                 form[name] = None if value is None else {}
+            elif json_form and name == "exec":
+                form[name] = {"command": None}
             continue
         special = _SPECIAL.get((kind, name))
         if special is not None:

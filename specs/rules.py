@@ -36,20 +36,14 @@ def _file_object(*sources: str) -> Check:
 
 
 def _volume(node: Node, path: Path, issues: list[SpecIssue]) -> None:
-    _external(node, path, issues, allowed=("external", "name"))
-
-
-def _network(node: Node, path: Path, issues: list[SpecIssue]) -> None:
-    _external(node, path, issues, allowed=("external", "name"))
-
-
-def _external(node: Node, path: Path, issues: list[SpecIssue], *, allowed: tuple[str, ...]) -> None:
     if type(node.value) is not dict:
         return
     external = node.value.get("external")
     if external is None or external.value is not True:
         return
-    extra = [key for key in node.value if key not in allowed and not key.startswith("x-")]
+    extra = [
+        key for key in node.value if key not in ("external", "name") and not key.startswith("x-")
+    ]
     if extra:
         issues.append(
             issue(
@@ -105,7 +99,6 @@ _RULES: Patterns[Check] = Patterns(
     {
         "configs.*": _file_object("file", "environment", "content"),
         "secrets.*": _file_object("file", "environment"),
-        "networks.*": _network,
         "volumes.*": _volume,
         "services.*.deploy.resources.reservations.devices.*": _device_request,
         "services.*.develop.watch.*.path": _watch_path,

@@ -147,11 +147,6 @@ def _file_reference(node: Node, path: Path, report: _Report) -> None:
         node.value = {"source": Node(node.value, node.mark)}
 
 
-def _ulimit(node: Node, path: Path, report: _Report) -> None:
-    if type(node.value) is int:
-        node.value = {"single": Node(node.value, node.mark)}
-
-
 def _gpus(node: Node, path: Path, report: _Report) -> None:
     if node.value == "all":
         node.value = [wrap({"count": "all"}, node.mark)]
@@ -198,7 +193,6 @@ _RULES: Patterns[Rule] = Patterns(
         "services.*.build.additional_contexts": _key_values,
         "services.*.build.secrets.*": _file_reference,
         "services.*.build.ssh": _ssh,
-        "services.*.build.ulimits.*": _ulimit,
         "services.*.configs.*": _file_reference,
         "services.*.depends_on": _depends_on,
         "services.*.develop.watch.*.ignore": _string_to_list,
@@ -213,7 +207,6 @@ _RULES: Patterns[Rule] = Patterns(
         "services.*.networks": _list_to_map,
         "services.*.ports": _ports,
         "services.*.secrets.*": _file_reference,
-        "services.*.ulimits.*": _ulimit,
         "services.*.volumes.*": _mount,
         "configs.*": _external,
         "networks.*": _external,

@@ -68,6 +68,8 @@ def read_size(value: Any) -> Any:
         if not value.is_integer():
             raise ValueError(f"{format_value(value)} is not a whole number of bytes")
         return int(value)
+    if value == "-1":
+        return -1  # no limit
     return units.parse_size(value) if isinstance(value, str) else value
 
 
