@@ -29,24 +29,29 @@ _BY_PROTO_NUM, _BY_DST_PORT = 1 << 3, 1 << 5
 _GENERAL_HEADER = struct.pack("!BBH", socket.AF_INET, 0, 0)  # struct nfgenmsg
 
 
-def forget_udp(ports: Collection[int], local: Collection[IPv4Address]) -> int:
+def open_socket() -> NetlinkSocket:
+    """A socket to keep: closing one makes the kernel wait for rules that were deleted."""
+    return NetlinkSocket(_NETLINK_NETFILTER)
+
+
+def forget_udp(
+    netlink: NetlinkSocket, ports: Collection[int], local: Collection[IPv4Address]
+) -> int:
     """Forget what was sent by UDP to one of `ports` on this host; how many connections.
 
     `local` are the host's own addresses; what passes by to others is not touched. A kernel
     that cannot filter by port (before 5.8) is left as it is. Raises LinkError.
     """
     forgotten = 0
-    with NetlinkSocket(_NETLINK_NETFILTER) as netlink:
-        for port in ports:
-            try:
-                found = _find(netlink, port)
-            except LinkError as exc:
-                if exc.errno in (errno.EOPNOTSUPP, errno.EINVAL):
-                    return forgotten
-                raise
-            for destination, original in found:
-                if destination not in local and not destination.is_loopback:
-                    continue
+    for port in ports:
+        try:
+            found = _find(netlink, port)
+        except LinkError as exc:
+            if exc.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+                return forgotten
+            raise
+        for destination, original in found:
+            if destination in local or destination.is_loopback:
                 payload = _GENERAL_HEADER + nested(_CTA_TUPLE_ORIG, original)
                 forgotten += _delete(netlink, payload)
     return forgotten

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bridge.errors import RulesError
 from bridge.ruleset import Ruleset, difference, install, remove
-from runtime.linux.nftables import Nftables, RulesRefused, generation
+from runtime.linux.nftables import Nftables, RulesRefused
 
 
 class Firewall:
@@ -35,7 +35,7 @@ class Firewall:
 
     def apply(self, ruleset: Ruleset) -> bool:
         """Make the rules be `ruleset`; whether they were anything else. Raises RulesError."""
-        before = _generation()
+        before = self._current()
         if self._applied is None or not self._is_intact(before):
             return self._replace(ruleset)
         text = difference(self._table, self._applied, ruleset)
@@ -48,7 +48,7 @@ class Firewall:
             return self._replace(ruleset)  # somebody came in between; what counts is the whole
         self._applied = ruleset
         self._listing = None
-        after = _generation()
+        after = self._current()
         # More than one step means that somebody else changed something as well.
         self._generation = after if after == before + 1 else None
         return True
@@ -58,7 +58,7 @@ class Firewall:
         before = self._list()
         self._run(install(self._table, ruleset))
         self._applied = ruleset
-        self._generation = _generation()
+        self._generation = self._current()
         self._listing = self._list()
         # The chains of ports stand in the order in which they came.
         return sorted(before.splitlines()) != sorted(self._listing.splitlines())
@@ -79,7 +79,7 @@ class Firewall:
         """Remember how the table looks while it is known to be right."""
         if self._listing is None:
             listing = self._list()
-            if _generation() != current:
+            if self._current() != current:
                 return
             self._listing = listing
         self._generation = current
@@ -92,22 +92,26 @@ class Firewall:
 
     def _run(self, text: str) -> str:
         try:
-            if self._nftables is None:
-                self._nftables = Nftables()
-            return self._nftables.run(text)
+            return self._open().run(text)
         except RulesRefused as exc:
             raise RulesError(f"the kernel refused the rules of table {self._table}: {exc}") from exc
+
+    def _current(self) -> int:
+        """The generation of all rules now."""
+        try:
+            return self._open().generation()
         except OSError as exc:
             raise RulesError(
-                f"cannot load the packet filter library: {exc}", hint="install libnftables1"
+                f"cannot talk to the packet filter: {exc.strerror}",
+                hint="the kernel needs nf_tables, and this program CAP_NET_ADMIN",
             ) from exc
 
-
-def _generation() -> int:
-    try:
-        return generation()
-    except OSError as exc:
-        raise RulesError(
-            f"cannot talk to the packet filter: {exc.strerror}",
-            hint="the kernel needs nf_tables, and this program CAP_NET_ADMIN",
-        ) from exc
+    def _open(self) -> Nftables:
+        if self._nftables is None:
+            try:
+                self._nftables = Nftables()
+            except OSError as exc:
+                raise RulesError(
+                    f"cannot load the packet filter library: {exc}", hint="install libnftables1"
+                ) from exc
+        return self._nftables

@@ -65,6 +65,11 @@ CREATE TABLE endpoints (
     UNIQUE (network_id, address),
     UNIQUE (sandbox_id, interface)
 ) STRICT;
+CREATE TABLE departed (
+    link TEXT PRIMARY KEY,
+    network_id TEXT NOT NULL REFERENCES networks(id) ON DELETE CASCADE,
+    address TEXT NOT NULL
+) STRICT;
 CREATE TABLE ports (
     host_ip TEXT NOT NULL,
     host_port INTEGER NOT NULL,
@@ -291,6 +296,23 @@ class LeaseDatabase:
         self._rows(
             "DELETE FROM endpoints WHERE sandbox_id = ? AND network_id = ?", sandbox_id, network_id
         )
+
+    def add_departed(self, endpoint: Endpoint) -> None:
+        """Note that the endpoint's link goes when its namespace does, which nobody waits for."""
+        self._rows(
+            "INSERT OR REPLACE INTO departed VALUES (?,?,?)",
+            endpoint.link,
+            endpoint.network_id,
+            endpoint.address,
+        )
+
+    def departed(self) -> dict[str, tuple[str, str]]:
+        """Link -> network and address, of endpoints that may still be on their way out."""
+        rows = self._rows("SELECT link, network_id, address FROM departed")
+        return {row[0]: (row[1], row[2]) for row in rows}
+
+    def delete_departed(self, link: str) -> None:
+        self._rows("DELETE FROM departed WHERE link = ?", link)
 
     # published ports
 

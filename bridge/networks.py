@@ -23,7 +23,7 @@ from bridge.config import (
     PublishedPort,
     check_network,
 )
-from bridge.conntrack import forget_udp
+from bridge.conntrack import forget_udp, open_socket
 from bridge.errors import NetworkError, NetworkInUse, NetworkNotFound, TeardownError
 from bridge.firewall import Firewall
 from bridge.instance import Instance
@@ -53,11 +53,11 @@ class Networks:
         self._thread_lock = threading.RLock()
         self._depth = 0
         self._leases = LeaseDatabase(self._instance.database)
-        try:
-            self._route = RouteSocket()
-        except BaseException:
-            self._leases.close()
-            raise
+        with contextlib.ExitStack() as opened:
+            opened.callback(self._leases.close)
+            self._route = opened.enter_context(RouteSocket())
+            self._conntrack = opened.enter_context(open_socket())
+            self._opened = opened.pop_all()
         self._firewall = Firewall(self._instance.table)
         self._sandboxes = Sandboxes(self._instance, self._leases, self._route)
         self._publishing = Publishing(self._leases, self._sandboxes)
@@ -135,15 +135,17 @@ class Networks:
     def connect(self, sandbox_id: str, config: EndpointConfig) -> Endpoint:
         """Put the sandbox on a network. Raises NetworkNotFound, SandboxNotFound, AddressInUse…"""
         with self._lock():
+            before = self._sandboxes.way_out(sandbox_id)
             endpoint = self._sandboxes.connect(sandbox_id, config)
-            self._follow_ports(sandbox_id)
+            self._follow_ports(sandbox_id, before)
             return endpoint
 
     def disconnect(self, sandbox_id: str, network_id: str) -> None:
         """Take the sandbox off a network, running or not; not being on it is as good."""
         with self._lock():
+            before = self._sandboxes.way_out(sandbox_id)
             self._sandboxes.disconnect(sandbox_id, network_id)
-            self._follow_ports(sandbox_id)
+            self._follow_ports(sandbox_id, before)
 
     def close_sandbox(self, sandbox_id: str, *, release: bool) -> None:
         """Drop the sandbox's namespace, endpoints and published ports; none is as good.
@@ -162,8 +164,8 @@ class Networks:
                     failures.append(exc)
             try:
                 self._sandboxes.close(sandbox_id, release=release)
-            except TeardownError as exc:
-                failures.extend(exc.exceptions)
+            except OSError as exc:
+                failures.append(exc)
             if failures:
                 raise TeardownError(f"cannot take down sandbox {sandbox_id}", failures)
 
@@ -252,8 +254,7 @@ class Networks:
             if not self._leases.networks():
                 self._firewall.remove()
             self._firewall.close()
-            self._route.close()
-            self._leases.close()
+            self._opened.close()
 
     # inside the lock
 
@@ -274,9 +275,7 @@ class Networks:
         network = self.get(network_id)
         done = ["let the host forward packets"] if ensure_forwarding() else []
         done += ensure_bridge(self._route, self._instance, network)
-        if self._leases.endpoints(network_id=network_id):
-            links = {link.name: link for link in self._route.links()}
-            done += self._sandboxes.repair(network, links)
+        done += self._sandboxes.repair(network)
         if self._apply_rules():
             done.append("put the packet filter rules in place")
         return done
@@ -298,20 +297,23 @@ class Networks:
             changed = False
         moved = udp_ports_moved(before, ruleset)
         if moved:
-            forget_udp(moved, {address for _, address, _ in self._route.addresses()})
+            forget_udp(
+                self._conntrack, moved, {address for _, address, _ in self._route.addresses()}
+            )
         return changed
 
-    def _follow_ports(self, sandbox_id: str) -> None:
-        """After an endpoint came or went: its ports may lead to another address now."""
-        if self._leases.bindings(owner=sandbox_id):
+    def _follow_ports(self, sandbox_id: str, before: Endpoint | None) -> None:
+        """After endpoints came or went: the sandbox's ports may lead to another one now."""
+        out = self._sandboxes.way_out(sandbox_id)
+        if out != before and self._leases.bindings(owner=sandbox_id):
             self._apply_rules()
-            out = self._sandboxes.way_out(sandbox_id)
             if out is not None:
                 self._sandboxes.hairpin(out)
 
     def _sweep_links(self) -> Report:
         """Remove bridges and endpoints' links that bear our mark and stand in no row."""
         done = []
+        departed = self._leases.departed()
         bridges = {network.interface for network in self._leases.networks()}
         ends = {endpoint.link for endpoint in self._leases.endpoints()}
         for link in self._route.links():
@@ -319,9 +321,13 @@ class Networks:
                 self._instance.bridge_prefix
             )
             stale_end = link.name.startswith(self._instance.link_prefix) and link.name not in ends
-            if stale_end or (bridge and link.kind == "bridge" and link.name not in bridges):
+            if link.name in departed:
+                departed.pop(link.name)
+            elif stale_end or (bridge and link.kind == "bridge" and link.name not in bridges):
                 self._route.delete_link(link.index)
                 done.append(f"removed link {link.name}")
+        for gone in departed:
+            self._leases.delete_departed(gone)
         return done
 
 

@@ -88,9 +88,12 @@ class RouteSocket(NetlinkSocket):
             raise
         return _decode_link(reply)
 
-    def links(self) -> tuple[Link, ...]:
+    def links(self, *, master: int | None = None) -> tuple[Link, ...]:
+        """All links, or those on the bridge `master`."""
         message = _link_message()
         message["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
+        if master is not None:
+            message["attrs"].append(("IFLA_MASTER", master))
         return tuple(_decode_link(m) for m in self._dump(message, _RTM_GETLINK, "list links"))
 
     def add_bridge(self, name: str, *, mac: str, mtu: int | None) -> None:

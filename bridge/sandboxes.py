@@ -20,12 +20,11 @@ from bridge.errors import (
     LinkError,
     NetworkNotFound,
     SandboxNotFound,
-    TeardownError,
 )
 from bridge.instance import Instance
 from bridge.ipam import mac_of
 from bridge.leases import LeaseDatabase
-from bridge.rtnetlink import Link, RouteSocket
+from bridge.rtnetlink import RouteSocket
 from bridge.sysctls import set_parameter
 
 _LOOPBACK = 1  # the index of "lo" in every network namespace
@@ -107,37 +106,28 @@ class Sandboxes:
     def close(self, sandbox_id: str, *, release: bool) -> None:
         """Drop the namespace and the endpoints, and with `release` the leases.
 
-        The links go with the namespace, when its last process has ended: deleting each of
-        them would wait for the kernel. Until then no frame passes their bridge ports, so
-        that the address can be used elsewhere at once. Raises TeardownError at the end.
+        The links go with the namespace, when its last process has ended and the kernel finds
+        the time: deleting each of them would wait for that. Raises OSError.
         """
-        failures: list[Exception] = []
-        endpoints = self._leases.endpoints(sandbox_id=sandbox_id)
-        for endpoint in endpoints:
-            try:
-                self._silence(endpoint)
-            except LinkError as exc:
-                failures.append(exc)
-        try:
-            namespaces.release(self._instance.namespace(sandbox_id))
-        except OSError as exc:
-            failures.append(exc)
-        if not failures:
-            with self._leases.transaction():
-                for endpoint in endpoints:
-                    if release or is_fallback_key(endpoint.lease_key, sandbox_id):
-                        self._leases.delete_lease(endpoint.network_id, endpoint.lease_key)
-                self._leases.delete_sandbox(sandbox_id)
-        if failures:
-            raise TeardownError(f"cannot take down sandbox {sandbox_id}", failures)
+        namespaces.release(self._instance.namespace(sandbox_id))
+        with self._leases.transaction():
+            for endpoint in self._leases.endpoints(sandbox_id=sandbox_id):
+                self._leases.add_departed(endpoint)
+                if release or is_fallback_key(endpoint.lease_key, sandbox_id):
+                    self._leases.delete_lease(endpoint.network_id, endpoint.lease_key)
+            self._leases.delete_sandbox(sandbox_id)
 
-    def repair(self, network: Network, links: dict[str, Link]) -> list[str]:
-        """Plug in again what should be on the network and, by the host's `links`, is not."""
+    def repair(self, network: Network) -> list[str]:
+        """Plug in again what should be on the network's bridge and up, and is not."""
         bridge = find_bridge(network)
+        endpoints = self._leases.endpoints(network_id=network.id)
+        if bridge is None or not endpoints:
+            return []
+        links = {link.name: link for link in self._route.links(master=bridge)}
         done = []
-        for endpoint in self._leases.endpoints(network_id=network.id):
+        for endpoint in endpoints:
             link = links.get(endpoint.link)
-            if link is not None and link.up and link.master == bridge:
+            if link is not None and link.up:
                 continue
             if not namespaces.is_bound(self._instance.namespace(endpoint.sandbox_id)):
                 continue
@@ -186,6 +176,7 @@ class Sandboxes:
             ensure_bridge(self._route, self._instance, network)
             bridge = find_bridge(network)
             assert bridge is not None
+        self._silence_departed(network, endpoint.address)
         namespace = self._open_namespace(endpoint.sandbox_id)
         try:
             out = self.way_out(endpoint.sandbox_id)
@@ -226,15 +217,18 @@ class Sandboxes:
             finally:
                 os.close(namespace)
 
-    def _silence(self, endpoint: Endpoint) -> None:
-        index = _index(endpoint.link)
-        if index is None:
-            return
-        try:
-            self._route.silence_bridge_port(index)
-        except LinkError as exc:
-            if exc.errno not in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP):
-                raise  # those: gone meanwhile, or on no bridge
+    def _silence_departed(self, network: Network, address: str) -> None:
+        """Keep what had `address` before from answering for it while it is on its way out."""
+        for link, place in self._leases.departed().items():
+            index = _index(link)
+            if index is None:
+                self._leases.delete_departed(link)
+            elif place == (network.id, address):
+                try:
+                    self._route.silence_bridge_port(index)
+                except LinkError as exc:
+                    if exc.errno not in (errno.ENODEV, errno.EINVAL, errno.EOPNOTSUPP):
+                        raise  # those: gone meanwhile, or on no bridge
 
     def way_out(self, sandbox_id: str) -> Endpoint | None:
         """The endpoint that leads out of the host, None where the sandbox is shut in."""

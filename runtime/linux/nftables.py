@@ -7,6 +7,7 @@ netlink socket, which belongs to the network namespace of the thread that makes 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -63,6 +64,12 @@ class Nftables:
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
         self._library.nft_ctx_output_set_flags(self._context, _STATELESS | _NUMERIC)
+        # Kept open: when such a socket is closed after something was deleted, the kernel
+        # waits for all of it to be gone, ten milliseconds and more (nft_rcv_nl_event).
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
+        )
+        self._socket.bind((0, 0))
 
     def __enter__(self) -> Nftables:
         return self
@@ -75,6 +82,7 @@ class Nftables:
             if self._context:
                 self._library.nft_ctx_free(self._context)
                 self._context = None
+                self._socket.close()
 
     def run(self, text: str) -> str:
         """Run `text` as one transaction and give what it printed, without counters.
@@ -91,29 +99,25 @@ class Nftables:
             raise RulesRefused(error.decode(errors="replace").strip() or "no reason given")
         return output.decode(errors="replace")
 
+    def generation(self) -> int:
+        """The number of the ruleset of the context's network namespace.
 
-def generation() -> int:
-    """The number of the ruleset of this thread's network namespace.
-
-    Every transaction of anybody changes it, so equal numbers mean that nobody touched
-    anything: the cheap half of finding drift. Raises OSError.
-    """
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER
-    ) as s:
-        s.bind((0, 0))
+        Every transaction of anybody changes it, so equal numbers mean that nobody touched
+        anything: the cheap half of finding drift. Raises OSError.
+        """
         request = struct.pack("=IHHIIBBH", 20, _NFT_MSG_GETGEN, _NLM_F_REQUEST, 1, 0, 0, 0, 0)
-        s.send(request)
-        reply = s.recv(4096)
-    (kind,) = struct.unpack_from("=H", reply, 4)
-    if kind == _NLMSG_ERROR:
-        (number,) = struct.unpack_from("=i", reply, 16)
-        raise OSError(-number, os.strerror(-number))
-    offset = 20  # nlmsghdr and nfgenmsg
-    while offset + 4 <= len(reply):
-        length, attribute = struct.unpack_from("=HH", reply, offset)
-        if attribute == _NFTA_GEN_ID:
-            (value,) = struct.unpack_from("!I", reply, offset + 4)
-            return int(value)
-        offset += max(4, (length + 3) & ~3)
-    raise OSError(5, "no generation in the kernel's answer")
+        with self._lock:
+            self._socket.send(request)
+            reply = self._socket.recv(4096)
+        (kind,) = struct.unpack_from("=H", reply, 4)
+        if kind == _NLMSG_ERROR:
+            (number,) = struct.unpack_from("=i", reply, 16)
+            raise OSError(-number, os.strerror(-number))
+        offset = 20  # nlmsghdr and nfgenmsg
+        while offset + 4 <= len(reply):
+            length, attribute = struct.unpack_from("=HH", reply, offset)
+            if attribute == _NFTA_GEN_ID:
+                (value,) = struct.unpack_from("!I", reply, offset + 4)
+                return int(value)
+            offset += max(4, (length + 3) & ~3)
+        raise OSError(errno.EPROTO, "no generation in the kernel's answer")
