@@ -17,10 +17,11 @@ from runtime.container import sessions
 from runtime.container.config import ContainerConfig, File, LogConfig
 from runtime.container.containers import Containers
 from runtime.container.log_reader import LogFollower
-from runtime.errors import BuildError, NotFound, RuntimeFault, Unsupported
+from runtime.errors import BuildError, InvalidState, NotFound, RuntimeFault, Unsupported
 
 _HOSTNAME = "build"
 _LOG = LogConfig(max_size=64 * 1024 * 1024, max_files=2)
+_LOOK = 1.0
 _CANCELED = "the build was canceled"
 
 
@@ -86,26 +87,28 @@ class ContainerStepRunner:
     def _watch(self, id: str, waker: int, output: Callable[[bytes], None]) -> int:
         with LogFollower(self._containers.log_path(id), from_start=True) as log:
             self._containers.start(id)
-            try:
-                watch = self._containers.watch(id)
-            except RuntimeFault:
-                watch = None  # it has already ended
-            try:
-                while watch is not None:
-                    ready, _, _ = select.select([log.fileno(), watch.fileno(), waker], [], [])
+            with contextlib.ExitStack() as stack:
+                waited = [log.fileno(), waker]
+                watch = None
+                with contextlib.suppress(InvalidState, ConnectionError):  # it is just ending
+                    watch = stack.enter_context(self._containers.watch(id))
+                    waited.append(watch.fileno())
+                while not log.ended():
+                    # Without a connection the record's file wakes us, or a look now and then
+                    # where a killed monitor will write none.
+                    ready, _, _ = select.select(waited, [], [], None if watch else _LOOK)
                     if waker in ready:
                         raise BuildError(_CANCELED)
                     _emit(log, output)
-                    if watch.fileno() in ready:
+                    if watch is not None and watch.fileno() in ready:
                         sessions.read_watch(watch)
                         break
-            finally:
-                if watch is not None:
-                    watch.close()
+                    if not ready and self._containers.get(id).exit_code is not None:
+                        break
             _emit(log, output)
         state = self._containers.get(id)
         if state.exit_code is None:
-            raise RuntimeFault("the build step's container did not record how it ended")
+            raise RuntimeFault(f"the build step {id} ended without an exit code")
         if state.oom_killed:
             output(b"the step ran out of memory and was killed\n")
         return state.exit_code
