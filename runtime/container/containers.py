@@ -146,7 +146,9 @@ class Containers:
     def would_ignore(self, id: str, number: int) -> bool:
         """Whether the kernel would drop this signal: the first process of a pid namespace gets
         no signal that it neither catches nor blocks (pid_namespaces(7))."""
-        if number == signal.SIGKILL or self.config(id).pid_namespace != "private":
+        config = self.config(id)
+        # An init waits for signals in a way that its masks do not show (sigwait(3)).
+        if number == signal.SIGKILL or config.pid_namespace != "private" or config.init:
             return False
         with self._first_process(id) as (_pidfd, record):
             return not process.handles_signal(record.pid, number)

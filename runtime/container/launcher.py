@@ -33,8 +33,9 @@ _OOM_SCORE = "-900"
 # Seconds that a connection has to say what it wants, as one at a time is served.
 _PATIENCE = 5.0
 
+# Forks first, so that the launcher is nobody's child: who starts it need not wait for its end.
 _BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]);"
+    "import os, sys; os.fork() and os._exit(0); sys.path.insert(0, sys.argv[1]);"
     "from runtime.container.launcher import main; main()"
 )
 
@@ -50,7 +51,7 @@ def spawn(instance: Instance) -> None:
     )
     arguments = [package_root, str(instance.root), str(instance.run), str(listener.fileno())]
     try:
-        subprocess.Popen(
+        subprocess.run(
             [interpreter, "-I", "-S", "-E", "-B", "-c", _BOOT, *arguments],
             executable=f"/proc/self/fd/{sealed}",
             pass_fds=(listener.fileno(), sealed),
@@ -60,8 +61,9 @@ def spawn(instance: Instance) -> None:
             cwd="/",
             env={},
             start_new_session=True,
+            check=True,
         )
-    except OSError as error:
+    except (OSError, subprocess.CalledProcessError) as error:
         raise LauncherError("start the launcher") from error
     finally:
         os.close(log)

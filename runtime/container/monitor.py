@@ -53,7 +53,8 @@ class Monitor:
         self._cgroup: Cgroup = open_cgroup(instance.tag, config.id)
         self._selector = selectors.DefaultSelector()
         self._preparation = prepare.prepare(config, self._paths, instance.seccomp_cache)
-        self._watchers: list[socket.socket] = []
+        self._connections: set[socket.socket] = set()
+        self._watchers: set[socket.socket] = set()
         self.sessions: set[_Session] = set()
         self._outputs: dict[int, str] = {}
         self._stdin = init.NULL
@@ -234,16 +235,26 @@ class Monitor:
         # Whoever learns of the exit may start the container again: clear the place first.
         with contextlib.suppress(RuntimeFault):
             self._cgroup.remove()
-        self._listener.close()
         self._paths.socket.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._paths.run_directory.rmdir()
         write_exit(self._paths.exit, record)
+        self._exit = record
+        # Nobody is let go before: that a connection ends tells that the exit is on disk.
+        self._accept_late()
         for watcher in self._watchers:
             with contextlib.suppress(OSError):
                 sockets.send(watcher, {"exited": dataclasses.asdict(record)})
-            watcher.close()
-        self._exit = record
+
+    def _accept_late(self) -> None:
+        """Hear those whose request came too late to be seen in the loop."""
+        self._listener.setblocking(False)
+        with contextlib.suppress(OSError):
+            while True:
+                self._await_request(self._listener.accept()[0])
+        for connection in list(self._connections):
+            connection.setblocking(False)
+            self._on_request(connection)
 
     def _drain(self, fd: int) -> None:
         """Take what is still in the pipe; somebody outside may hold its other end open."""
@@ -264,6 +275,10 @@ class Monitor:
             self._selector.unregister(self._listener)
             self._listening = False
             return
+        self._await_request(connection)
+
+    def _await_request(self, connection: socket.socket) -> None:
+        self._connections.add(connection)
         self._selector.register(
             connection, selectors.EVENT_READ, lambda _fd: self._on_request(connection)
         )
@@ -278,25 +293,30 @@ class Monitor:
             os.close(fd)
         match request.get("op"):
             case "watch":
-                self._watchers.append(connection)
+                self._connections.discard(connection)
+                self._watchers.add(connection)
             case "exec":
                 # From here on the session reads and writes this connection.
                 self._selector.unregister(connection)
+                self._connections.discard(connection)
                 self._exec(connection, request)
             case other:
-                sockets.send(connection, {"error": {"message": f"unknown request {other}"}})
+                with contextlib.suppress(OSError):  # it may not stay for the answer
+                    sockets.send(connection, {"error": {"message": f"unknown request {other}"}})
                 self._forget(connection)
 
     def _forget(self, connection: socket.socket) -> None:
         self._selector.unregister(connection)
-        if connection in self._watchers:
-            self._watchers.remove(connection)
+        self._connections.discard(connection)
+        self._watchers.discard(connection)
         connection.close()
 
     # --- exec ----------------------------------------------------------------------------
 
     def _exec(self, connection: socket.socket, request: dict[str, Any]) -> None:
         try:
+            if self._exit is not None:
+                raise RuntimeFault("start a process in a container that has ended")
             wanted = ExecConfig(**{**request["config"], **_tuples(request["config"])})
             session = self._open_session(connection, wanted)
         except Exception as error:

@@ -73,7 +73,7 @@ def open_exec(monitor_socket: str, config: ExecConfig) -> ExecSession:
             raise start_error(answer["error"])
     except (EOFError, OSError) as error:
         connection.close()
-        raise LauncherError("ask the container's monitor") from error
+        raise InvalidState("the container", "not running", "execute in") from error
     except BaseException:
         connection.close()
         raise
@@ -93,7 +93,11 @@ def open_watch(monitor_socket: str) -> socket.socket:
     Raises InvalidState when no monitor listens, that is when it has ended already.
     """
     connection = _connect(monitor_socket)
-    sockets.send(connection, {"op": "watch"})
+    try:
+        sockets.send(connection, {"op": "watch"})
+    except OSError as error:
+        connection.close()
+        raise InvalidState("the container", "not running", "watch") from error
     return connection
 
 
