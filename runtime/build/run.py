@@ -101,8 +101,10 @@ class ContainerStepRunner:
                         raise BuildError(_CANCELED)
                     _emit(log, output)
                     if watch is not None and watch.fileno() in ready:
-                        sessions.read_watch(watch)
-                        break
+                        if sessions.read_watch(watch) is not None:
+                            break
+                        waited.remove(watch.fileno())  # it closed before the record was there
+                        watch = None
                     if not ready and self._containers.get(id).exit_code is not None:
                         break
             _emit(log, output)
