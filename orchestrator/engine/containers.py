@@ -107,7 +107,7 @@ class ContainerWork:
     async def start(self, action: actions.StartContainer) -> None:
         async with self._host.transition(action.name):
             record = self._host.record(action.name)
-            await self.run(record, fresh=True)
+            await self.run(record, fresh=action.fresh)
 
     async def run(self, record: ContainerRecord, *, fresh: bool) -> ContainerRecord:
         """Start the container's process; the caller holds its transition.
@@ -115,7 +115,7 @@ class ContainerWork:
         `fresh` begins the count of restarts anew. Starting what runs is no error.
         """
         host = self._host
-        host.store.update_container(record.id, intent="running", restart_at=None)
+        host.store.update_container(record.id, intent="running")
         try:
             state, endpoints, ports = await asyncio.to_thread(self._start, record)
         except (RuntimeFault, NetworkError, EngineError, OSError) as exc:
@@ -123,6 +123,7 @@ class ContainerWork:
             host.store.update_container(
                 record.id,
                 intent="stopped" if fresh else "running",
+                restart_at=None,
                 error=str(exc),
                 exit_code=exit_code,
             )
@@ -133,6 +134,7 @@ class ContainerWork:
             record.id,
             started_at=started,
             finished_at=None,
+            restart_at=None,
             exit_code=None,
             error="",
             endpoints=endpoints,

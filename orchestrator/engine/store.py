@@ -44,9 +44,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.path = root / FILE_NAME
         self._lock = threading.RLock()
-        self._database = sqlite3.connect(
-            self.path, isolation_level=None, check_same_thread=False
-        )
+        self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             self._database.row_factory = sqlite3.Row
             self._database.execute("PRAGMA journal_mode = WAL")

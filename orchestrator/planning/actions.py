@@ -195,8 +195,12 @@ class UpdateContainer(ContainerAction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartContainer(ContainerAction):
+    """Start; `fresh` begins the count of restarts anew, as a person's start does."""
+
     verb = "start"
     words = ("Starting", "Started")
+
+    fresh: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ the containers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from orchestrator.planning.actions import (
     Cause,
@@ -55,6 +55,16 @@ def restart(
     stops = _stops(builder, chosen, timeout)
     after = {c.name: [stops[c.name]] if c.name in stops else [] for c in chosen}
     _starts(builder, chosen, after, False, None)
+    return builder.build()
+
+
+def resume(project: str, observed: Observed, names: Collection[str]) -> Plan:
+    """Start the containers of these names, on the conditions of their dependencies: what is due
+    after a reboot or a crash."""
+    builder = PlanBuilder(project)
+    after: dict[str, list[int]] = {name: [] for name in sorted(names)}
+    cause = Cause(reason="due to run again")
+    _starts(builder, _chosen(observed, ()), after, False, None, cause, fresh=False)
     return builder.build()
 
 
@@ -130,6 +140,8 @@ def _starts(
     after: dict[str, list[int]],
     wait: bool,
     wait_timeout: float | None,
+    cause: Cause = _ASKED,
+    fresh: bool = True,
 ) -> None:
     """Start each container of `after` once its own steps there have succeeded."""
     graph, grouped = _by_service(containers)
@@ -170,7 +182,7 @@ def _starts(
                     )
                     (needs if terms.get("required", True) else ordered).append(step)
             starts[container.name] = builder.add(
-                StartContainer(name=container.name, service=service, cause=_ASKED),
+                StartContainer(name=container.name, service=service, cause=cause, fresh=fresh),
                 after=needs,
                 ordered=ordered,
             )

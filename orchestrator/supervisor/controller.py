@@ -15,11 +15,12 @@ from time import time
 
 from bridge.errors import NetworkError
 from orchestrator.engine.errors import EngineError
+from orchestrator.engine.executor import execute
 from orchestrator.engine.exits import settle
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.records import ContainerRecord
+from orchestrator.planning import lifecycle
 from orchestrator.planning.restart import Exit, Restart, RestartPolicy, RestartState, after_exit
-from orchestrator.planning.teardown import stored_graph
 from orchestrator.supervisor.health import HealthKeeper
 from orchestrator.supervisor.queue import KeyedQueue
 from runtime.container.containers import ContainerState
@@ -27,8 +28,11 @@ from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeF
 
 _log = logging.getLogger(__name__)
 
+_EXPECTED = (RuntimeFault, NetworkError, EngineError, OSError)
+
 WORKERS = 8
 RESYNC = 30.0
+SOON = 0.5
 NAMES = "names"
 NETWORKS = "networks"
 
@@ -43,12 +47,17 @@ class Controller:
         self.queue = KeyedQueue(rng, self._report)
         self._watched: dict[str, socket.socket] = {}
         self._running: set[str] = set()
+        self._held: set[str] = set()
+        self._resuming: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         try:
             await self.queue.run(self._work, WORKERS)
         finally:
             self.queue.close()
+            for task in tuple(self._resuming):
+                task.cancel()
+            await asyncio.gather(*self._resuming, return_exceptions=True)
             for id in list(self._watched):
                 self._unwatch(id)
             await self.health.close()
@@ -58,20 +67,55 @@ class Controller:
         self.queue.add(f"container {id}")
 
     async def resume(self) -> None:
-        """After a start of the daemon: put in order what a crash or a reboot left, then look at
-        every container, those first that others depend on.
+        """After a start of the daemon: put in order what a crash or a reboot left, take up what
+        runs, and start what is due, each project in the order of its dependencies.
         """
         await asyncio.to_thread(self._sweep)
         await self.backend.networks.start_resolver()
-        records = self.host.store.containers()
-        for project in sorted({record.project for record in records}):
-            own = [record for record in records if record.project == project]
-            for service in stored_graph(record.spec for record in own):
-                for record in own:
-                    if record.service == service:
-                        await self._guarded(record.id)
-        self.queue.add(NAMES)
+        due: dict[str, list[ContainerRecord]] = {}
+        for record in self.host.store.containers():
+            if await self._take_up(record):
+                due.setdefault(record.project, []).append(record)
+        await self.backend.networks.refresh_names(self._running)
+        for project, records in due.items():
+            self._held.update(record.id for record in records)
+            task = asyncio.create_task(self._start_due(project, records), name=f"due {project}")
+            self._resuming.add(task)
+            task.add_done_callback(self._resuming.discard)
         self.queue.add_after(NETWORKS, RESYNC)
+
+    async def _take_up(self, record: ContainerRecord) -> bool:
+        """Look at one container at start; whether it is due to be started. What fails is tried
+        again by the queue."""
+        try:
+            state = await asyncio.to_thread(self._state, record.id)
+            if state is not None and state.status == "exited":
+                settled = settle(self.host, record, state)
+                if settled.restart_at is None:
+                    await self.backend.containers.rest(settled)
+                elif settled.restart_at <= time() + SOON:
+                    return True
+                else:
+                    self.wake(record.id)
+            else:
+                await self.attend(record.id)
+        except _EXPECTED as exc:
+            self._report(f"container {record.id}", exc)
+            self.queue.add_after(f"container {record.id}", 1.0)
+        return False
+
+    async def _start_due(self, project: str, records: list[ContainerRecord]) -> None:
+        """Start what is due by one plan; what it does not get to is the queue's, one by one."""
+        try:
+            observed = await self.backend.observe(project)
+            plan = lifecycle.resume(project, observed, {record.name for record in records})
+            outcome = await execute(plan, self.backend, self.host.bus.publish)
+            for failure in outcome.failures:
+                self._report(failure.step.action.text(), failure.error)
+        finally:
+            for record in records:
+                self._held.discard(record.id)
+                self.wake(record.id)
 
     def _sweep(self) -> None:
         for id in self.host.containers.sweep():
@@ -92,16 +136,6 @@ class Controller:
             if self._state(record.id) is None:
                 _log.warning("container %s was half made, it is removed", record.name)
                 self.backend.containers.unmake(record, release=False)
-
-    async def _guarded(self, id: str) -> None:
-        """Look at one container at start; what fails is tried again by the queue."""
-        try:
-            again = await self.attend(id)
-        except (RuntimeFault, NetworkError, EngineError, OSError) as exc:
-            self._report(f"container {id}", exc)
-            again = 1.0
-        if again is not None:
-            self.queue.add_after(f"container {id}", again)
 
     async def _work(self, key: str) -> float | None:
         if key == NAMES:
@@ -127,8 +161,8 @@ class Controller:
         self._ended(id)
         if state.status == "created":
             return None
-        if self.backend.host.transitions_of(record.name):
-            # Somebody is at it, and tells when he has done.
+        if id in self._held or self.host.transitions_of(record.name):
+            # Somebody is at it, and tells when that is done.
             return None
         async with self.host.transition(record.name):
             return await self._after_exit(id)
@@ -147,7 +181,7 @@ class Controller:
         self.host.tell("restart", record)
         try:
             await self.backend.containers.run(record, fresh=False)
-        except (RuntimeFault, NetworkError, EngineError, OSError) as exc:
+        except _EXPECTED as exc:
             return self._start_failed(record, exc)
         self.wake(id)
         return None

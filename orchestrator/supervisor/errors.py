@@ -67,7 +67,7 @@ def error_body(error: BaseException) -> dict[str, Any]:
         "type": type(error).__name__,
         "message": message,
         "hint": _hint(error),
-        "exit_code": getattr(error, "exit_code", None) or 1,
+        "exit_code": _exit_code(error),
     }
     for name in ("dockerfile", "line", "output_tail"):
         if getattr(error, name, None):
@@ -78,6 +78,13 @@ def error_body(error: BaseException) -> dict[str, Any]:
 def expected(error: BaseException) -> bool:
     """Whether the error is an answer, not a fault of the program."""
     return isinstance(error, EngineError | PlanningError) or status_of(error) < 500
+
+
+def _exit_code(error: BaseException) -> int:
+    """What the command line ends with: Docker's 125 to 127 where a container cannot start."""
+    if type(error).__name__ == "ContainerStartError":
+        return int(getattr(error, "exit_code", 125))
+    return 1
 
 
 def _hint(error: BaseException) -> str | None:
