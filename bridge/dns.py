@@ -15,7 +15,7 @@ import contextlib
 import random
 import socket
 import struct
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -58,6 +58,7 @@ class Resolver:
             resolv_conf=resolv_conf, port=upstream_port, timeout=upstream_timeout
         )
         self._listeners: dict[str, _Listener] = {}
+        self._upstreams: dict[str, tuple[str, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: dict[str, int] = {}
 
@@ -138,6 +139,14 @@ class Resolver:
             lowered[key] = tuple(dict.fromkeys((*lowered.get(key, ()), *addresses)))
         self._names.set_zone(replace(zone, names=lowered, members=dict(members or {})))
 
+    def set_upstreams(self, upstreams: Mapping[str, Sequence[str]]) -> None:
+        """Set which name servers are asked for whom, instead of the host's: sandbox -> addresses.
+
+        For the sandboxes that `set_names` was told of as members, and in place of whatever
+        was set before.
+        """
+        self._upstreams = {sandbox: tuple(servers) for sandbox, servers in upstreams.items()}
+
     async def close(self) -> None:
         for network_id in list(self._listeners):
             self._stop(network_id)
@@ -173,8 +182,15 @@ class Resolver:
             return dns.no_answer(query, dns.NXDOMAIN)
         return None
 
-    async def pass_on(self, message: bytes, query: dns.Query, *, by_tcp: bool) -> bytes:
-        return await self._forwarder.ask(message, query, by_tcp=by_tcp, never=self._own_addresses())
+    async def pass_on(
+        self, network_id: str, asker: str, message: bytes, query: dns.Query, *, by_tcp: bool
+    ) -> bytes:
+        zone = self._names.zone(network_id)
+        sandbox = None if zone is None else zone.members.get(asker)
+        servers = () if sandbox is None else self._upstreams.get(sandbox, ())
+        return await self._forwarder.ask(
+            message, query, by_tcp=by_tcp, never=self._own_addresses(), servers=servers
+        )
 
     def _own_addresses(self) -> set[str]:
         return {listener.gateway for listener in self._listeners.values()}
@@ -196,7 +212,7 @@ class Resolver:
             return
 
         async def pass_on(query: dns.Query) -> None:
-            response = await self.pass_on(message, query, by_tcp=False)
+            response = await self.pass_on(network_id, address[0], message, query, by_tcp=False)
             if not transport.is_closing():
                 transport.sendto(dns.fit(response, query), address)
 
@@ -224,7 +240,7 @@ class Resolver:
                     break
                 response = self.answer_at_once(network_id, asker, query, by_tcp=True)
                 if response is None:
-                    response = await self.pass_on(message, query, by_tcp=True)
+                    response = await self.pass_on(network_id, asker, message, query, by_tcp=True)
                 writer.write(struct.pack("!H", len(response)) + response)
                 async with asyncio.timeout(_IDLE_TIMEOUT):
                     await writer.drain()

@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import secrets
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bridge import dns_messages as dns
@@ -45,22 +45,28 @@ class Forwarder:
         self._servers: tuple[str, ...] = ()
 
     async def ask(
-        self, message: bytes, query: dns.Query, *, by_tcp: bool, never: Collection[str]
+        self,
+        message: bytes,
+        query: dns.Query,
+        *,
+        by_tcp: bool,
+        never: Collection[str],
+        servers: Sequence[str] = (),
     ) -> bytes:
         """The answer to `message`: an upstream's, or SERVFAIL when none has any.
 
-        Servers in `never`, our own addresses, are not asked; REFUSED when no other is left,
-        or when too many questions are under way.
+        `servers` are asked where there are any, else the host's own. Those in `never`, our own
+        addresses, are not; REFUSED when no other is left, or too many questions are under way.
         """
-        all_servers = self._current_servers()
-        servers = [server for server in all_servers if server not in never]
-        if self._under_way >= _MOST_QUESTIONS or (all_servers and not servers):
+        configured = servers or self._current_servers()
+        asked = [server for server in configured if server not in never]
+        if self._under_way >= _MOST_QUESTIONS or (configured and not asked):
             return dns.no_answer(query, dns.REFUSED)
         ask = self._ask_by_tcp if by_tcp else self._ask_by_udp
         self._under_way += 1
         try:
             last: bytes | None = None
-            for server in servers:
+            for server in asked:
                 try:
                     async with asyncio.timeout(self._timeout):
                         response = await ask(server, message, query)

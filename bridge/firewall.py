@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bridge.errors import RulesError
-from bridge.ruleset import Ruleset, difference, install, remove
+from bridge.ruleset import PORT_MAPS, Ruleset, difference, install, remove
+from bridge.surroundings import blocking_chains, meets, other_instances, published_ports
 from runtime.linux.nftables import Nftables, RulesRefused
 
 
@@ -52,6 +53,25 @@ class Firewall:
         # More than one step means that somebody else changed something as well.
         self._generation = after if after == before + 1 else None
         return True
+
+    def other_instance(self, host_ip: str, host_port: int, protocol: str) -> str | None:
+        """The table of another instance that publishes a port which this one would meet.
+
+        Nothing listens on a published port, so that binding it does not tell.
+        """
+        for table in other_instances(self._run("list tables ip"), self._table):
+            maps = (f"list map ip {table} {name}" for name in PORT_MAPS)
+            try:
+                ports = published_ports(self._run(command) for command in maps)
+            except RulesError:
+                continue  # it has just gone, or is of another make
+            if meets(ports, host_ip, host_port, protocol):
+                return table
+        return None
+
+    def blocking_chains(self) -> tuple[str, ...]:
+        """Chains of others that may keep containers from the world, as "family table chain"."""
+        return blocking_chains(self._run("list chains"))
 
     def _replace(self, ruleset: Ruleset) -> bool:
         """Put the whole table in place; whether it looks different from before."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.errors import InvalidNetwork
+from bridge.surroundings import TABLE_PREFIX
 
 _TAG_LENGTH = 5
 _SANDBOX_ID = re.compile(r"[A-Za-z0-9_+-][A-Za-z0-9_+.-]{0,199}")
@@ -33,7 +34,7 @@ class Instance:
 
     @property
     def table(self) -> str:
-        return f"bayplan-{self.tag}"
+        return f"{TABLE_PREFIX}{self.tag}"
 
     @property
     def database(self) -> Path:

@@ -60,7 +60,7 @@ class Networks:
             self._opened = opened.pop_all()
         self._firewall = Firewall(self._instance.table)
         self._sandboxes = Sandboxes(self._instance, self._leases, self._route)
-        self._publishing = Publishing(self._leases, self._sandboxes)
+        self._publishing = Publishing(self._leases, self._sandboxes, self._firewall)
 
     def __enter__(self) -> Networks:
         return self
@@ -247,6 +247,13 @@ class Networks:
             if failures:
                 raise TeardownError("cannot put all networks in order", failures)
             return tuple(done)
+
+    def obstacles(self) -> tuple[str, ...]:
+        """Other tables' chains ("ip filter FORWARD") that drop whatever nobody accepts on its
+        way through the host, as Docker and some firewalls have them: containers reach the
+        world only if those are told to accept the bridges' traffic."""
+        with self._lock():
+            return self._firewall.blocking_chains()
 
     def close(self) -> None:
         """Let go of everything; the rules too when no network is left to need them."""

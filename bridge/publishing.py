@@ -14,6 +14,7 @@ from bridge.config import (
     check_port,
 )
 from bridge.errors import InvalidNetwork, PortInUse, SandboxNotFound
+from bridge.firewall import Firewall
 from bridge.leases import Binding, LeaseDatabase
 from bridge.ruleset import Backend, NetworkRules, PortRules, Ruleset
 from bridge.sandboxes import Sandboxes, way_out
@@ -24,8 +25,9 @@ _ATTEMPTS = 64
 class Publishing:
     """The published ports of one instance. The caller holds the lock and applies the rules."""
 
-    def __init__(self, leases: LeaseDatabase, sandboxes: Sandboxes) -> None:
+    def __init__(self, leases: LeaseDatabase, sandboxes: Sandboxes, firewall: Firewall) -> None:
         self._leases = leases
+        self._firewall = firewall
         self._sandboxes = sandboxes
 
     def publish(
@@ -95,6 +97,10 @@ class Publishing:
         holder = self._leases.port_holder(host_ip, host_port, protocol)
         if holder is not None:
             raise PortInUse(host_ip or ANY_ADDRESS, host_port, protocol, f"sandbox {holder}")
+        table = self._firewall.other_instance(host_ip, host_port, protocol)
+        if table is not None:
+            holder = f"another instance (nftables table {table})"
+            raise PortInUse(host_ip or ANY_ADDRESS, host_port, protocol, holder)
 
     def published(self, sandbox_id: str) -> tuple[PublishedPort, ...]:
         return tuple(_resolved(binding) for binding in self._leases.bindings(owner=sandbox_id))

@@ -24,6 +24,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+PORT_MAPS = ("published", "published-any")
+
 _SETS: Mapping[str, str] = {
     "set bridges": "type ifname;",
     "set internal": "type ifname;",

@@ -231,6 +231,32 @@ def test_a_port_of_another_sandbox_is_refused_whatever_the_address(lab: Lab) -> 
     lab.networks.publish("other", both)
 
 
+def test_a_port_of_another_instance_is_refused(lab: Lab) -> None:
+    lab.container("web", lab.network("front"))
+    lab.networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+    other = lab.open("other")
+    network = other.create(NetworkConfig(id="n", name="n"))
+    other.open_sandbox("theirs")
+    other.connect("theirs", EndpointConfig(network_id=network.id))
+    wanted = PublishedPort(container_port=80, host_port=8080, host_ip="127.0.0.1")
+    with pytest.raises(PortInUse, match="another instance"):
+        other.publish("theirs", [wanted])
+    other.publish("theirs", [PublishedPort(container_port=80, host_port=8080, protocol="udp")])
+    lab.networks.unpublish("web")
+    other.publish("theirs", [wanted])
+    other.close_sandbox("theirs", release=True)
+    other.remove(network.id)
+
+
+def test_chains_of_others_that_drop_what_passes_are_told(lab: Lab) -> None:
+    lab.network("front")
+    assert lab.networks.obstacles() == ()
+    chain = "{ type filter hook forward priority filter; policy drop; }"
+    lab.host.run("nft", f"add table ip filter; add chain ip filter FORWARD {chain}")
+    lab.host.run("nft", f"add table inet fw; add chain inet fw pass {chain}")
+    assert set(lab.networks.obstacles()) == {"ip filter FORWARD", "inet fw pass"}
+
+
 def test_a_port_on_an_address_that_the_host_lacks_is_refused(lab: Lab) -> None:
     lab.container("web", lab.network("front"))
     port = PublishedPort(container_port=80, host_port=8080, host_ip="192.0.2.200")

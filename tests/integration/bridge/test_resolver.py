@@ -254,6 +254,19 @@ def test_the_hosts_name_servers_are_read_again_when_they_change(lab: Lab) -> Non
     assert (first, second) == (["one.example.com"], ["two.example.com"])
 
 
+def test_a_container_may_have_name_servers_of_its_own(lab: Lab) -> None:
+    network = lab.network("front")
+    web, other = lab.container("web", network, aliases=("web",)), lab.container("other", network)
+    hosts, own = upstream(lab, "127.0.0.1"), upstream(lab, "127.0.0.2")
+    with names(lab) as served:
+        served.resolver.set_upstreams({"web": ["127.0.0.2"]})
+        for tcp in (False, True):
+            lookup(web, network.gateway, "one.example.com", tcp=tcp)
+        lookup(other, network.gateway, "two.example.com")
+        assert addresses(lookup(web, network.gateway, "web")) == [web.address]
+    assert (own, hosts) == (["one.example.com"] * 2, ["two.example.com"])
+
+
 def test_a_large_answer_comes_by_tcp(lab: Lab) -> None:
     def many(query: DNSRecord) -> bytes:
         reply = query.reply()
