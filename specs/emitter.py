@@ -32,9 +32,9 @@ class _Dumper(yaml.SafeDumper):
         super().increase_indent(flow, False)
 
     def determine_block_hints(self, text: str) -> str:
-        hints = super().determine_block_hints(text)
-        # An indentation indicator is needed for leading spaces only.
-        return hints if text[:1] == " " else str(hints).replace("2", "")
+        hints = str(super().determine_block_hints(text))
+        # Without the indicator, a reader takes the indentation of the first line that has text.
+        return hints if text.lstrip("\n")[:1] == " " else hints.replace("2", "")
 
     def write_double_quoted(self, text: str, split: bool = True) -> None:
         # As libyaml folds: at a single space past the width, without a backslash.
