@@ -193,26 +193,27 @@ def seccomp_program(held: Sequence[str], cache: Path) -> bytes:
 
 
 def held_capabilities(
-    add: Iterable[str], drop: Iterable[str], *, privileged: bool, last: int
+    add: Iterable[str], drop: Iterable[str], *, privileged: bool, available: int
 ) -> tuple[str, ...]:
     """The capabilities of a container, in the kernel's order (Compose `cap_add`, `cap_drop`).
 
     Names may carry CAP_ and be in any case; ALL stands for every one. As in Docker, what is
-    added wins over `drop: ALL`, what is dropped by name over `add: ALL`.
+    added wins over `drop: ALL`, what is dropped by name over `add: ALL`. Nothing but what is
+    added by name goes beyond the runtime's own, which are the bits `available`.
     """
-    known = capabilities.NAMES[: last + 1]
+    known = tuple(name for number, name in enumerate(capabilities.NAMES) if available >> number & 1)
     if privileged:
         return known
     added = {_capability(name) for name in add}
     dropped = {_capability(name) for name in drop}
-    held = set(known) if "ALL" in added else set(DEFAULT_CAPABILITIES)
+    held = set(known) if "ALL" in added else set(DEFAULT_CAPABILITIES) & set(known)
     if "ALL" in dropped:
         held = set()
     held |= added - {"ALL"}
     if "ALL" in added and "ALL" not in dropped:
         held |= set(known)
     held -= dropped - {"ALL"}
-    return tuple(name for name in known if name in held)
+    return tuple(name for name in capabilities.NAMES if name in held)
 
 
 def _capability(name: str) -> str:

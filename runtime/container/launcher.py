@@ -31,7 +31,7 @@ from runtime.linux import mounts, process, sockets
 _OOM_SCORE = "-900"
 
 # Seconds that a connection has to say what it wants, as one at a time is served.
-_PATIENCE = 5.0
+_PATIENCE = 2.0
 
 # Forks first, so that the launcher is nobody's child: who starts it need not wait for its end.
 _BOOT = (
@@ -101,7 +101,7 @@ def main() -> None:
     instance = Instance(Path(root), Path(run))
     with contextlib.suppress(RuntimeFault):  # each start will say so again
         prepare.seccomp_program(
-            held_capabilities((), (), privileged=False, last=prepare.last_capability()),
+            held_capabilities((), (), privileged=False, available=prepare.available()),
             instance.seccomp_cache,
         )
     # A collection in a child would copy the pages that it shares with us.

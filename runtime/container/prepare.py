@@ -30,6 +30,12 @@ def last_capability() -> int:
     return capabilities.last_capability()
 
 
+@functools.cache
+def available() -> int:
+    """The runtime's own capabilities, as bits."""
+    return capabilities.effective()
+
+
 @functools.lru_cache(maxsize=64)
 def seccomp_program(held: tuple[str, ...], cache: Path) -> bytes:
     return confinement.seccomp_program(held, cache)
@@ -38,7 +44,7 @@ def seccomp_program(held: tuple[str, ...], cache: Path) -> bytes:
 def prepare(config: ContainerConfig, paths: ContainerPaths, cache: Path) -> Preparation:
     """Raises RuntimeFault for capabilities, devices or filters that cannot be had."""
     held = confinement.held_capabilities(
-        config.cap_add, config.cap_drop, privileged=config.privileged, last=last_capability()
+        config.cap_add, config.cap_drop, privileged=config.privileged, available=available()
     )
     confined = config.seccomp == "default" and not config.privileged
     check_sysctls(config)
