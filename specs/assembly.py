@@ -15,7 +15,7 @@ from typing import Protocol
 
 from specs import grammar, interpolation, locations, merge, resets, rules, schema, shorthand
 from specs.errors import SpecError, SpecIssue
-from specs.source import Document, Node, Path, Source, issue, parse
+from specs.source import Document, Node, Path, Source, issue
 
 _SECTIONS = ("services", "volumes", "networks", "secrets", "configs", "models")
 
@@ -26,10 +26,16 @@ class Reader(Protocol):
     def read(self, path: str, *, asked_at: Node | None = None, attribute: Path = ()) -> Source:
         """The text of a file, rendered if it is a template. Raises SpecError."""
 
+    def documents(self, path: str) -> list[Document]:
+        """The documents of a file, for this caller alone: trees are changed in place."""
+
     def environment_of(
         self, directory: str, env_files: list[str] | None, environment: Mapping[str, str]
     ) -> Mapping[str, str]:
         """`environment`, completed from env files (None: the directory's .env, if any)."""
+
+    def real_path(self, path: str) -> str:
+        """An absolute path with its symbolic links followed."""
 
     def note(self, name: str) -> None:
         """A variable of this name has been looked up."""
@@ -47,6 +53,10 @@ class Loading:
     warnings: list[SpecIssue] = field(default_factory=list)
     unset: dict[str, None] = field(default_factory=dict)
     included: dict[object, Node] = field(default_factory=dict)
+
+    def resolver(self, base: str) -> locations.Resolver:
+        """Joins paths with `base`."""
+        return locations.Resolver(base, self.home, self.reader.real_path)
 
     def settle(self) -> None:
         """Ends a stage: raises SpecError when anything is wrong."""
@@ -85,23 +95,20 @@ def assemble(loading: Loading, scope: Scope, files: list[str], *, top: bool = Tr
     rules.check(tree, loading.issues)
     loading.settle()
     if loading.resolve_paths or not top:
-        locations.resolve(tree, scope.base, loading.home)
+        locations.resolve(tree, loading.resolver(scope.base))
     _take_environment(loading, scope, tree)
     return tree
 
 
 def _file(loading: Loading, scope: Scope, name: str, tree: Node) -> Node:
-    source = loading.reader.read(name)
-    for document in parse(source):
+    for document in loading.reader.documents(name):
         if document.root is None or document.root.value is None:
             continue
-        tree = _document(loading, replace(scope), source, name, document, tree)
+        tree = _document(loading, scope, name, document, tree)
     return tree
 
 
-def _document(
-    loading: Loading, scope: Scope, source: Source, name: str, document: Document, tree: Node
-) -> Node:
+def _document(loading: Loading, scope: Scope, name: str, document: Document, tree: Node) -> Node:
     root = document.root
     if root is None or type(root.value) is not dict:
         raise SpecError([issue("a spec must be a mapping of sections", node=root)])
@@ -374,7 +381,7 @@ class _Extension:
             tree = _file(self.loading, inner, file, Node({}))
             # Paths of the other file are relative to it, those of this one to the project.
             relative = posixpath.relpath(directory, self.scope.directory)
-            locations.resolve(tree, relative, self.loading.home)
+            locations.resolve(tree, self.loading.resolver(relative))
             services = tree.value.get("services")
             usable = services is not None and type(services.value) is dict
             self.bases[file] = dict(services.value) if usable else None

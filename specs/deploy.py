@@ -113,7 +113,7 @@ class Deploy(Model):
     labels: TextMap = {}
     update_config: UpdateConfig | None = None
     rollback_config: UpdateConfig | None = None
-    resources: Resources = Resources()
+    resources: Resources = Resources.model_construct()
     restart_policy: RestartPolicy | None = None
-    placement: Placement = Placement()
+    placement: Placement = Placement.model_construct()
     endpoint_mode: str = ""

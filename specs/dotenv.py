@@ -31,6 +31,7 @@ class _Scanner:
         self.text = source.text.removeprefix("\ufeff").replace("\r\n", "\n")
         self.lookup = lookup
         self.values = known
+        self.lines: dict[str, int] = {}
         self.position = 0
 
     def fail(self, message: str, position: int, hint: str | None = None) -> SpecError:
@@ -57,6 +58,7 @@ class _Scanner:
         key, inherited = self.key()
         if " " in key:
             raise self.fail("key cannot contain a space", start)
+        self.lines[key] = self.text.count("\n", 0, start) + 1
         if inherited:
             value = self.lookup(key)
             if value is not None:
@@ -131,17 +133,25 @@ def _unescape(raw: str) -> str:
 
 
 def parse(source: Source, lookup: Lookup, known: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The variables that `source` sets.
+    """The variables that `source` sets, and those of `known` before them.
 
     `lookup` finds the values of the surroundings: of bare keys, and of `$` references, for which
     it goes before the variables set so far in this file and in `known`.
 
     Raises SpecError with the line of the fault.
     """
+    values, _ = parse_with_lines(source, lookup, known)
+    return values
+
+
+def parse_with_lines(
+    source: Source, lookup: Lookup, known: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], dict[str, int]]:
+    """As `parse`, with the line (from 1) at which each variable of this file is set last."""
     values = dict(known or {})
     scanner = _Scanner(source, lookup, values)
     scanner.run()
-    return values
+    return values, scanner.lines
 
 
 def parse_raw(source: Source) -> dict[str, str]:

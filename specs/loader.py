@@ -1,212 +1,70 @@
-"""Loads a project: finds its files, reads them, runs the stages, returns frozen models.
+"""Loads a project: finds its files, runs the stages over them, returns frozen models.
 
-The only module of the package that reads files. What it has consulted — every file and every
-variable, as digests — comes back with the project, so that a caller can tell later, without
-this package, whether a load would give the same.
+`load_project` is the way in. Files are read through `specs.reader`, the one module of the
+package that touches the file system.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 import os.path
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from specs import (
     binding,
     consistency,
     discovery,
-    dotenv,
     environment,
     normalise,
     selection,
     templates,
+    unsupported,
 )
 from specs.assembly import Loading, Scope, assemble
 from specs.errors import SpecError, SpecIssue
+from specs.interpolation import Interpolator, TemplateError
 from specs.project import Config, Project, Secret
-from specs.source import Node, Source, issue, parse
+from specs.reader import Files, Inputs, Layer, LoadOptions
+from specs.source import Node, Source
 
-_SIZE_LIMIT = 16 * 2**20
-_FILE_LIMIT = 1000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadOptions:
-    """What to load, and what of it.
-
-    `files`, `project_directory`, `env_files` and `value_files` may be relative to `cwd`; `-` in
-    `files` is `stdin`. `environ` is the whole of the environment: no other variable is seen.
-    `services` also enables the profiles of the services that it names.
-    """
-
-    files: tuple[str, ...] = ()
-    project_directory: str | None = None
-    project_name: str | None = None
-    profiles: tuple[str, ...] = ()
-    services: tuple[str, ...] = ()
-    env_files: tuple[str, ...] = ()
-    environ: Mapping[str, str]
-    cwd: Path
-    stdin: str | None = None
-    value_files: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    interpolate: bool = True
-    resolve_paths: bool = True
-    resolve_environment: bool = True
-    check_consistency: bool = True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inputs:
-    """What a load depended on, each as the sha256 in hex of its content, None if absent."""
-
-    files: Mapping[str, str | None]
-    variables: Mapping[str, str | None]
+__all__ = [
+    "Inputs",
+    "Layer",
+    "LoadOptions",
+    "LoadedProject",
+    "Trace",
+    "load_model",
+    "load_project",
+    "trace",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedProject:
     """A project, what there is to warn of, and what it was made from.
 
+    `unsupported` lists the attributes of enabled services that nothing acts on.
     `environment` holds the variables that the load saw (the environment and env files).
     `rendered` holds the text that each template made, by path.
     """
 
     project: Project
     warnings: tuple[SpecIssue, ...]
+    unsupported: tuple[SpecIssue, ...]
     inputs: Inputs
     environment: Mapping[str, str] = field(repr=False)
     rendered: Mapping[str, str] = field(repr=False)
 
 
-class _Files:
-    """Reads files and variables, and remembers what was asked for."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """What a load read: its env files in the order of reading, and the texts of its specs."""
 
-    def __init__(self, options: LoadOptions) -> None:
-        self.options = options
-        self.digests: dict[str, str | None] = {}
-        self.names: set[str] = set()
-        self.sources: dict[str, Source] = {}
-        self.values: Mapping[str, Any] | None = None
-
-    def absolute(self, path: str) -> str:
-        return os.path.normpath(os.path.join(self.options.cwd, path))
-
-    def is_file(self, path: str) -> bool:
-        if os.path.exists(path) and not os.path.isdir(path):
-            return True
-        self.digests.setdefault(path, None)
-        return False
-
-    def load(self, path: str) -> bytes | None:
-        """A file's bytes, None if there is none. Raises OSError."""
-        try:
-            with open(path, "rb") as file:
-                content = file.read(_SIZE_LIMIT + 1)
-        except (FileNotFoundError, NotADirectoryError):
-            self.digests[path] = None
-            return None
-        if len(content) > _SIZE_LIMIT:
-            raise OSError(27, "larger than 16 MiB", path)
-        self.digests[path] = hashlib.sha256(content).hexdigest()
-        return content
-
-    def source(self, path: str) -> Source | None:
-        """A text file, None if there is none. Raises SpecError."""
-        try:
-            content = self.load(path)
-            return Source(path, content.decode("utf-8")) if content is not None else None
-        except UnicodeDecodeError as exc:
-            line = exc.object.count(b"\n", 0, exc.start) + 1
-            message = f"byte {exc.object[exc.start]:#04x} is not UTF-8"
-            raise SpecError([SpecIssue(message=message, file=path, line=line, column=1)]) from exc
-        except (OSError, ValueError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-            message = f"cannot read the file: {(reason or str(exc)).lower()}"
-            raise SpecError([SpecIssue(message=message, file=path)]) from exc
-
-    def read_optional(self, path: str) -> Source | None:
-        return self.source(self.absolute(path))
-
-    def read(
-        self, path: str, *, asked_at: Node | None = None, attribute: tuple[str | int, ...] = ()
-    ) -> Source:
-        if path in self.sources:
-            return self.sources[path]
-        if len(self.sources) >= _FILE_LIMIT:
-            raise SpecError([issue(f"more than {_FILE_LIMIT} files", node=asked_at)])
-        if path == discovery.STDIN:
-            text = self.options.stdin or ""
-            self.digests[path] = hashlib.sha256(text.encode()).hexdigest()
-            source: Source | None = Source("<stdin>", text)
-        else:
-            source = self.source(path)
-        if source is None:
-            message = f"file {path} not found" if asked_at is not None else "no such file"
-            found = issue(message, node=asked_at, path=attribute)
-            if asked_at is None:
-                found = SpecIssue(message=message, file=path)
-            raise SpecError([found])
-        source.text = source.text.removeprefix("\ufeff")
-        if templates.is_template(path):
-            source = templates.RenderedSource(source, self.template_values())
-        self.sources[path] = source
-        return source
-
-    def template_values(self) -> Mapping[str, Any]:
-        """The values for templates: files in order, then single settings."""
-        if self.values is None:
-            values: dict[str, Any] = {}
-            for name in self.options.value_files:
-                source = self.read(self.absolute(name))
-                for document in parse(source):
-                    plain = document.root.plain() if document.root is not None else {}
-                    if not isinstance(plain, dict):
-                        raise SpecError([issue("values must be a mapping", node=document.root)])
-                    values = templates.overlay(values, plain)
-            settings = templates.parse_settings(self.options.settings)
-            self.values = templates.overlay(values, settings)
-        return self.values
-
-    def environment_of(
-        self, directory: str, env_files: list[str] | None, environment: Mapping[str, str]
-    ) -> Mapping[str, str]:
-        """`environment` completed by env files; what it already has stays."""
-        if env_files is None:
-            default = os.path.join(directory, ".env")
-            env_files = [default] if self.is_file(default) else []
-
-        def lookup(name: str) -> str | None:
-            self.note(name)
-            return environment.get(name)
-
-        values: dict[str, str] = {}
-        for path in env_files:
-            source = self.source(path)
-            if source is None:
-                raise SpecError([SpecIssue(message="env file not found", file=path)])
-            values = dotenv.parse(source, lookup, values)
-        for name in values:
-            self.note(name)
-        return {**values, **environment}
-
-    def note(self, name: str) -> None:
-        self.names.add(name)
-
-    def inputs(self) -> Inputs:
-        variables: dict[str, str | None] = {}
-        for name in sorted(self.names):
-            value = self.options.environ.get(name)
-            variables[name] = (
-                hashlib.sha256(value.encode("utf-8", "surrogateescape")).hexdigest()
-                if value is not None
-                else None
-            )
-        return Inputs(files=dict(sorted(self.digests.items())), variables=variables)
+    layers: tuple[Layer, ...]
+    sources: tuple[Source, ...]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -217,6 +75,7 @@ class _Found:
     directory: str
     environment: Mapping[str, str]
     profiles: tuple[str, ...]
+    name: str = ""
 
 
 def load_project(options: LoadOptions) -> LoadedProject:
@@ -224,9 +83,9 @@ def load_project(options: LoadOptions) -> LoadedProject:
 
     Raises SpecError with everything that is wrong in the first stage that found anything.
     """
-    files = _Files(options)
+    files = Files(options)
     loading, found, tree = _assemble(options, files)
-    name = _project_name(options, files, found, tree)
+    name = found.name
     lookup = _lookup(files, found.environment)
     normalise.normalise(tree, name, lookup)
     if options.resolve_environment:
@@ -249,6 +108,7 @@ def load_project(options: LoadOptions) -> LoadedProject:
     return LoadedProject(
         project=project,
         warnings=tuple(loading.warnings),
+        unsupported=tuple(_unsupported(tree, project)),
         inputs=files.inputs(),
         environment={**found.environment, "COMPOSE_PROJECT_NAME": name},
         rendered={
@@ -264,15 +124,22 @@ def load_model(options: LoadOptions) -> dict[str, Any]:
 
     Raises SpecError.
     """
-    files = _Files(options)
+    files = Files(options)
     _, found, tree = _assemble(options, files)
-    name = _project_name(options, files, found, tree)
-    normalise.normalise(tree, name, _lookup(files, found.environment))
-    plain: dict[str, Any] = {**tree.plain(), "name": name}
+    normalise.normalise(tree, found.name, _lookup(files, found.environment))
+    plain: dict[str, Any] = {**tree.plain(), "name": found.name}
     return plain
 
 
-def _assemble(options: LoadOptions, files: _Files) -> tuple[Loading, _Found, Node]:
+def trace(options: LoadOptions) -> Trace:
+    """What a load with these options reads, as far as it comes: faults end it early."""
+    files = Files(options)
+    with contextlib.suppress(SpecError):
+        _assemble(options, files)
+    return Trace(layers=tuple(files.layers), sources=tuple(files.sources.values()))
+
+
+def _assemble(options: LoadOptions, files: Files) -> tuple[Loading, _Found, Node]:
     loading = Loading(
         reader=files,
         home=options.environ.get("HOME", ""),
@@ -280,16 +147,23 @@ def _assemble(options: LoadOptions, files: _Files) -> tuple[Loading, _Found, Nod
         resolve_paths=options.resolve_paths,
     )
     found = _discover(options, files, loading.warnings)
-    environ = dict(found.environment)
-    environ.setdefault("COMPOSE_PROJECT_NAME", _early_name(options, files, found))
+    name = _project_name(options, files, found)
+    found.name = name or ""
+    environ = {**found.environment, "COMPOSE_PROJECT_NAME": found.name}
     scope = Scope(directory=found.directory, base=found.directory, environment=environ)
     tree = assemble(loading, scope, found.files)
+    tree.value.pop("name", None)
     if not tree.value:
         raise SpecError([SpecIssue(message="the spec is empty", file=found.files[0])])
+    if not found.name:
+        raise SpecError(
+            [SpecIssue(message="the project has no name")],
+            hint="give one with -p, COMPOSE_PROJECT_NAME or name: in the spec",
+        )
     return loading, found, tree
 
 
-def _lookup(files: _Files, environ: Mapping[str, str]) -> normalise.Lookup:
+def _lookup(files: Files, environ: Mapping[str, str]) -> normalise.Lookup:
     def lookup(name: str) -> str | None:
         files.note(name)
         return environ.get(name)
@@ -297,7 +171,7 @@ def _lookup(files: _Files, environ: Mapping[str, str]) -> normalise.Lookup:
     return lookup
 
 
-def _discover(options: LoadOptions, files: _Files, warnings: list[SpecIssue]) -> _Found:
+def _discover(options: LoadOptions, files: Files, warnings: list[SpecIssue]) -> _Found:
     cwd = str(options.cwd)
     environ: Mapping[str, str] = {"PWD": cwd, **options.environ}
     directory = files.absolute(options.project_directory) if options.project_directory else None
@@ -350,14 +224,14 @@ def _explicit_name(options: LoadOptions, found: _Found) -> str | None:
     return discovery.check_name(name) if name else None
 
 
-def _early_name(options: LoadOptions, files: _Files, found: _Found) -> str:
-    """The project's name before its files are merged, for `${COMPOSE_PROJECT_NAME}`."""
+def _project_name(options: LoadOptions, files: Files, found: _Found) -> str:
+    """The project's name, found before its files are merged: they may refer to it."""
     explicit = _explicit_name(options, found)
     if explicit:
         return explicit
     name = ""
     for path in found.files:
-        for document in parse(files.read(path)):
+        for document in files.peek(path):
             root = document.root
             node = root.value.get("name") if root and type(root.value) is dict else None
             if node is not None and type(node.value) is str and node.value:
@@ -365,9 +239,7 @@ def _early_name(options: LoadOptions, files: _Files, found: _Found) -> str:
     return _name_from_spec(options, files, found, name) if name else _name_from_directory(found)
 
 
-def _name_from_spec(options: LoadOptions, files: _Files, found: _Found, template: str) -> str:
-    from specs.interpolation import Interpolator, TemplateError
-
+def _name_from_spec(options: LoadOptions, files: Files, found: _Found, template: str) -> str:
     if not options.interpolate:
         return template
     try:
@@ -381,19 +253,8 @@ def _name_from_directory(found: _Found) -> str:
     return discovery.normalise_name(os.path.basename(found.directory))
 
 
-def _project_name(options: LoadOptions, files: _Files, found: _Found, tree: Node) -> str:
-    name = _early_name(options, files, found)
-    tree.value.pop("name", None)
-    if not name:
-        raise SpecError(
-            [SpecIssue(message="the project has no name")],
-            hint="give one with -p, COMPOSE_PROJECT_NAME or name: in the spec",
-        )
-    return name
-
-
 def _resolve_environments(
-    tree: Node, files: _Files, lookup: normalise.Lookup, issues: list[SpecIssue]
+    tree: Node, files: Files, lookup: normalise.Lookup, issues: list[SpecIssue]
 ) -> None:
     services = tree.value.get("services")
     for name, service in services.value.items() if services is not None else ():
@@ -403,7 +264,22 @@ def _resolve_environments(
             environment.resolve_labels(service, files, path, issues)
 
 
-def _with_digests(project: Project, files: _Files) -> Project:
+def _unsupported(tree: Node, project: Project) -> list[SpecIssue]:
+    """What nothing acts on, of the services and resources that are part of the project."""
+    used = {
+        section: Node({k: v for k, v in tree.value[section].value.items() if k in entries})
+        for section, entries in (
+            ("services", project.services),
+            ("secrets", project.secrets),
+            ("configs", project.configs),
+            ("models", project.models),
+        )
+        if section in tree.value and type(tree.value[section].value) is dict
+    }
+    return unsupported.find(Node(used))
+
+
+def _with_digests(project: Project, files: Files) -> Project:
     def digest(item: Config | Secret) -> str | None:
         if item.external:
             return None

@@ -6,7 +6,6 @@ Which attributes are paths is a table; the rules are those of the reference impl
 
 from __future__ import annotations
 
-import os.path
 import posixpath
 import re
 from collections.abc import Callable
@@ -20,11 +19,15 @@ _WINDOWS_ABSOLUTE = re.compile(r"^(?:[a-zA-Z]:[\\/]|\\\\)")
 
 
 class Resolver:
-    """Joins paths with `base`, which may itself be relative; `home` stands for `~`."""
+    """Joins paths with `base`, which may itself be relative; `home` stands for `~`.
 
-    def __init__(self, base: str, home: str) -> None:
+    `follow` follows the symbolic links of an absolute path.
+    """
+
+    def __init__(self, base: str, home: str, follow: Callable[[str], str]) -> None:
         self.base = base
         self.home = home
+        self.follow = follow
 
     def path(self, text: str) -> str:
         """`text` joined with the base, cleaned; absolute ones stay as they are."""
@@ -42,7 +45,7 @@ class Resolver:
     def real_path(self, text: str) -> str:
         """A path with its symbolic links followed, as far as they exist."""
         path = self.path(text)
-        return os.path.realpath(path) if path.startswith("/") else path
+        return self.follow(path) if path.startswith("/") else path
 
 
 def expand_user(text: str, home: str) -> str:
@@ -58,9 +61,8 @@ def join(base: str, text: str) -> str:
     return path[1:] if path.startswith("//") else path
 
 
-def resolve(root: Node, base: str, home: str) -> None:
-    """Joins every path of the tree with `base`, in place."""
-    resolver = Resolver(base, home)
+def resolve(root: Node, resolver: Resolver) -> None:
+    """Makes every path of the tree absolute, or relative to an outer directory, in place."""
     for _, node, rule in patterns.matches(root, _RULES):
         rule(resolver, node)
 

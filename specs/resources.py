@@ -35,7 +35,7 @@ class Network(Model):
     name: str = ""
     driver: str = ""
     driver_opts: TextMap = {}
-    ipam: Ipam = Ipam()
+    ipam: Ipam = Ipam.model_construct()
     external: Flag = False
     internal: Flag = False
     attachable: Flag = False

@@ -30,7 +30,8 @@ _INFINITIES = {
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _PREFIXED = re.compile(r"([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+))")
-_MAY_BE_SPECIAL = frozenset("0123456789+-.~nNtTfF")
+_STARTS_NUMBER = frozenset("0123456789+-.")
+_STARTS_WORD = frozenset("~nNtTfF")
 
 # go-yaml's integers are 64 bits wide; a longer one becomes a float.
 _MIN_INT, _MAX_INT = -(2**63), 2**64 - 1
@@ -46,16 +47,12 @@ def resolve(text: str) -> Scalar:
     """The value of the plain (unquoted) scalar `text`."""
     if not text:
         return None
-    if text[0] not in _MAY_BE_SPECIAL:
-        return text
-    if text in _NULLS:
-        return None
-    if text in _BOOLEANS:
-        return _BOOLEANS[text]
-    if text in _INFINITIES:
-        return _INFINITIES[text]
-    number = _number(text)
-    return text if number is None else number
+    if text[0] in _STARTS_WORD:
+        return None if text in _NULLS else _BOOLEANS.get(text, text)
+    if text[0] in _STARTS_NUMBER:
+        number = _INFINITIES[text] if text in _INFINITIES else _number(text)
+        return text if number is None else number
+    return text
 
 
 def _number(text: str) -> int | float | None:
