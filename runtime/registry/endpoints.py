@@ -91,8 +91,29 @@ def endpoint_of(domain: str, config: RegistryConfig) -> Endpoint:
 
 def endpoints_for_pull(reference: Reference, config: RegistryConfig) -> tuple[Endpoint, ...]:
     """The hosts to ask for a reference, in order: its domain's mirrors, then the domain."""
-    mirrors = tuple(_mirror(url, config) for url in config.mirrors.get(reference.domain, ()))
+    urls = config.mirrors.get(reference.domain, ())
+    mirrors = tuple(endpoint_of_url(url, config, mirror=True) for url in urls)
     return (*mirrors, endpoint_of(reference.domain, config))
+
+
+def endpoint_of_url(url: str, config: RegistryConfig, *, mirror: bool = False) -> Endpoint:
+    """The host in a URL; its path goes before the names of repositories."""
+    try:
+        parsed = URL(url)
+        domain = Reference.parse(f"{parsed.authority}/x").domain
+    except (ValueError, ImageError) as exc:
+        raise RegistryError(f"{url!r} is not the URL of a registry") from exc
+    if parsed.scheme not in ("http", "https") or parsed.user or parsed.query_string:
+        raise RegistryError(f"{url!r} is not http://host[:port] or https://host[:port]")
+    return Endpoint(
+        domain=domain,
+        host=parsed.authority,
+        schemes=(parsed.scheme,),
+        # Whoever writes http:// has said that TLS is not needed here.
+        verify=parsed.scheme == "https" and not is_insecure(domain, config),
+        prefix=parsed.path.strip("/"),
+        mirror=mirror,
+    )
 
 
 def is_insecure(domain: str, config: RegistryConfig) -> bool:
@@ -141,24 +162,6 @@ def _certificate_directories(domain: str, config: RegistryConfig) -> list[Path]:
     # A domain has passed the grammar of references, which knows no slash and no dot alone.
     found = (base / domain for base in config.certificates)
     return [directory for directory in found if directory.is_dir()]
-
-
-def _mirror(url: str, config: RegistryConfig) -> Endpoint:
-    try:
-        parsed = URL(url)
-        domain = Reference.parse(f"{parsed.authority}/x").domain
-    except (ValueError, ImageError) as exc:
-        raise RegistryError(f"mirror {url!r} is not a URL") from exc
-    if parsed.scheme not in ("http", "https") or parsed.user or parsed.query_string:
-        raise RegistryError(f"mirror {url!r} is not http://host[:port] or https://host[:port]")
-    return Endpoint(
-        domain=domain,
-        host=parsed.authority,
-        schemes=(parsed.scheme,),
-        verify=not is_insecure(domain, config),
-        prefix=parsed.path.strip("/"),
-        mirror=True,
-    )
 
 
 def _host_of(domain: str) -> str:

@@ -34,7 +34,7 @@ class Partial:
     """A locked, unfinished blob. Its methods block and belong into worker threads."""
 
     def __init__(self, path: Path, file: io.FileIO, descriptor: Descriptor) -> None:
-        self._path = path
+        self.path = path
         self._file = file
         self._descriptor = descriptor
         self.offset = 0
@@ -83,8 +83,8 @@ class Partial:
     def is_right(self) -> bool:
         return self.complete and self._hash.hexdigest() == encoded(self._descriptor.digest)
 
-    def publish(self, blobs: Blobs, lease: Lease) -> None:
-        """Give the blob its place in the store; raises ImageError where it is another one."""
+    def finished(self) -> Path:
+        """The file, verified and durable; raises ImageError where it is another blob."""
         if not self.is_right():
             self.discard()
             raise ImageError(
@@ -93,15 +93,20 @@ class Partial:
             )
         if self._descriptor.size == 0:
             self._file.truncate(0)
+        os.fsync(self._file.fileno())
+        return self.path
+
+    def publish(self, blobs: Blobs, lease: Lease) -> None:
+        """Give the blob its place in the store; raises ImageError where it is another one."""
+        path = self.finished()
         with lease.publishing(self._descriptor.digest):
-            os.fsync(self._file.fileno())
             os.fchmod(self._file.fileno(), 0o644)
             target = blobs.path(self._descriptor.digest)
-            os.rename(self._path, target)
+            os.rename(path, target)
             sync_directory(target.parent)
 
     def discard(self) -> None:
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
 class Partials:

@@ -14,8 +14,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import aiohttp
-
 from runtime.errors import ImageError, ImageNotFound
 from runtime.images.leases import Lease
 from runtime.images.reference import Reference
@@ -24,13 +22,14 @@ from runtime.oci.descriptor import CONFIG, DOCKER_CONFIG, Descriptor, Platform
 from runtime.oci.digest import chain_ids
 from runtime.oci.documents import MAX_DOCUMENT
 from runtime.oci.image_config import ImageConfig
-from runtime.registry.client import BROKEN, RegistryClient
+from runtime.registry.client import RegistryClient
 from runtime.registry.endpoints import RegistryConfig, endpoints_for_pull
-from runtime.registry.errors import RegistryError, Unreachable, printable
+from runtime.registry.errors import RegistryError, printable
+from runtime.registry.fetch import fetch
 from runtime.registry.partial import Partial, Partials
 from runtime.registry.progress import Progress, Stage, TransferEvent, silent
 from runtime.registry.repository import Document, Repository
-from runtime.registry.transfer import drain, together
+from runtime.registry.transfer import together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,58 +256,13 @@ class _Pull:
     async def _fetch(
         self, repository: Repository, descriptor: Descriptor, partial: Partial
     ) -> None:
-        attempt = 0
-        while not partial.complete:
-            before = partial.offset
-            try:
-                async with repository.blob(descriptor.digest, partial.offset) as response:
-                    await self._receive(response, descriptor, partial)
-                if not partial.complete:
-                    raise EOFError("the answer ends early")
-            except BROKEN as exc:
-                attempt = attempt + 1 if partial.offset <= before else 1
-                if attempt >= self._client.config.attempts:
-                    raise Unreachable(
-                        f"fetch blob {descriptor.digest} of {repository.name}: "
-                        f"the connection breaks"
-                    ) from exc
-                self._tell(
-                    "retrying",
-                    descriptor.digest,
-                    partial.offset,
-                    descriptor.size,
-                    printable(str(exc) or type(exc).__name__),
-                )
-                await self._client.pause(attempt)
-
-    async def _receive(
-        self, response: aiohttp.ClientResponse, descriptor: Descriptor, partial: Partial
-    ) -> None:
-        if response.status == 416:
-            # What is there cannot be the beginning of this blob.
-            await asyncio.to_thread(partial.restart)
-            raise EOFError("the registry refuses the range")
-        if response.status == 206:
-            start = response.headers.get("Content-Range", "")
-            if not start.startswith(f"bytes {partial.offset}-"):
-                raise RegistryError(f"blob {descriptor.digest}: the registry sends another range")
-        elif partial.offset:
-            await asyncio.to_thread(partial.restart)
-        declared = response.headers.get("Content-Length", "")
-        rest = descriptor.size - partial.offset
-        if declared.isdecimal() and int(declared) > rest:
-            raise ImageError(
-                f"blob {descriptor.digest} is longer than the "
-                f"{descriptor.size} bytes that its manifest gives"
-            )
-        offset = partial.offset
-
-        def written(length: int) -> None:
-            nonlocal offset
-            offset += length
+        def written(offset: int) -> None:
             self._tell("downloading", descriptor.digest, offset, descriptor.size)
 
-        await drain(response.content.iter_any(), partial.write, written=written)
+        def retrying(offset: int, reason: str) -> None:
+            self._tell("retrying", descriptor.digest, offset, descriptor.size, reason)
+
+        await fetch(repository, descriptor, partial, written=written, retrying=retrying)
 
     async def _check_space(self, layers: Sequence[Descriptor]) -> None:
         missing = {

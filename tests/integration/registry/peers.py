@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.images.layers import Layer
 from runtime.images.store import Image, ImageStore
 from runtime.oci.image_config import ImageConfig
 from runtime.registry.endpoints import RegistryConfig
@@ -65,7 +66,7 @@ def make_image(
     """An image with one layer per size, of bytes that do not compress."""
     made = random.Random(seed)
     with store.lease() as lease:
-        layers = []
+        layers: list[Layer] = []
         for number, size in enumerate(sizes):
             tar = layer_tar({f"file-{number}": made.randbytes(size)})
             layers.append(
