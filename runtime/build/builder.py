@@ -12,12 +12,13 @@ from pathlib import Path
 
 from runtime.build.cache import StepCache
 from runtime.build.events import BuildEvent, BuildWarning
+from runtime.build.ground import Surroundings
 from runtime.build.ignore import IgnoreRules, parse_ignore
 from runtime.build.instructions import Instruction, instruction
 from runtime.build.parser import Dockerfile, parse
 from runtime.build.scope import PREDEFINED, Scope, platform_args
 from runtime.build.sources import SourceTree
-from runtime.build.stage_builder import StageBuilder, StageResult, Surroundings, without_layers
+from runtime.build.stage_builder import StageBuilder, StageResult, without_layers
 from runtime.build.stages import SCRATCH, Stage, divide
 from runtime.build.steps import Network, StepRunner
 from runtime.errors import BuildError, ImageError, ImageNotFound
@@ -38,7 +39,8 @@ class BuildRequest:
     `context` is a directory; `dockerfile` a path below it (default "Dockerfile") or, absolute,
     anywhere; `dockerfile_inline` the text itself; `args` the build arguments; `target` a
     stage's name; `tags` the names of the result; `extra_hosts` pairs of name and address;
-    `shm_size` in bytes; `environ` is where SOURCE_DATE_EPOCH is looked up.
+    `shm_size` in bytes; `secrets` are contents by ID and `ssh` agents' sockets by ID, for
+    `RUN --mount`; `environ` is where SOURCE_DATE_EPOCH is looked up.
     """
 
     context: Path
@@ -53,6 +55,8 @@ class BuildRequest:
     network: Network = "default"
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
+    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    ssh: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -168,6 +172,8 @@ class _Build:
             extra_hosts=request.extra_hosts,
             shm_size=request.shm_size,
             network=request.network,
+            secrets=request.secrets,
+            ssh=request.ssh,
             check_canceled=self._check_canceled,
         )
 

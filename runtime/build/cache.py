@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from runtime.images.leases import Lease
 from runtime.images.store import ImageStore
 from runtime.linux.files import locked, write_atomically
 from runtime.oci.descriptor import Descriptor
-from runtime.oci.digest import digest_of, encoded
+from runtime.oci.digest import check_digest, digest_of, encoded
 from runtime.oci.documents import serialise
 
+_log = logging.getLogger(__name__)
 _VERSION = 1
 
 
@@ -44,7 +46,8 @@ class StepCache:
         self._store = store
         self._directory = store.root / "pins" / "build"
         self._locks = store.root / "locks" / "steps"
-        for directory in (self._directory, self._locks):
+        self.mount_locks = store.root / "locks" / "mounts"
+        for directory in (self._directory, self._locks, self.mount_locks):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @staticmethod
@@ -62,30 +65,27 @@ class StepCache:
             finally:
                 path.unlink(missing_ok=True)
 
-    def find(self, key: str, lease: Lease) -> CachedStep | None:
-        """A step's result, protected by the lease; None where there is none that is whole."""
+    def find(self, key: str, lease: Lease, parents: Sequence[str]) -> CachedStep | None:
+        """A step's result on top of the chain `parents`, protected by the lease; None where
+        there is none that is whole. A layer that is not unpacked there is unpacked."""
         entry, _ = self._paths(key)
         try:
             document = json.loads(entry.read_bytes())
+            diff_id = check_digest(document["diff_id"])
+            descriptor = Descriptor.from_document(document["descriptor"])
+            created = str(document["created"])
         except FileNotFoundError:
             return None
-        except ValueError:
-            return None  # of a version that wrote otherwise, or damaged: made again
+        except (ValueError, KeyError, TypeError, ImageError) as exc:
+            _log.warning("build cache entry %s is damaged: %s", entry.name, exc)
+            return None
+        if not self._store.blobs.claim(descriptor.digest, lease):
+            return None
         try:
-            layer = Layer(
-                diff_id=document["diff_id"],
-                chain_id=document["chain_id"],
-                descriptor=Descriptor.from_document(document["descriptor"]),
-                size=document["size"],
-            )
-            created = str(document["created"])
-        except (KeyError, TypeError, ImageError):
+            layer = self._store.layers.ensure(descriptor, diff_id, parents=parents, lease=lease)
+        except ImageError as exc:
+            _log.warning("a cached layer is damaged and made again: %s", exc)
             return None
-        if not self._store.blobs.claim(layer.descriptor.digest, lease):
-            return None
-        with lease.publishing(layer.chain_id):
-            if self._store.layers.record(layer.chain_id) is None:
-                return None
         os.utime(entry)  # when it was last of use
         return CachedStep(layer=layer, created=created)
 
@@ -99,9 +99,7 @@ class StepCache:
         )
         document = {
             "diff_id": layer.diff_id,
-            "chain_id": layer.chain_id,
             "descriptor": layer.descriptor.document(),
-            "size": layer.size,
             "created": step.created,
         }
         write_atomically(entry, serialise(document), durable=False)

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from runtime.build.sources import Item, Selected, SourceTree
 from runtime.container import identity
@@ -64,13 +65,23 @@ def parse_mode(text: str) -> int:
 
 
 class Copier:
-    """Copies into `upper`; `owner` and `mode`, where given, replace those of the sources."""
+    """Copies into `upper`; `owner` and `mode`, where given, replace those of the sources.
+
+    With `share`, files become hard links to the source's own: for trees that nobody changes.
+    """
 
     def __init__(
-        self, upper: UpperTree, source: SourceTree, *, owner: Owner | None, mode: int | None
+        self,
+        upper: UpperTree,
+        source: SourceTree,
+        *,
+        owner: Owner | None,
+        mode: int | None,
+        share: bool = False,
     ) -> None:
         self._upper = upper
         self._source = source
+        self._share = share
         self._owner = owner
         self._mode = mode
         self._links: dict[tuple[int, int], Parts] = {}
@@ -86,7 +97,10 @@ class Copier:
         wanted = split(os.fsencode(destination.path))
         real = self._upper.resolve(wanted)
         there = self._upper.found(real)
-        if selected.is_directory:
+        if selected.prefix:
+            for item in items:
+                self._one(item, (*real, *item.relative))
+        elif selected.is_directory:
             if there is not None and not there.is_directory:
                 raise CopyRefused(f"cannot copy a directory over the file {destination.path}")
             self._contents(items, real, existed=there is not None)
@@ -99,6 +113,13 @@ class Copier:
             self._one(items[0], target)
         self._finish()
 
+    def copy_as(self, items: Sequence[Item], destination: Destination) -> None:
+        """Copy a selection to exactly the destination's path, a directory as that directory."""
+        target = split(os.fsencode(destination.path))
+        for item in items:
+            self._one(item, (*target, *item.relative))
+        self._finish()
+
     def write(self, name: str, content: bytes, mtime_ns: int, destination: Destination) -> None:
         """Put a here-document's content into a file."""
         wanted = split(os.fsencode(destination.path))
@@ -106,8 +127,7 @@ class Copier:
         there = self._upper.found(real)
         if destination.directory or (there is not None and there.is_directory):
             real = (*real, os.fsencode(name))
-        real, fd = self._place(real)
-        target = self._upper.create_file(real, fd)
+        target = self._new_file(real)
         try:
             view = memoryview(content)
             while view:
@@ -117,6 +137,35 @@ class Copier:
             os.utime(target, ns=(mtime_ns, mtime_ns))
         finally:
             os.close(target)
+
+    def place(self, path: Path, name: str, mtime: int, destination: Destination) -> None:
+        """Put a file that was fetched at its place; `name` is needed for a directory."""
+        wanted = split(os.fsencode(destination.path))
+        real = self._upper.resolve(wanted)
+        there = self._upper.found(real)
+        if destination.directory or (there is not None and there.is_directory):
+            if not name:
+                raise CopyRefused("the URL gives no name for a file in the directory")
+            real = (*real, os.fsencode(name))
+        source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            target = self._new_file(real)
+            try:
+                copy_content(source, target)
+                self._own(target, 0, 0)
+                os.fchmod(target, 0o600 if self._mode is None else self._mode)
+                os.utime(target, (mtime, mtime))
+            finally:
+                os.close(target)
+        finally:
+            os.close(source)
+
+    def _new_file(self, parts: Parts) -> int:
+        real, _ = self._place(parts)
+        here = self._upper.found(real)
+        if here is not None and here.is_directory:
+            raise CopyRefused(f"cannot copy a file over the directory {shown(real)}")
+        return self._upper.create_file(real, self._upper.directory(real[:-1]))
 
     def _contents(self, items: Sequence[Item], target: Parts, *, existed: bool) -> None:
         for item in items:
@@ -165,6 +214,16 @@ class Copier:
 
     def _file(self, item: Item, found: Found, target: Parts, fd: int) -> None:
         status = item.status
+        if self._share:
+            self._upper.clear_if_there(target, fd)
+            os.link(
+                found.name,
+                target[-1],
+                src_dir_fd=found.directory,
+                dst_dir_fd=fd,
+                follow_symlinks=False,
+            )
+            return
         key = (status.st_dev, status.st_ino)
         if status.st_nlink > 1 and (first := self._links.get(key)) is not None:
             self._upper.clear_if_there(target, fd)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 import select
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -18,9 +19,11 @@ from runtime.container.config import ContainerConfig, File, LogConfig
 from runtime.container.containers import Containers
 from runtime.container.log_reader import LogFollower
 from runtime.errors import BuildError, InvalidState, NotFound, RuntimeFault, Unsupported
+from runtime.images.merged import MergedTree, split
 
 _HOSTNAME = "build"
 _LOG = LogConfig(max_size=64 * 1024 * 1024, max_files=2)
+_BASE_PLACES = "mount-places"
 _LOOK = 1.0
 _CANCELED = "the build was canceled"
 
@@ -61,7 +64,8 @@ class ContainerStepRunner:
     def __init__(self, containers: Containers, *, open_network: OpenNetwork, scratch: Path) -> None:
         self._containers = containers
         self._open_network = open_network
-        self._places = _mount_places(scratch)
+        self._scratch = scratch
+        _base_places(scratch / _BASE_PLACES)
         self._mutex = threading.Lock()
         self._wakers: set[int] = set()
         self._canceled = False
@@ -75,8 +79,12 @@ class ContainerStepRunner:
 
     def run(self, step: RunStep, output: Callable[[bytes], None]) -> int:
         """See `StepRunner.run`; raises BuildError once canceled."""
-        with self._waker() as waker, self._open_network(step.network) as network:
-            config = self._config(step, network)
+        with (
+            self._waker() as waker,
+            self._open_network(step.network) as network,
+            _mount_places(self._scratch, step) as places,
+        ):
+            config = self._config(step, network, places)
             self._containers.create(config)
             try:
                 return self._watch(config.id, waker, output)
@@ -115,7 +123,7 @@ class ContainerStepRunner:
             output(b"the step ran out of memory and was killed\n")
         return state.exit_code
 
-    def _config(self, step: RunStep, network: StepNetwork) -> ContainerConfig:
+    def _config(self, step: RunStep, network: StepNetwork, places: Path) -> ContainerConfig:
         extra = "".join(f"{address}\t{name}\n" for name, address in step.extra_hosts)
         files = (
             File(target="/etc/hosts", content=network.hosts + extra),
@@ -125,7 +133,7 @@ class ContainerStepRunner:
         )
         config = ContainerConfig(
             id=f"build-{secrets.token_hex(8)}",
-            layers=(str(self._places), *step.layers),
+            layers=(str(places), *step.layers),
             argv=step.argv,
             env=step.env,
             cwd=step.cwd,
@@ -165,11 +173,38 @@ def _emit(log: LogFollower, output: Callable[[bytes], None]) -> None:
         output("".join(entry.text for entry in entries).encode())
 
 
-def _mount_places(scratch: Path) -> Path:
-    """The lowest layer of every step: places to mount on, so that none is made in the result."""
-    places = scratch / "mount-places"
+def _base_places(directory: Path) -> None:
     for name in ("proc", "sys", "dev", "etc"):
-        (places / name).mkdir(mode=0o755, parents=True, exist_ok=True)
+        (directory / name).mkdir(mode=0o755, parents=True, exist_ok=True)
     for name in ("hosts", "hostname", "resolv.conf"):
-        (places / "etc" / name).touch(mode=0o644)
-    return places
+        (directory / "etc" / name).touch(mode=0o644)
+
+
+@contextlib.contextmanager
+def _mount_places(scratch: Path, step: RunStep) -> Iterator[Path]:
+    """The lowest layer of a step: places to mount on, so that none is made in the result."""
+    wanted = [(mount.target, os.path.isdir(mount.source)) for mount in step.mounts]
+    wanted += [(mount.target, True) for mount in step.tmpfs]
+    wanted += [(file.target, False) for file in step.files]
+    if not wanted:
+        yield scratch / _BASE_PLACES
+        return
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="places-", dir=scratch) as name,
+        MergedTree(step.layers) as tree,
+    ):
+        places = Path(name)
+        places.chmod(0o755)
+        _base_places(places)
+        for target, is_directory in wanted:
+            parts = tree.resolve(split(os.fsencode(target)))
+            path = places.joinpath(*map(os.fsdecode, parts))
+            if b".." in parts or path.exists():
+                continue
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if is_directory:
+                path.mkdir(mode=0o755)
+            else:
+                path.touch(mode=0o644)
+        yield places

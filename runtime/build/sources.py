@@ -34,11 +34,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selected:
-    """What a source word selected: a real path in the tree, and the name it was asked by."""
+    """What a source word selected: a real path in the tree, and the name it was asked by.
+
+    `prefix` are the parent directories that come along (`COPY --parents`).
+    """
 
     parts: Parts
     name: bytes
     is_directory: bool
+    prefix: Parts = ()
 
 
 class SourceTree:
@@ -77,12 +81,7 @@ class SourceTree:
 
         `..` stops at the root. Raises ValueError for a damaged pattern, OSError (ELOOP).
         """
-        clean: list[str] = []
-        for part in word.split("/"):
-            if part == "..":
-                del clean[-1:]
-            elif part not in ("", "."):
-                clean.append(part)
+        clean = _clean(word)
         if any(_WILD & set(part) for part in clean):
             paths = list(self._matching((), clean))
         else:
@@ -97,17 +96,51 @@ class SourceTree:
             selected.append(Selected(parts=real, name=name, is_directory=found.is_directory))
         return tuple(selected)
 
+    def select_with_parents(self, word: str) -> tuple[Selected, ...]:
+        """As `select`, for `COPY --parents`: `**` matches any depth, and the directories on
+        the way, from `/./` on where the word has it, belong to the selection."""
+        pivot, _, rest = word.rpartition("/./")
+        base = self.tree.resolve(tuple(os.fsencode(_unescaped(part)) for part in _clean(pivot)))
+        clean = _clean(rest)
+        if "**" in clean:
+            regex = glob_regex("/".join(clean))
+            below = (item.parts[len(base) :] for item in self.items(base))
+            found_paths = [path for path in below if path and regex.match(_text(path))]
+        else:
+            found_paths = [path[len(base) :] for path in self._matching(base, clean)]
+        selected = []
+        for path in found_paths:
+            found = self.tree.entry((*base, *path))
+            if found is not None and self._visible((*base, *path), found):
+                selected.append(
+                    Selected(
+                        parts=(*base, *path),
+                        name=path[-1] if path else b"",
+                        is_directory=found.is_directory,
+                        prefix=path,
+                    )
+                )
+        return tuple(selected)
+
     def is_ignored(self, word: str) -> bool:
         """True where a plain path exists but the ignore rules hide it."""
         parts = tuple(part for part in split(os.fsencode(word)) if part != b"..")
         found = self.tree.entry(self.tree.resolve(parts))
         return found is not None and not self._visible(parts, found)
 
-    def items(self, root: Parts) -> Iterator[Item]:
-        """`root` and all that is visible below it, parents first, by name."""
+    def items(self, root: Parts, *, prefix: Parts = ()) -> Iterator[Item]:
+        """`root` and all that is visible below it, parents first, by name.
+
+        `prefix`, the end of `root`, gives the parents that come before it.
+        """
+        above = len(root) - len(prefix)
+        for depth in range(above + 1, len(root)):
+            parent = self.tree.entry(root[:depth])
+            if parent is not None:
+                yield Item(parts=root[:depth], relative=root[above:depth], status=parent.status)
         found = self.tree.entry(root)
         if found is not None:
-            yield from self._items(root, (), found, [])
+            yield from self._items(root, prefix, found, [])
 
     def digest(self, items: Sequence[Item]) -> str:
         """The sha256 (hexadecimal) of what the items are."""
@@ -206,6 +239,17 @@ def file_digest(fd: int, status: os.stat_result) -> bytes:
             _digests.clear()
         _digests[key] = digest
     return digest
+
+
+def _clean(word: str) -> list[str]:
+    """The components of a source word; `..` stops at the root."""
+    clean: list[str] = []
+    for part in word.split("/"):
+        if part == "..":
+            del clean[-1:]
+        elif part not in ("", "."):
+            clean.append(part)
+    return clean
 
 
 def _unescaped(text: str) -> str:

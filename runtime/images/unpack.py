@@ -72,11 +72,41 @@ def unpack(
         return unpacking.run()
 
 
+def extract_archive(
+    source: Source,
+    tree: UpperTree,
+    prefix: Parts,
+    *,
+    owner: tuple[int, int] | None,
+    limits: Limits | None = None,
+) -> None:
+    """Unpack an archive that is no layer below `prefix`: names like `.wh.x` mean nothing there.
+
+    `owner` replaces the members' own. Raises ImageError as `unpack` does.
+    """
+    unpacking = _Unpacking(
+        TarReader(source), tree, limits or Limits(), prefix=prefix, owner=owner, marks=False
+    )
+    unpacking.run()
+
+
 class _Unpacking:
-    def __init__(self, reader: TarReader, tree: UpperTree, limits: Limits) -> None:
+    def __init__(
+        self,
+        reader: TarReader,
+        tree: UpperTree,
+        limits: Limits,
+        *,
+        prefix: Parts = (),
+        owner: tuple[int, int] | None = None,
+        marks: bool = True,
+    ) -> None:
         self._reader = reader
         self._tree = tree
         self._limits = limits
+        self._prefix = prefix
+        self._owner = owner
+        self._marks = marks
         self._directories: dict[Parts, tuple[int, int]] = {}
         self._root_is_opaque = False
         self._size = 0
@@ -109,12 +139,17 @@ class _Unpacking:
 
     def _apply(self, entry: Entry) -> None:
         parts = _safe(entry.name)
+        if self._owner is not None:
+            entry.uid, entry.gid = self._owner
         if not 0 <= entry.uid <= _MAX_ID or not 0 <= entry.gid <= _MAX_ID:
             raise ImageError(f"the owner {entry.uid}:{entry.gid} is out of range")
         for part in parts:
             if part.startswith(WHITEOUT):
+                if not self._marks:
+                    raise ImageError("a name that begins with .wh. cannot be part of an image")
                 self._whiteout(parts)
                 return
+        parts = (*self._prefix, *parts)
         if not parts:
             if entry.kind is not DIRECTORY:
                 raise ImageError("the root of a layer must be a directory")
@@ -174,7 +209,7 @@ class _Unpacking:
         target = _safe(entry.linkname)
         if not target or any(part.startswith(WHITEOUT) for part in target):
             raise ImageError(f"it is a hard link to {_shown(entry.linkname)}")
-        target = self._tree.resolve(target, follow=False)
+        target = self._tree.resolve((*self._prefix, *target), follow=False)
         status = self._tree.status(target)
         if status is None:
             found = self._tree.found(target)
@@ -265,7 +300,7 @@ class _Unpacking:
     def _finish(self) -> None:
         if self._root_is_opaque:
             self._hide_lower_root()
-        if () not in self._directories:
+        if self._marks and () not in self._directories:
             # The merged root has the attributes of its topmost layer's.
             self._tree.root_like_lower()
         # Deepest first: giving a directory its mode and time comes after its content's.

@@ -182,6 +182,30 @@ def test_canceling_kills_the_running_step(site: Site) -> None:
     assert [str(error) for error in errors] == ["the build was canceled"]
 
 
+def test_mounts_are_there_for_the_step_alone(site: Site) -> None:
+    (site.context / "data").write_text("from the context")
+    dockerfile = (
+        "RUN --mount=type=cache,target=/var/cache/x --mount=target=/ctx,source=data"
+        " --mount=type=secret,id=key --mount=type=tmpfs,target=/scratch"
+        " --mount=from=base,source=/etc,target=/base-etc"
+        " cat /ctx /run/secrets/key /base-etc/passwd && ls /var/cache/x"
+        " && touch /scratch/f /var/cache/x/kept && ! touch /base-etc/f"
+        " && stat -c %a%u /run/secrets/key\n"
+    )
+    image = site.build(f"FROM base\n{dockerfile}", secrets={"key": b"s3cret\n"})
+    assert "from the contexts3cret\nroot:x:0" in site.output()
+    assert site.output().endswith("4000\n")
+    with site.tree(image) as tree:
+        assert tree.names(()) == [b"bin", b"etc"]
+    site.build(f"FROM base\n{dockerfile}", secrets={"key": b"x\n"}, no_cache=True)
+    assert "\nkept\n" in site.output(), "the cache mount outlives the build"
+
+
+def test_a_script_with_its_own_interpreter_runs(site: Site) -> None:
+    site.build("RUN <<EOF\n#!/bin/busybox sh\necho $0\nEOF\n")
+    assert site.output() == "/dev/pipes/EOF\n"
+
+
 _KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
+import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from runtime.build.steps import RunStep
 from runtime.errors import BuildError
 from runtime.images.store import ImageStore
 from tests.unit.runtime.build.workshop import Workshop
-from tests.unit.runtime.images.archives import directory, member, symlink
+from tests.unit.runtime.images.archives import archive, directory, member, symlink
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners are set by root alone")
 
@@ -317,10 +318,17 @@ def test_no_cache_runs_everything(shop: Workshop) -> None:
     assert cached(shop) == [False]
 
 
-def test_a_cache_entry_without_its_layer_is_made_again(shop: Workshop) -> None:
+def test_a_cached_layer_that_is_not_unpacked_comes_from_its_blob(shop: Workshop) -> None:
     image = shop.build("FROM scratch\nRUN x")
     with shop.store.lease() as lease:
         shop.store.layers.take_away(image.config.diff_ids[0], lease)
+    assert shop.files(shop.build("FROM scratch\nRUN x")) == {"ran": "/bin/sh -c x"}
+    assert cached(shop) == [True]
+
+
+def test_a_cache_entry_without_its_blob_is_made_again(shop: Workshop) -> None:
+    image = shop.build("FROM scratch\nRUN x")
+    shop.store.blobs.remove(image.manifest.layers[0].digest)
     shop.build("FROM scratch\nRUN x")
     assert cached(shop) == [False]
 
@@ -485,3 +493,121 @@ def test_two_builds_at_once_make_a_step_once(shop: Workshop) -> None:
         thread.join()
     assert len(count) == 1
     assert len(images) == 2 and len(set(images)) == 1
+
+
+def test_a_linked_copy_fits_on_any_base(shop: Workshop) -> None:
+    shop.write({"f": "1"})
+    shop.base("one", member("a", b"1"), symlink("d", "elsewhere"), directory("elsewhere"))
+    shop.base("two", member("b", b"1"))
+    first = shop.build("FROM one\nCOPY --link f /d/f\n")
+    assert cached(shop) == [False]
+    assert shop.files(first)["d/f"] == "1", "a link of the image is not followed"
+    second = shop.build("FROM two\nCOPY --link f /d/f\n")
+    assert cached(shop) == [True]
+    assert shop.files(second) == {"b": "1", "d/f": "1"}
+
+
+def test_parents_come_along(shop: Workshop) -> None:
+    shop.write({"x/a/f.txt": "1", "x/b/f.txt": "2", "x/b/c/g.txt": "3", "x/b/h.md": "4"})
+    image = shop.build(
+        "FROM scratch\nCOPY --parents x/a/f.txt /one/\nCOPY --parents x/./b/c /two/\n"
+        "COPY --parents x/**/*.txt /three/\n"
+    )
+    assert shop.files(image) == {
+        "one/x/a/f.txt": "1", "two/b/c/g.txt": "3",
+        "three/x/a/f.txt": "1", "three/x/b/f.txt": "2", "three/x/b/c/g.txt": "3",
+    }  # fmt: skip
+
+
+def test_excluded_files_stay_out(shop: Workshop) -> None:
+    shop.write({"d/a.txt": "1", "d/b.md": "2", "d/s/c.txt": "3", "x.txt": "4", "x.md": "5"})
+    image = shop.build(
+        "FROM scratch\nCOPY --exclude=*.txt --exclude=s d /d\nCOPY --exclude=*.md x* /x/\n"
+    )
+    assert shop.files(image) == {"d/b.md": "2", "x/x.txt": "4"}
+
+
+@pytest.mark.parametrize("compression", ["", "gz", "bz2", "xz"])
+def test_add_unpacks_a_local_archive(shop: Workshop, compression: str) -> None:
+    (shop.context / "src").mkdir()
+    (shop.context / "src/f").write_text("1")
+    with tarfile.open(shop.context / "a", f"w:{compression}") as tar:  # type: ignore[call-overload]
+        tar.add(shop.context / "src", arcname="top")
+    image = shop.build("FROM scratch\nADD a /d/\n")
+    assert shop.files(image) == {"d/top/f": "1"}
+
+
+def test_add_leaves_other_files_as_they_are(shop: Workshop) -> None:
+    shop.write({"f.tar": "not an archive, whatever its name says" * 20})
+    assert set(shop.files(shop.build("FROM scratch\nADD f.tar /d/\n"))) == {"d/f.tar"}
+
+
+def test_a_hostile_archive_stays_inside(shop: Workshop, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (shop.context / "evil.tar").write_bytes(
+        archive(symlink("l", str(outside)), member("l/x", b"1")).getvalue()
+    )
+    image = shop.build("FROM scratch\nADD evil.tar /\n")
+    assert os.listdir(outside) == []
+    (shop.context / "evil.tar").write_bytes(archive(member("../x", b"1")).getvalue())
+    with pytest.raises(BuildError, match=r"'../x' is refused"):
+        shop.build("FROM scratch\nADD evil.tar /\n")
+    assert image.id
+
+
+def test_mounts_are_prepared_and_leave_nothing(shop: Workshop) -> None:
+    seen: list[Mapping[str, object]] = []
+
+    def look(step: RunStep, output: Callable[[bytes], None]) -> int:
+        seen.append(
+            {mount.target: sorted(os.listdir(mount.source)) for mount in step.mounts}
+            | {file.target: (file.content, oct(file.mode)) for file in step.files}
+            | {mount.target: mount.size for mount in step.tmpfs}
+            | {"env": [item for item in step.env if item.startswith("TOKEN")]}
+        )
+        for mount in step.mounts:
+            if not mount.read_only:
+                Path(mount.source, "written").touch()
+        return 0
+
+    shop.runner = type(shop.runner)(look)
+    shop.write({"d/f": "1", "d/ignored": "2", ".dockerignore": "**/ignored"})
+    dockerfile = (
+        "FROM scratch AS s\nCOPY d/f /s/f\nFROM scratch\nWORKDIR /w\n"
+        "RUN --mount=target=/ctx,source=d --mount=type=bind,from=s,source=/s,target=rel"
+        " --mount=type=cache,id=../../evil,target=/cache --mount=type=tmpfs,target=/t,size=1m"
+        " --mount=type=secret,id=key --mount=type=secret,id=key,env=TOKEN"
+        " --mount=type=secret,id=absent x\n"
+    )
+    image = shop.build(dockerfile, secrets={"key": b"s3cret"})
+    assert seen == [
+        {"/ctx": ["f"], "/w/rel": ["f"], "/cache": [], "/t": 1 << 20,
+         "/run/secrets/key": ("s3cret", "0o400"), "env": ["TOKEN=s3cret"]},
+    ]  # fmt: skip
+    assert "s3cret" not in str(image.config)
+    shop.write({"d/f": "2"})
+    shop.build(dockerfile, secrets={"key": b"other"})
+    assert seen[1]["/cache"] == ["written"], "a cache keeps what a step wrote"
+    assert os.listdir(shop.store.root / "ingest") == []
+    shop.build(dockerfile)
+    assert len(seen) == 2, "neither a secret nor a cache is part of the key"
+
+
+@pytest.mark.parametrize(
+    ("mount", "message"),
+    [
+        ("type=what,target=/x", "unknown type"),
+        ("type=cache", "needs a target"),
+        ("type=cache,target=/x,size=1", "no option 'size'"),
+        ("type=bind,target=/x,bind-propagation=shared", "no option 'bind-propagation'"),
+        ("type=cache,target=/x,sharing=no", "sharing is"),
+        ("type=tmpfs,target=/", "nothing can be mounted on /"),
+        ("type=secret,id=a,required", "is required"),
+        ("type=bind,target=/x,source=nothing", "is not in the build context"),
+        ("target", "needs a value"),
+    ],
+)
+def test_a_wrong_mount_is_refused(shop: Workshop, mount: str, message: str) -> None:
+    with pytest.raises(BuildError, match=message):
+        shop.build(f"FROM scratch\nRUN --mount={mount} x\n")
