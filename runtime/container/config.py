@@ -49,7 +49,8 @@ class File:
     """A small file that the runtime itself provides (hosts, resolv.conf, secrets in memory).
 
     It is written below the container's own directory, or to memory where `secret`,
-    and bind-mounted over `target`.
+    and bind-mounted over `target`. The content of a secret is never part of `config.json`: it
+    is empty in what is read from there.
     """
 
     target: str

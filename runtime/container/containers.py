@@ -7,6 +7,7 @@ disk is the truth. Calls block for as long as their system calls do.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -29,9 +30,11 @@ from runtime.container.record import (
     read_start,
     write_exit,
 )
+from runtime.container.secrets import Secrets
 from runtime.container.seed import wants_seed
 from runtime.errors import (
     AlreadyExists,
+    ContainerStartError,
     InvalidState,
     LauncherError,
     NotFound,
@@ -64,6 +67,7 @@ class Containers:
 
     def __init__(self, root: Path, run: Path) -> None:
         self._instance = Instance(root, run)
+        self._secrets = Secrets(self._instance.secrets, root / "secrets.lock")
         self._instance.containers.mkdir(parents=True, exist_ok=True, mode=0o710)
         run.mkdir(parents=True, exist_ok=True, mode=0o711)
 
@@ -85,8 +89,10 @@ class Containers:
             )
             try:
                 self._furnish(ContainerPaths(draft, paths.run_directory), config)
+                self._secrets.keep(config, empty=True)
                 draft.rename(paths.directory)
             except BaseException:
+                self._secrets.forget(config.id)
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
 
@@ -106,7 +112,7 @@ class Containers:
                 path.write_text(file.content)
                 os.chown(path, file.uid, file.gid)
                 path.chmod(file.mode)
-        content = config.to_json().encode()
+        content = _without_secrets(config).to_json().encode()
         files.write_atomically(paths.config, content, mode=0o600, durable=False)
 
     def start(self, id: str) -> ContainerState:
@@ -127,7 +133,8 @@ class Containers:
             with contextlib.ExitStack() as held:
                 if wants_seed(config):
                     held.enter_context(files.locked(self._instance.containers / ".seed"))
-                answer = self._ask_launcher({"op": "start", "id": id})
+                request = {"op": "start", "id": id, "secrets": self._secrets_for(config)}
+                answer = self._ask_launcher(request)
             if "error" in answer:
                 raise sessions.start_error(answer["error"])
         started = StartRecord(**answer["started"])
@@ -162,12 +169,16 @@ class Containers:
         self._cgroup(id).freeze(paused)
 
     def update(self, id: str, config: ContainerConfig) -> None:
-        """Change the limits, labels and stop settings of a container; the rest must be equal."""
+        """Change the limits, labels and stop settings of a container; the rest must be equal.
+
+        Secrets that have a content are taken over: after a reboot they have to be given again.
+        """
         with self._exclusive(id):
             if self.get(id).status in ("running", "paused"):
                 self._cgroup(id).update(config.resources)
-            paths = self._paths(id)
-            files.write_atomically(paths.config, config.to_json().encode(), mode=0o600)
+            self._secrets.keep(config, empty=False)
+            content = _without_secrets(config).to_json().encode()
+            files.write_atomically(self._paths(id).config, content, mode=0o600)
 
     def delete(self, id: str, *, force: bool = False) -> None:
         """Remove a container and its writable layer. Raises InvalidState while it runs.
@@ -185,6 +196,7 @@ class Containers:
             # A name of its own: one of a removal that was cut short may still lie there.
             doomed = Path(tempfile.mkdtemp(prefix=".gone-", dir=self._instance.containers))
             paths.directory.rename(doomed)
+            self._secrets.forget(id)
             # Still locked, so that who waits sees that it holds a lock on nothing.
             self._lock(id).unlink(missing_ok=True)
         try:
@@ -292,6 +304,11 @@ class Containers:
                 self._drop_lock(id)
             elif entry.name.startswith(".lock-"):
                 self._drop_lock(entry.name.removeprefix(".lock-"))
+        for id in self._secrets.names():
+            with files.locked(self._lock(id)):
+                if not self._paths(id).directory.exists():
+                    self._secrets.forget(id)
+            self._drop_lock(id)
         lost = []
         for state in self.list():
             if state.status == "exited" and self._repair(state.id):
@@ -308,6 +325,7 @@ class Containers:
             remove_parent(self._instance.tag)
         with contextlib.suppress(OSError):
             (self._instance.run / "containers").rmdir()
+        self._secrets.close()
 
     def _repair(self, id: str) -> bool:
         """Clear what a lost run has left; whether there was one."""
@@ -324,7 +342,20 @@ class Containers:
             write_exit(paths.exit, _lost(started))
         return lost
 
-    def _ask_launcher(self, request: dict[str, str]) -> dict[str, Any]:
+    def _secrets_for(self, config: ContainerConfig) -> dict[str, str]:
+        """What the launcher is told of secrets, by target."""
+        wanted = [file.target for file in config.files if file.secret]
+        known = self._secrets.of(config.id) if wanted else {}
+        missing = [target for target in wanted if target not in known]
+        if missing:
+            raise ContainerStartError(
+                f"secret {missing[0]} is gone: it was kept in memory, before the host was started",
+                step="secret",
+                hint="create the container again",
+            )
+        return dict(known)
+
+    def _ask_launcher(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to `request`, with a launcher started first where none listens."""
         try:
             try:
@@ -338,7 +369,7 @@ class Containers:
                 hint=f"see {self._instance.launcher_log}",
             ) from error
 
-    def _converse(self, request: dict[str, str]) -> dict[str, Any]:
+    def _converse(self, request: dict[str, Any]) -> dict[str, Any]:
         with sockets.connect(str(self._instance.launcher_socket)) as connection:
             sockets.send(connection, request)
             answer, _fds = sockets.receive(connection)
@@ -397,6 +428,13 @@ class Containers:
             yield pidfd, started
         finally:
             os.close(pidfd)
+
+
+def _without_secrets(config: ContainerConfig) -> ContainerConfig:
+    if not any(file.secret for file in config.files):
+        return config
+    kept = (dataclasses.replace(file, content="") if file.secret else file for file in config.files)
+    return config.replace(files=tuple(kept))
 
 
 def _create_sources(config: ContainerConfig) -> None:

@@ -11,6 +11,7 @@ that /proc/<pid>/exe of a process on its way into a container cannot be opened f
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import os
 import signal
@@ -18,6 +19,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from runtime.container import prepare
 from runtime.container.config import ContainerConfig
@@ -121,7 +123,8 @@ def _close_others(kept: int) -> None:
 def serve(listener: socket.socket, instance: Instance) -> None:
     """Answer requests until one asks to end.
 
-    {"op": "start", "id"} is answered by the container's monitor; {"op": "end"} by {"ended"}.
+    {"op": "start", "id", "secrets": {target: content}} is answered by the container's monitor,
+    {"op": "end"} by {"ended"}.
     """
     while True:
         connection, _address = listener.accept()
@@ -148,17 +151,18 @@ def serve(listener: socket.socket, instance: Instance) -> None:
             if child == 0:
                 listener.close()
                 connection.settimeout(None)
-                _monitor(instance, str(request.get("id")), connection)
+                _monitor(instance, request, connection)
 
 
-def _monitor(instance: Instance, id: str, connection: socket.socket) -> None:
+def _monitor(instance: Instance, request: dict[str, Any], connection: socket.socket) -> None:
     """The child: never returns into the launcher's loop."""
+    id = str(request.get("id"))
     code = 1
     try:
         os.setsid()
         try:
             config = ContainerConfig.from_json(instance.container(id).config.read_bytes())
-            monitor = Monitor(instance, config)
+            monitor = Monitor(instance, _with_secrets(config, request.get("secrets") or {}))
         except FileNotFoundError as error:
             raise NotFound("container", id) from error
         monitor.run(connection)
@@ -170,3 +174,11 @@ def _monitor(instance: Instance, id: str, connection: socket.socket) -> None:
             sockets.send(connection, {"error": describe(error)})
     finally:
         os._exit(code)
+
+
+def _with_secrets(config: ContainerConfig, secrets: dict[str, str]) -> ContainerConfig:
+    complete = (
+        dataclasses.replace(file, content=secrets[file.target]) if file.secret else file
+        for file in config.files
+    )
+    return config.replace(files=tuple(complete))

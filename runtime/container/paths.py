@@ -32,6 +32,11 @@ class Instance:
         return self.root / "cache" / "seccomp"
 
     @property
+    def secrets(self) -> Path:
+        """Held in memory."""
+        return self.run / "secrets"
+
+    @property
     def launcher_socket(self) -> Path:
         return self.run / "launcher.sock"
 

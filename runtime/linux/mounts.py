@@ -52,6 +52,8 @@ PROPAGATION = {
 }
 
 PROC_SUPER_MAGIC = 0x9FA0
+TMPFS_MAGIC = 0x01021994
+RAMFS_MAGIC = 0x858458F6
 
 
 class _MountAttr(ctypes.Structure):
