@@ -17,6 +17,9 @@ from specs import grammar, interpolation, locations, merge, resets, rules, schem
 from specs.errors import SpecError, SpecIssue
 from specs.source import Document, Node, Path, Source, issue
 
+# Files that include each other in a row, and services that extend each other in a row.
+_INCLUDE_LIMIT = 50
+_EXTENDS_LIMIT = 100
 _SECTIONS = ("services", "volumes", "networks", "secrets", "configs", "models")
 
 
@@ -250,6 +253,9 @@ def _include_one(
     if files[0] in chain:
         cycle = " includes ".join([*chain[chain.index(files[0]) :], files[0]])
         raise SpecError([issue(f"include cycle: {cycle}", node=entry, path=path)])
+    if len(chain) > _INCLUDE_LIMIT:
+        message = f"more than {_INCLUDE_LIMIT} files include each other in a row"
+        raise SpecError([issue(message, node=entry, path=path)])
     directories = _texts(value.get("project_directory"))
     if directories and directories[0]:
         directory = locations.join(scope.directory, directories[0])
@@ -352,6 +358,9 @@ class _Extension:
         if (target, base_name) in chain:
             steps = [f"{step} in {where}" for where, step in [*chain, (target, base_name)]]
             raise SpecError([issue(f"extends cycle: {' → '.join(steps)}", node=extends, path=path)])
+        if len(chain) > _EXTENDS_LIMIT:
+            message = f"more than {_EXTENDS_LIMIT} services extend each other in a row"
+            raise SpecError([issue(message, node=extends, path=path)])
         if base_name not in candidates:
             self.loading.issues.append(
                 issue(

@@ -19,6 +19,8 @@ from specs.source import Node, Path, issue
 Lookup = Callable[[str], str | None]
 
 _NAME = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
+# References within each other's words; real ones stay below 4.
+_DEPTH_LIMIT = 50
 _OPERATORS = (":-", ":?", ":+", "-", "?", "+")
 
 
@@ -96,6 +98,8 @@ def _closing(template: str, start: int) -> int:
         elif template.startswith("${", position):
             depth += 1
             position += 1
+            if depth > _DEPTH_LIMIT:
+                raise TemplateError("variables are nested too deeply")
         position += 1
     return -1
 
