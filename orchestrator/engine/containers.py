@@ -82,7 +82,8 @@ class ContainerWork:
         )
         record = updated or record
         endpoints = open_sandbox(host, record)
-        hosts, resolv_conf = network_files(host, record, endpoints)
+        owner = self._network_owner(record)
+        files = network_files(host, owner, endpoints or owner.endpoints)
         names = {*record.spec["volumes"].values(), *volumes.values()}
         surroundings = Surroundings(
             layers=tuple(str(path) for path in host.images.layer_paths(image)),
@@ -90,8 +91,9 @@ class ContainerWork:
             volume_paths={name: host.volumes.get(name).mountpoint for name in sorted(names)},
             contents=contents,
             namespaces=self._namespaces(record),
-            hosts=hosts,
-            resolv_conf=resolv_conf,
+            hostname=record.spec["service"].get("hostname") or files.hostname,
+            hosts=files.hosts,
+            resolv_conf=files.resolv_conf,
         )
         host.containers.create(
             container_config(
@@ -149,6 +151,7 @@ class ContainerWork:
         self, record: ContainerRecord
     ) -> tuple[ContainerState, tuple[EndpointRecord, ...], tuple[object, ...]]:
         host = self._host
+        self._follow_namespaces(record)
         endpoints = open_sandbox(host, record)
         ports = publish(host, record)
         try:
@@ -160,6 +163,22 @@ class ContainerWork:
                 host.networks.unpublish(record.id)
             raise
         return state, endpoints, ports
+
+    def _follow_namespaces(self, record: ContainerRecord) -> None:
+        """Namespaces of another container's process are others after that one's restart."""
+        service = record.spec["service"]
+        shared = [str(service.get(key) or "") for key in ("network_mode", "ipc", "pid")]
+        if not any(text.startswith(("service:", "container:")) for text in shared):
+            return
+        found = self._namespaces(record)
+        config = self._host.containers.config(record.id)
+        current = config.replace(
+            netns=found.get("network", config.netns),
+            ipc_namespace=found.get("ipc", config.ipc_namespace),
+            pid_namespace=found.get("pid", config.pid_namespace),
+        )
+        if current != config:
+            self._host.containers.update(record.id, current)
 
     async def stop(self, action: actions.StopContainer) -> None:
         """Ask it to end, and kill it after its grace; stopping what does not run is no error."""
@@ -303,6 +322,13 @@ class ContainerWork:
                     )
                 found[kind] = f"/proc/{state.pid}/ns/{'net' if kind == 'network' else kind}"
         return found
+
+    def _network_owner(self, record: ContainerRecord) -> ContainerRecord:
+        """The container whose network this one uses, itself where it is its own or the host's."""
+        target, _, name = str(record.spec["service"].get("network_mode") or "").partition(":")
+        if target in ("service", "container") and name:
+            return self._network_owner(self._shared_with(record, target, name))
+        return record
 
     def _shared_with(self, record: ContainerRecord, target: str, name: str) -> ContainerRecord:
         if target == "container":

@@ -6,7 +6,6 @@ EngineError
 ├── WaitTimeout     it did not fulfil it in time
 ├── NameTaken       a container of that name exists already
 ├── NoSuchContainer a container that is not on record
-#      a container of that name exists already
 └── StoreError      the state database cannot be used
 """
 
@@ -53,3 +52,15 @@ class NoSuchContainer(EngineError):
 
 class StoreError(EngineError):
     """The state database is damaged, or was written by a later version."""
+
+
+def chain(error: BaseException) -> str:
+    """An error and its causes, joined by colons."""
+    texts: list[str] = []
+    current: BaseException | None = error
+    while current is not None:
+        text = str(current) or type(current).__name__
+        if text not in texts:
+            texts.append(text)
+        current = current.__cause__
+    return ": ".join(texts)

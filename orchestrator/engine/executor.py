@@ -15,6 +15,7 @@ from time import monotonic, time
 from typing import Literal
 
 from orchestrator.engine.backend import Backend, perform
+from orchestrator.engine.errors import chain
 from orchestrator.engine.events import StepEvent, StepStatus
 from orchestrator.planning.actions import WaitContainer
 from orchestrator.planning.plan import Plan, Step
@@ -200,15 +201,3 @@ async def _first_done(
     if not canceling.done():
         watched.add(canceling)
     await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-
-
-def chain(error: BaseException) -> str:
-    """An error and its causes, joined by colons."""
-    texts: list[str] = []
-    current: BaseException | None = error
-    while current is not None:
-        text = str(current) or type(current).__name__
-        if text not in texts:
-            texts.append(text)
-        current = current.__cause__
-    return ": ".join(texts)

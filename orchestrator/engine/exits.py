@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from time import time
 
+from bridge.errors import NetworkError
+from orchestrator.engine.errors import EngineError
 from orchestrator.engine.host import Host
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.planning.restart import Exit, Restart, RestartPolicy, RestartState, after_exit
 from runtime.container.containers import ContainerState
-from runtime.errors import InvalidState
+from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
 
 UNKNOWN_EXIT = 137
+CANNOT_START = 125
+
+HOST_FAULTS = (RuntimeFault, NetworkError, EngineError, OSError)
+"""What calls of the runtime and the bridge raise when this host does not play along."""
 
 
 async def ended(host: Host, id: str, timeout: float | None = None) -> bool:
     """Return True once the container has ended and its exit is recorded, False if it has not
     within `timeout` seconds."""
-    try:
-        connection = await asyncio.to_thread(host.containers.watch, id)
-    except InvalidState:
+    connection = await watch(host, id)
+    if connection is None:
         return True
     with connection:
         try:
@@ -29,6 +35,21 @@ async def ended(host: Host, id: str, timeout: float | None = None) -> bool:
         except TimeoutError:
             return False
     return True
+
+
+def state_of(host: Host, id: str) -> ContainerState | None:
+    """The runtime's state of a container, None where it does not know it. Blocking."""
+    with contextlib.suppress(NotFound):
+        return host.containers.get(id)
+    return None
+
+
+async def watch(host: Host, id: str) -> socket.socket | None:
+    """A connection that becomes readable at the container's end, None where it has ended."""
+    try:
+        return await asyncio.to_thread(host.containers.watch, id)
+    except InvalidState:
+        return None
 
 
 async def readable(connection: socket.socket) -> None:
@@ -80,4 +101,29 @@ def settle(host: Host, record: ContainerRecord, state: ContainerState) -> Contai
     if updated is None:
         return record
     host.tell("die", updated, exitCode=exit_code, oomKilled=state.oom_killed)
+    return updated
+
+
+def settle_failed_start(host: Host, record: ContainerRecord, error: Exception) -> ContainerRecord:
+    """A restart that fails counts as a run that ended at once."""
+    now = time()
+    exit_code = error.exit_code if isinstance(error, ContainerStartError) else CANNOT_START
+    decision = after_exit(
+        RestartPolicy.of(record.spec["service"]),
+        RestartState(count=record.restarts, delay=record.restart_delay),
+        Exit(started_at=now, finished_at=now, exit_code=exit_code),
+        now,
+    )
+    updated = host.store.update_container(
+        record.id,
+        restart_at=decision.at if isinstance(decision, Restart) else None,
+        restarts=decision.state.count,
+        restart_delay=decision.state.delay,
+        finished_at=now,
+        exit_code=exit_code,
+        error=str(error),
+    )
+    if updated is None:
+        return record
+    host.tell("die", updated, exitCode=exit_code)
     return updated

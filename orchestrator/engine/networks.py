@@ -11,8 +11,9 @@ from time import time
 
 from bridge.dns import Resolver
 from bridge.dns_names import members_by_network, names_by_network
-from bridge.errors import NetworkNotFound
+from bridge.errors import NetworkNotFound, TeardownError
 from orchestrator.engine.endpoints import network_config
+from orchestrator.engine.errors import chain
 from orchestrator.engine.host import Host
 from orchestrator.engine.records import NetworkRecord
 from orchestrator.planning import actions
@@ -111,6 +112,14 @@ class NetworkWork:
             host.resolver.set_names(
                 network_id, names.get(network_id, {}), members.get(network_id, {})
             )
+
+    def sweep(self) -> tuple[list[str], list[str]]:
+        """After a start: repair or remove what a crash or a reboot left; what was done, and what
+        failed. Blocking."""
+        try:
+            return list(self._host.networks.sweep()), []
+        except TeardownError as group:
+            return [], [chain(error) for error in group.exceptions]
 
     def intact(self) -> frozenset[str]:
         """The ids of the networks whose link stands in our network namespace. Blocking."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.config import PublishedPort
@@ -101,37 +103,44 @@ def close_sandbox(host: Host, record: ContainerRecord, *, release: bool) -> None
     host.networks.close_sandbox(record.id, release=release)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkFiles:
+    """What a container is told of its network: its name, /etc/hosts and /etc/resolv.conf."""
+
+    hostname: str
+    hosts: str
+    resolv_conf: str
+
+
 def network_files(
     host: Host, record: ContainerRecord, endpoints: tuple[EndpointRecord, ...]
-) -> tuple[str | None, str | None]:
-    """The texts of /etc/hosts and /etc/resolv.conf; None where the host's network is used and
-    the image's own files stay. Blocking.
+) -> NetworkFiles:
+    """The files for the network of `record`, which owns its sandbox or uses the host's.
+    Blocking.
 
     A container on networks of ours asks the gateway of the first one, where the resolver is.
     """
     service = record.spec["service"]
-    mode = str(service.get("network_mode") or "")
-    if not own_sandbox(service) and mode != "host":
-        return None, None
-    gateway = None
-    if endpoints:
-        gateway = host.networks.get(endpoints[0].network_id).gateway
+    gateway = host.networks.get(endpoints[0].network_id).gateway if endpoints else None
     hostname = container_hostname(record.id, service)
+    if service.get("network_mode") == "host" and not service.get("hostname"):
+        hostname = socket.gethostname()
     domain = service.get("domainname")
     own_names = [hostname] if not domain else [f"{hostname}.{domain}", hostname]
-    hosts = hosts_file(
-        own=[(endpoint.address, own_names) for endpoint in endpoints],
-        extra=list(_extra_hosts(service, gateway)),
+    return NetworkFiles(
+        hostname=hostname,
+        hosts=hosts_file(
+            own=[(endpoint.address, own_names) for endpoint in endpoints],
+            extra=list(_extra_hosts(service, gateway)),
+        ),
+        resolv_conf=resolv_conf(
+            _host_resolv_conf(),
+            nameserver=None if service.get("dns") else gateway,
+            nameservers=tuple(service.get("dns") or ()),
+            search=service.get("dns_search") or None,
+            options=service.get("dns_opt") or None,
+        ),
     )
-    resolver = None if service.get("dns") else gateway
-    conf = resolv_conf(
-        _host_resolv_conf(),
-        nameserver=resolver,
-        nameservers=tuple(service.get("dns") or ()),
-        search=service.get("dns_search") or None,
-        options=service.get("dns_opt") or None,
-    )
-    return hosts, conf
 
 
 def _extra_hosts(service: Spec, gateway: str | None) -> Iterator[tuple[str, str]]:

@@ -50,7 +50,7 @@ class Surroundings:
 
     `namespaces` maps "network", "pid" and "ipc" to the path of a namespace that is joined;
     `volume_paths` real volume names to directories; `hosts` and `resolv_conf` are the texts of
-    those files, None where the host's own namespace is used and the image's files stay.
+    those files.
     """
 
     layers: tuple[str, ...]
@@ -58,8 +58,9 @@ class Surroundings:
     volume_paths: Mapping[str, str] = field(default_factory=dict)
     contents: Mapping[str, Content] = field(default_factory=dict)
     namespaces: Mapping[str, str] = field(default_factory=dict)
-    hosts: str | None = None
-    resolv_conf: str | None = None
+    hostname: str
+    hosts: str
+    resolv_conf: str
 
 
 def container_config(
@@ -72,7 +73,7 @@ def container_config(
 ) -> ContainerConfig:
     """Raises EngineError for a value that cannot be honoured."""
     service = spec["service"]
-    hostname = container_hostname(id, service)
+    hostname = surroundings.hostname
     binds, memory = mounts(
         service, spec["volumes"], surroundings.anonymous, surroundings.volume_paths
     )
@@ -99,7 +100,7 @@ def container_config(
         mounts=binds,
         tmpfs=memory,
         files=(
-            *_network_files(hostname, surroundings),
+            *_network_files(surroundings),
             *content_files(service, surroundings.contents),
         ),
         devices=devices(service),
@@ -150,10 +151,9 @@ def _namespace(service: Spec, attribute: str, surroundings: Surroundings) -> str
     return "host" if service.get(attribute) == "host" else "private"
 
 
-def _network_files(hostname: str, surroundings: Surroundings) -> tuple[File, ...]:
-    files = [File(target="/etc/hostname", content=f"{hostname}\n")]
-    if surroundings.hosts is not None:
-        files.append(File(target="/etc/hosts", content=surroundings.hosts))
-    if surroundings.resolv_conf is not None:
-        files.append(File(target="/etc/resolv.conf", content=surroundings.resolv_conf))
-    return tuple(files)
+def _network_files(surroundings: Surroundings) -> tuple[File, ...]:
+    return (
+        File(target="/etc/hostname", content=f"{surroundings.hostname}\n"),
+        File(target="/etc/hosts", content=surroundings.hosts),
+        File(target="/etc/resolv.conf", content=surroundings.resolv_conf),
+    )

@@ -7,28 +7,27 @@ look; a restart that was due while no daemon ran is made good at its start.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import socket
 from time import time
 
-from bridge.errors import NetworkError
-from orchestrator.engine.errors import EngineError
+from orchestrator.engine.errors import chain
 from orchestrator.engine.executor import execute
-from orchestrator.engine.exits import settle
+from orchestrator.engine.exits import (
+    HOST_FAULTS,
+    settle,
+    settle_failed_start,
+    state_of,
+    watch,
+)
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.planning import lifecycle
-from orchestrator.planning.restart import Exit, Restart, RestartPolicy, RestartState, after_exit
 from orchestrator.supervisor.health import HealthKeeper
 from orchestrator.supervisor.queue import KeyedQueue
-from runtime.container.containers import ContainerState
-from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
 
 _log = logging.getLogger(__name__)
-
-_EXPECTED = (RuntimeFault, NetworkError, EngineError, OSError)
 
 WORKERS = 8
 RESYNC = 30.0
@@ -88,7 +87,7 @@ class Controller:
         """Look at one container at start; whether it is due to be started. What fails is tried
         again by the queue."""
         try:
-            state = await asyncio.to_thread(self._state, record.id)
+            state = await asyncio.to_thread(state_of, self.host, record.id)
             if state is not None and state.status == "exited":
                 settled = settle(self.host, record, state)
                 if settled.restart_at is None:
@@ -99,7 +98,7 @@ class Controller:
                     self.wake(record.id)
             else:
                 await self.attend(record.id)
-        except _EXPECTED as exc:
+        except HOST_FAULTS as exc:
             self._report(f"container {record.id}", exc)
             self.queue.add_after(f"container {record.id}", 1.0)
         return False
@@ -122,18 +121,17 @@ class Controller:
             _log.warning("container %s was lost with its monitor", id[:12])
         self._sweep_half_made()
         self.backend.builds.sweep()
-        try:
-            for line in self.host.networks.sweep():
-                _log.info("network: %s", line)
-        except* (NetworkError, OSError) as group:
-            for error in group.exceptions:
-                _log.error("network: %s", error)
+        done, failures = self.backend.networks.sweep()
+        for line in done:
+            _log.info("network: %s", line)
+        for failure in failures:
+            _log.error("network: %s", failure)
 
     def _sweep_half_made(self) -> None:
         """Remove the records of containers that a crash left before they were complete, or
         while they were being removed."""
         for record in self.host.store.containers():
-            if self._state(record.id) is None:
+            if state_of(self.host, record.id) is None:
                 _log.warning("container %s was half made, it is removed", record.name)
                 self.backend.containers.unmake(record, release=False)
 
@@ -151,7 +149,7 @@ class Controller:
     async def attend(self, id: str) -> float | None:
         """Bring one container in order; the result is when to look again, in seconds."""
         record = self.host.store.container(id)
-        state = await asyncio.to_thread(self._state, id) if record is not None else None
+        state = await asyncio.to_thread(state_of, self.host, id) if record is not None else None
         if record is None or state is None:
             self._ended(id)
             return None
@@ -169,7 +167,7 @@ class Controller:
 
     async def _after_exit(self, id: str) -> float | None:
         record = self.host.store.container(id)
-        state = await asyncio.to_thread(self._state, id)
+        state = await asyncio.to_thread(state_of, self.host, id)
         if record is None or state is None or state.status != "exited":
             return None
         record = settle(self.host, record, state)
@@ -181,41 +179,17 @@ class Controller:
         self.host.tell("restart", record)
         try:
             await self.backend.containers.run(record, fresh=False)
-        except _EXPECTED as exc:
-            return self._start_failed(record, exc)
+        except HOST_FAULTS as exc:
+            _log.error("restart container %s: %s", record.name, chain(exc))
+            failed = settle_failed_start(self.host, record, exc)
+            return None if failed.restart_at is None else failed.restart_at - time()
         self.wake(id)
         return None
 
-    def _start_failed(self, record: ContainerRecord, error: Exception) -> float | None:
-        """A start that fails counts as a run that ended at once."""
-        _log.error("restart container %s: %s", record.name, error)
-        now = time()
-        exit_code = error.exit_code if isinstance(error, ContainerStartError) else 125
-        decision = after_exit(
-            RestartPolicy.of(record.spec["service"]),
-            RestartState(count=record.restarts, delay=record.restart_delay),
-            Exit(started_at=now, finished_at=now, exit_code=exit_code),
-            now,
-        )
-        at = decision.at if isinstance(decision, Restart) else None
-        updated = self.host.store.update_container(
-            record.id,
-            restart_at=at,
-            restarts=decision.state.count,
-            restart_delay=decision.state.delay,
-            finished_at=now,
-            exit_code=exit_code,
-            error=str(error),
-        )
-        if updated is not None:
-            self.host.tell("die", updated, exitCode=exit_code)
-        return None if at is None else at - now
-
     async def _alive(self, record: ContainerRecord) -> None:
         if record.id not in self._watched:
-            try:
-                connection = await asyncio.to_thread(self.host.containers.watch, record.id)
-            except InvalidState:
+            connection = await watch(self.host, record.id)
+            if connection is None:
                 self.wake(record.id)
                 return
             self._watched[record.id] = connection
@@ -243,11 +217,6 @@ class Controller:
             asyncio.get_running_loop().remove_reader(connection)
             connection.close()
 
-    def _state(self, id: str) -> ContainerState | None:
-        with contextlib.suppress(NotFound):
-            return self.host.containers.get(id)
-        return None
-
     async def _repair_networks(self) -> None:
         for network in await asyncio.to_thread(self.host.networks.list):
             for line in await asyncio.to_thread(self.host.networks.ensure, network.id):
@@ -255,4 +224,5 @@ class Controller:
                 self.host.tell_resource("repair", "network", network.name)
 
     def _report(self, key: str, error: Exception) -> None:
-        _log.error("%s: %s", key, error, exc_info=error)
+        expected = isinstance(error, HOST_FAULTS)
+        _log.error("%s: %s", key, chain(error), exc_info=None if expected else error)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from orchestrator.engine.executor import chain
+from orchestrator.engine.errors import chain
 from orchestrator.engine.host import Host
 from orchestrator.engine.local import LocalBackend
 from orchestrator.supervisor.api import application

@@ -6,8 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.engine.errors import EngineError
-from orchestrator.engine.executor import chain
+from orchestrator.engine.errors import EngineError, chain
 from orchestrator.planning.errors import PlanningError
 
 # By class name along the class's ancestry, so that the API needs no import of the layers below.

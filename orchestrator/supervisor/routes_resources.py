@@ -22,6 +22,13 @@ async def list_images(request: web.Request) -> web.Response:
     return web.json_response(await asyncio.to_thread(views.images, backend))
 
 
+@ROUTES.get("/v1/images/{reference:.+}")
+async def show_image(request: web.Request) -> web.Response:
+    backend = instance_of(request).backend
+    reference = request.match_info["reference"]
+    return web.json_response(await asyncio.to_thread(views.image, backend, reference))
+
+
 @ROUTES.delete("/v1/images/{reference:.+}")
 async def remove_image(request: web.Request) -> web.Response:
     backend = instance_of(request).backend

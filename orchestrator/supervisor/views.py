@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -94,15 +95,30 @@ def projects(backend: LocalBackend) -> list[dict[str, Any]]:
 
 
 def images(backend: LocalBackend) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": image.id,
-            "references": list(image.references),
-            "size": image.size,
-            "created": image.created,
-        }
-        for image in backend.host.images.list()
-    ]
+    return [_image(found) for found in backend.host.images.list()]
+
+
+def image(backend: LocalBackend, reference: str) -> dict[str, Any]:
+    """One image with its config and history; raises ImageNotFound. Blocking."""
+    found = backend.host.images.resolve(reference)
+    return {
+        **_image(found),
+        "digest": found.digest,
+        "config": json.loads(found.config.to_bytes()),
+        "history": [
+            {"created": line.created, "created_by": line.created_by, "size": line.size}
+            for line in backend.host.images.history(found)
+        ],
+    }
+
+
+def _image(found: Any) -> dict[str, Any]:
+    return {
+        "id": found.id,
+        "references": list(found.references),
+        "size": found.size,
+        "created": found.created,
+    }
 
 
 def volumes(backend: LocalBackend, project: str | None) -> list[dict[str, Any]]:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from orchestrator.engine.backend import Backend
-from orchestrator.engine.errors import EngineError
+from orchestrator.engine.errors import EngineError, chain
 from orchestrator.engine.events import StepEvent
-from orchestrator.engine.executor import Outcome, chain, execute
+from orchestrator.engine.executor import Outcome, execute
 from orchestrator.engine.simulated import SimulatedBackend
 from orchestrator.planning.actions import Cause, StartContainer, StopContainer, WaitContainer
 from orchestrator.planning.plan import Plan, PlanBuilder

@@ -33,7 +33,10 @@ def config(
         spec={"service": service, "volumes": {"data": "shop_data"}, "networks": {}},
         process=effective_process(service, of, "shop-web-1"),
         surroundings=Surroundings(
-            layers=("/l",), anonymous=anonymous, volume_paths=paths, **around
+            layers=("/l",),
+            anonymous=anonymous,
+            volume_paths=paths,
+            **{"hostname": ID[:12], "hosts": "", "resolv_conf": "", **around},
         ),
         labels={},
     )
@@ -226,7 +229,7 @@ def test_namespaces_are_joined_or_the_hosts() -> None:
 
 
 def test_the_files_of_the_network_are_the_containers_own() -> None:
-    made = config({"hostname": "box"}, hosts="h", resolv_conf="r")
+    made = config({}, hostname="box", hosts="h", resolv_conf="r")
     assert [(f.target, f.content) for f in made.files] == [
         ("/etc/hostname", "box\n"),
         ("/etc/hosts", "h"),
