@@ -15,6 +15,7 @@ import contextlib
 import random
 import socket
 import struct
+from collections import Counter
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +30,8 @@ from bridge.errors import NetworkError
 _IP_FREEBIND = 15  # include/uapi/linux/in.h
 _TTL = 1  # seconds; a container's name may mean another address after the next rollout
 _IDLE_TIMEOUT = 10.0  # seconds that a TCP connection may take for its next question
-_MOST_CONNECTIONS = 16  # for each asker
+_MOST_CONNECTIONS = 256
+_MOST_CONNECTIONS_OF_ONE = 16  # so that no container takes them all
 _ATTEMPTS = 32
 
 
@@ -60,7 +62,7 @@ class Resolver:
         self._listeners: dict[str, _Listener] = {}
         self._upstreams: dict[str, tuple[str, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connections: dict[str, int] = {}
+        self._connections: Counter[str] = Counter()
 
     @classmethod
     async def start(
@@ -189,7 +191,12 @@ class Resolver:
         sandbox = None if zone is None else zone.members.get(asker)
         servers = () if sandbox is None else self._upstreams.get(sandbox, ())
         return await self._forwarder.ask(
-            message, query, by_tcp=by_tcp, never=self._own_addresses(), servers=servers
+            message,
+            query,
+            asker=asker,
+            by_tcp=by_tcp,
+            never=self._own_addresses(),
+            servers=servers,
         )
 
     def _own_addresses(self) -> set[str]:
@@ -228,10 +235,13 @@ class Resolver:
     ) -> None:
         """Questions by TCP, one after the other; who is slow waits for himself only."""
         asker = str(writer.get_extra_info("peername", ("", 0))[0])
-        count = self._connections.get(asker, 0)
-        self._connections[asker] = count + 1
+        self._connections[asker] += 1
+        welcome = (
+            self._connections[asker] <= _MOST_CONNECTIONS_OF_ONE
+            and self._connections.total() <= _MOST_CONNECTIONS
+        )
         try:
-            while count < _MOST_CONNECTIONS:
+            while welcome:
                 async with asyncio.timeout(_IDLE_TIMEOUT):
                     (length,) = struct.unpack("!H", await reader.readexactly(2))
                     message = await reader.readexactly(length)

@@ -7,13 +7,16 @@ import contextlib
 import ipaddress
 import secrets
 import struct
+from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bridge import dns_messages as dns
 
 _MOST_SERVERS = 3  # resolv.conf(5), MAXNS
-_MOST_QUESTIONS = 1024  # under way at a time, as Docker has it
+_MOST_QUESTIONS = 1024  # waiting at a time, as Docker has it
+_MOST_QUESTIONS_OF_ONE = 512  # so that no container takes them all
+_MOST_SOCKETS = 128  # of the process's descriptors
 _TIMEOUT = 4.0  # seconds for each server
 _NEXT_SERVER = (dns.SERVFAIL, dns.NOTIMP, dns.REFUSED)
 
@@ -40,7 +43,8 @@ class Forwarder:
         self._resolv_conf = resolv_conf
         self._port = port
         self._timeout = timeout
-        self._under_way = 0
+        self._waiting: Counter[str] = Counter()
+        self._sockets = asyncio.Semaphore(_MOST_SOCKETS)
         self._read: tuple[int, int, int] | None = None
         self._servers: tuple[str, ...] = ()
 
@@ -49,6 +53,7 @@ class Forwarder:
         message: bytes,
         query: dns.Query,
         *,
+        asker: str,
         by_tcp: bool,
         never: Collection[str],
         servers: Sequence[str] = (),
@@ -60,26 +65,38 @@ class Forwarder:
         """
         configured = servers or self._current_servers()
         asked = [server for server in configured if server not in never]
-        if self._under_way >= _MOST_QUESTIONS or (configured and not asked):
+        full = (
+            self._waiting.total() >= _MOST_QUESTIONS
+            or self._waiting[asker] >= _MOST_QUESTIONS_OF_ONE
+        )
+        if full or (configured and not asked):
             return dns.no_answer(query, dns.REFUSED)
-        ask = self._ask_by_tcp if by_tcp else self._ask_by_udp
-        self._under_way += 1
+        self._waiting[asker] += 1
         try:
-            last: bytes | None = None
-            for server in asked:
-                try:
-                    async with asyncio.timeout(self._timeout):
-                        response = await ask(server, message, query)
-                except (OSError, EOFError, TimeoutError):
-                    continue
-                if dns.response_code(response) not in _NEXT_SERVER:
-                    return dns.with_id(response, query.id)
-                last = response
-            if last is not None:
-                return dns.with_id(last, query.id)
-            return dns.no_answer(query, dns.SERVFAIL)
+            async with self._sockets:
+                return await self._ask_in_turn(asked, message, query, by_tcp=by_tcp)
         finally:
-            self._under_way -= 1
+            self._waiting[asker] -= 1
+            if not self._waiting[asker]:
+                del self._waiting[asker]
+
+    async def _ask_in_turn(
+        self, servers: Sequence[str], message: bytes, query: dns.Query, *, by_tcp: bool
+    ) -> bytes:
+        ask = self._ask_by_tcp if by_tcp else self._ask_by_udp
+        last: bytes | None = None
+        for server in servers:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    response = await ask(server, message, query)
+            except (OSError, EOFError, TimeoutError):
+                continue
+            if dns.response_code(response) not in _NEXT_SERVER:
+                return dns.with_id(response, query.id)
+            last = response
+        if last is not None:
+            return dns.with_id(last, query.id)
+        return dns.no_answer(query, dns.SERVFAIL)
 
     def _current_servers(self) -> tuple[str, ...]:
         """The host's name servers now: its file is read again whenever it changed."""
