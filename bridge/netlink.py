@@ -15,6 +15,7 @@ from bridge.errors import LinkError
 HEADER_SIZE = 16
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
+_NLM_F_DUMP_INTR = 0x10
 _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLMSGERR_ATTR_MSG = 1
@@ -22,6 +23,7 @@ _NLA_F_NESTED, _NLA_TYPE_MASK = 0x8000, 0x3FFF
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 10, 11, 12
 _RECEIVE_SIZE = 1 << 16
+_DUMP_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,20 +85,33 @@ class NetlinkSocket:
             raise failure
         return answers
 
-    def dump(self, message: Message, attempted: str) -> Iterator[bytes]:
-        """The payload of every object that the request lists. Raises LinkError."""
+    def dump(self, message: Message, attempted: str) -> list[bytes]:
+        """The payload of every object that the request lists. Raises LinkError.
+
+        A list that changed while it was told is asked for again.
+        """
+        for _attempt in range(_DUMP_ATTEMPTS):
+            found, whole = self._dump(message, attempted)
+            if whole:
+                break
+        return found
+
+    def _dump(self, message: Message, attempted: str) -> tuple[list[bytes], bool]:
         self._socket.send(self._encode(message, NLM_F_DUMP))
         sequence = self._sequence
+        found: list[bytes] = []
+        whole = True
         while True:
             for kind, flags, sequence_, payload in _messages(self._socket.recv(_RECEIVE_SIZE)):
                 if sequence_ != sequence:
                     continue
+                whole = whole and not flags & _NLM_F_DUMP_INTR
                 if kind in (_NLMSG_DONE, _NLMSG_ERROR):
                     failure = _failure(attempted, flags, payload)
                     if failure is not None:
                         raise failure
-                    return
-                yield payload
+                    return found, whole
+                found.append(payload)
 
     def _encode(self, message: Message, flags: int = 0) -> bytes:
         self._sequence += 1

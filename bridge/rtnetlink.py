@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from ipaddress import IPv4Network as Subnet
@@ -94,7 +94,7 @@ class RouteSocket(NetlinkSocket):
         message["attrs"] = [("IFLA_EXT_MASK", _RTEXT_FILTER_SKIP_STATS)]
         if master is not None:
             message["attrs"].append(("IFLA_MASTER", master))
-        return tuple(_decode_link(m) for m in self._dump(message, _RTM_GETLINK, "list links"))
+        return tuple(_decode_link(m) for m in self._list(message, _RTM_GETLINK, "list links"))
 
     def add_bridge(self, name: str, *, mac: str, mtu: int | None) -> None:
         """A bridge, still down. It forwards at once: no spanning tree, no listening delay."""
@@ -227,7 +227,7 @@ class RouteSocket(NetlinkSocket):
         message = ifaddrmsg()
         message["family"] = socket.AF_INET
         found = []
-        for payload in self._dump(message, _RTM_GETADDR, "list addresses"):
+        for payload in self._list(message, _RTM_GETADDR, "list addresses"):
             prefix = payload[1]
             (index,) = struct.unpack_from("=I", payload, 4)
             parts = dict(attributes(payload, 8))
@@ -257,7 +257,7 @@ class RouteSocket(NetlinkSocket):
         message = rtmsg()
         message["family"] = socket.AF_INET
         found = []
-        for payload in self._dump(message, _RTM_GETROUTE, "list routes"):
+        for payload in self._list(message, _RTM_GETROUTE, "list routes"):
             prefix, table = payload[1], payload[4]
             parts = dict(attributes(payload, 12))
             if _RTA_TABLE in parts:
@@ -314,7 +314,7 @@ class RouteSocket(NetlinkSocket):
         """Send (message, type, flags) in one datagram and give what comes back."""
         return self.request([_encoded(*message) for message in messages], attempted)
 
-    def _dump(self, message: Any, kind: int, attempted: str) -> Iterator[bytes]:
+    def _list(self, message: Any, kind: int, attempted: str) -> list[bytes]:
         return self.dump(_encoded(message, kind, 0), attempted)
 
 

@@ -203,6 +203,8 @@ class Sandboxes:
             index = _index(endpoint.link)
             if index is not None:
                 self._route.set_bridge_port(index, isolated=True)
+        if leads_out and self._leases.bindings(owner=endpoint.sandbox_id):
+            self.hairpin(endpoint)
         return endpoint
 
     def _unplug(self, endpoint: Endpoint) -> None:

@@ -325,6 +325,7 @@ def test_drift_is_repaired(lab: Lab, command: str) -> None:
         (lab.host, "127.0.0.1", 8080),
         (neighbour, "198.51.100.1", 8080),
         (beside, web.address, 80),
+        (web, "198.51.100.1", 8080),  # its own port, which wants the bridge port's help
     ):
         eventually(partial(place.reaches, address, port), f"{address} is reached")
     assert "192.0.2.7" not in lab.host.run("ip", "address")
