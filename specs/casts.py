@@ -6,6 +6,7 @@ turned back before the schema looks at it. The table is the ecosystem's.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
@@ -38,6 +39,8 @@ def to_number(text: str) -> float:
         if text != text.strip():
             raise ValueError
         value = float(text)
+        if not math.isfinite(value):
+            raise ValueError
     except ValueError as exc:
         raise CastError(f"{text!r} is not a number") from exc
     return value

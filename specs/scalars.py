@@ -2,13 +2,15 @@
 
 Sources: YAML 1.2.2 section 10.3.2, and go-yaml, which Compose uses: it adds `0b` integers,
 `_` between digits and the leading-zero octal of YAML 1.1 (`mode: 0440`), and takes neither
-`yes`/`no`/`on`/`off` for booleans nor `22:22` for a number. Dates stay strings.
+`yes`/`no`/`on`/`off` for booleans nor `22:22` for a number. Dates stay strings, and so do `.inf`
+and `.nan`, which no attribute can hold and JSON cannot say.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import math
 import re
 
 Scalar = str | int | float | bool | None
@@ -21,11 +23,6 @@ _BOOLEANS = {
     "false": False,
     "False": False,
     "FALSE": False,
-}
-_INFINITIES = {
-    **dict.fromkeys((".inf", ".Inf", ".INF", "+.inf", "+.Inf", "+.INF"), float("inf")),
-    **dict.fromkeys(("-.inf", "-.Inf", "-.INF"), float("-inf")),
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
 }
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _DECIMAL = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
@@ -50,7 +47,7 @@ def resolve(text: str) -> Scalar:
     if text[0] in _STARTS_WORD:
         return None if text in _NULLS else _BOOLEANS.get(text, text)
     if text[0] in _STARTS_NUMBER:
-        number = _INFINITIES[text] if text in _INFINITIES else _number(text)
+        number = _number(text)
         return text if number is None else number
     return text
 
@@ -70,7 +67,8 @@ def _number(text: str) -> int | float | None:
             return value
         return None
     if _FLOAT.fullmatch(plain):
-        return float(plain)
+        value = float(plain)
+        return value if math.isfinite(value) else None
     return None
 
 
