@@ -55,17 +55,15 @@ def resolve(text: str) -> Scalar:
 def _number(text: str) -> int | float | None:
     plain = text.replace("_", "") if "_" in text and not text.startswith("_") else text
     if _DECIMAL.fullmatch(plain):
-        if len(plain) > 400:
-            return None
-        value = int(plain)
-        return value if _MIN_INT <= value <= _MAX_INT else float(value)
+        if len(plain) > 300:
+            return None  # beyond what a float holds
+        whole = int(plain)
+        return whole if _MIN_INT <= whole <= _MAX_INT else float(whole)
     if match := _PREFIXED.fullmatch(plain):
         sign, hexadecimal, binary, octal = match.groups()
         digits, base = (hexadecimal, 16) if hexadecimal else (binary, 2) if binary else (octal, 8)
-        value = int(digits, base) * (-1 if sign == "-" else 1)
-        if _MIN_INT <= value <= _MAX_INT:
-            return value
-        return None
+        whole = int(digits, base) * (-1 if sign == "-" else 1)
+        return whole if _MIN_INT <= whole <= _MAX_INT else None
     if _FLOAT.fullmatch(plain):
         value = float(plain)
         return value if math.isfinite(value) else None

@@ -27,7 +27,7 @@ DIFFERENCES = {
     "include: unknown key": "the schema allows no other keys; they ignore them",
     "rules: empty network": "{} and null say the same of a service's network; we print null",
     "values: shm_size | 1.5e3": "they drop a size that YAML reads as a float",
-    "values: environment | {A: .inf}": "they fail on their own JSON; the text stays as it was written",
+    "values: environment | {A: .inf}": "they fail on their own JSON; the text stays as it is",
     "values: blkio_config | {weight: 100, device_read_bps: [{path: /dev/a, rate: 1mb}]}": (
         "their JSON says Path and Rate, which their own schema refuses"
     ),
