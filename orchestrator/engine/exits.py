@@ -11,6 +11,8 @@ from bridge.errors import NetworkError
 from orchestrator.engine.errors import EngineError
 from orchestrator.engine.host import Host
 from orchestrator.engine.records import ContainerRecord
+from orchestrator.engine.sandboxes import published_ports
+from orchestrator.planning.health import HealthState
 from orchestrator.planning.restart import Exit, Restart, RestartPolicy, RestartState, after_exit
 from runtime.container.containers import ContainerState
 from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
@@ -67,6 +69,27 @@ async def readable(connection: socket.socket) -> None:
         loop.remove_reader(connection)
 
 
+def settle_start(host: Host, record: ContainerRecord, state: ContainerState) -> ContainerRecord:
+    """Write a start that the runtime knows and the record does not into the record: a daemon
+    was killed between the two. Blocking."""
+    if state.started_at is None:
+        return record
+    started = state.started_at / 1e9
+    if record.started_at is not None and record.started_at >= started:
+        return record
+    updated = host.store.update_container(
+        record.id,
+        started_at=started,
+        finished_at=None,
+        restart_at=None,
+        exit_code=None,
+        error="",
+        ports=published_ports(host, record.id),
+        health=HealthState() if record.process.health else None,
+    )
+    return updated or record
+
+
 def settle(host: Host, record: ContainerRecord, state: ContainerState) -> ContainerRecord:
     """Write an exit that the runtime knows and the record does not into the record, together
     with the restart that its policy calls for; the result is the record as it is now.
@@ -74,7 +97,10 @@ def settle(host: Host, record: ContainerRecord, state: ContainerState) -> Contai
     Both are written at once: nobody sees an exit without what follows from it, and a daemon
     that is killed afterwards finds the restart due.
     """
-    if state.status != "exited" or record.started_at is None or record.finished_at is not None:
+    if state.status != "exited":
+        return record
+    record = settle_start(host, record, state)
+    if record.started_at is None or record.finished_at is not None:
         return record
     finished = max((state.finished_at or 0) / 1e9, record.started_at)
     exit_code = state.exit_code if state.exit_code is not None else UNKNOWN_EXIT

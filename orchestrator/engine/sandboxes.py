@@ -87,15 +87,12 @@ def publish(host: Host, record: ContainerRecord) -> tuple[PortRecord, ...]:
             if not _advance(requests, chosen, exc.port):
                 raise
             continue
-        return tuple(
-            PortRecord(
-                host_ip=port.host_ip,
-                host_port=port.host_port,
-                container_port=port.container_port,
-                protocol=port.protocol,
-            )
-            for port in published
-        )
+        return tuple(_port_record(port) for port in published)
+
+
+def published_ports(host: Host, id: str) -> tuple[PortRecord, ...]:
+    """The ports that the container of this id has on the host now. Blocking."""
+    return tuple(_port_record(port) for port in host.networks.published(id))
 
 
 def close_sandbox(host: Host, record: ContainerRecord, *, release: bool) -> None:
@@ -161,6 +158,15 @@ def _host_resolv_conf() -> str:
         return _RESOLV_CONF.read_text(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def _port_record(port: PublishedPort) -> PortRecord:
+    return PortRecord(
+        host_ip=port.host_ip,
+        host_port=port.host_port,
+        container_port=port.container_port,
+        protocol=port.protocol,
+    )
 
 
 def _published(request: PortRequest, host_port: int) -> PublishedPort:

@@ -18,6 +18,7 @@ from orchestrator.engine.exits import (
     HOST_FAULTS,
     settle,
     settle_failed_start,
+    settle_start,
     state_of,
     watch,
 )
@@ -154,6 +155,8 @@ class Controller:
             self._ended(id)
             return None
         if state.status in ("running", "paused"):
+            if not self.host.transitions_of(record.name):
+                record = await asyncio.to_thread(settle_start, self.host, record, state)
             await self._alive(record)
             return None
         self._ended(id)
