@@ -11,8 +11,8 @@ NetworkError
 ├── AddressInUse          an explicit address belongs to another lease
 ├── PortInUse             a host port is taken, by us or by another program
 ├── LinkError             the kernel refused a link, an address or a route
-└── RulesError            the kernel refused the packet filter rules
-TeardownError             a group: everything that failed while taking something down
+├── RulesError            the kernel refused the packet filter rules
+└── TeardownError         a group: everything that failed while taking something down
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class RulesError(NetworkError):
     """The packet filter rules could not be read or changed."""
 
 
-class TeardownError(ExceptionGroup[Exception]):
+class TeardownError(ExceptionGroup[Exception], NetworkError):
     """Everything that failed while something was taken down; the rest was taken down."""
 
     hint: str | None = None

@@ -18,6 +18,7 @@ from bridge.config import Endpoint, EndpointConfig, Network, check_link_name, ch
 from bridge.errors import (
     InvalidNetwork,
     LinkError,
+    NetworkError,
     NetworkNotFound,
     SandboxNotFound,
 )
@@ -27,6 +28,10 @@ from bridge.leases import LeaseDatabase
 from bridge.rtnetlink import RouteSocket
 from bridge.sysctls import set_parameter
 
+_NAMESPACE_HINTS = {
+    errno.EPERM: "this needs root with CAP_SYS_ADMIN and CAP_NET_ADMIN",
+    errno.ENOSPC: "raise the limit /proc/sys/user/max_net_namespaces",
+}
 _LOOPBACK = 1  # the index of "lo" in every network namespace
 
 
@@ -46,8 +51,14 @@ class Sandboxes:
                 self._leases.add_sandbox(sandbox_id)
             return path
         self._leases.add_sandbox(sandbox_id)
-        path.touch(mode=0o600)
-        namespaces.create(path, _prepare)
+        try:
+            path.touch(mode=0o600)
+            namespaces.create(path, _prepare)
+        except OSError as exc:
+            raise NetworkError(
+                f"cannot make a network namespace for sandbox {sandbox_id}: {exc.strerror}",
+                hint=_NAMESPACE_HINTS.get(exc.errno or 0),
+            ) from exc
         for endpoint in self._leases.endpoints(sandbox_id=sandbox_id):
             self._plug_again(endpoint)
         return path
@@ -154,12 +165,12 @@ class Sandboxes:
         return network
 
     def _keep(self, endpoint: Endpoint, config: EndpointConfig) -> Endpoint:
+        if _index(endpoint.link) is None:
+            endpoint = self._plug_again(endpoint)
         if (endpoint.aliases, endpoint.priority) != (config.aliases, config.priority):
             endpoint = replace(endpoint, aliases=config.aliases, priority=config.priority)
             self._leases.update_endpoint(endpoint)
             self._route_out(endpoint.sandbox_id)
-        if _index(endpoint.link) is None:
-            endpoint = self._plug_again(endpoint)
         return endpoint
 
     def _plug_again(self, endpoint: Endpoint) -> Endpoint:
@@ -247,8 +258,10 @@ class Sandboxes:
             return
 
         def set_route() -> None:
+            index = _index(out.interface)
+            if index is None:
+                return  # it gets its route when it is plugged in again
             with RouteSocket() as inside:
-                index = socket.if_nametoindex(out.interface)
                 inside.replace_default_route(index, IPv4Address(out.gateway))
 
         try:

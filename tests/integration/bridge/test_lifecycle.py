@@ -22,9 +22,12 @@ from bridge.errors import (
     NetworkMismatch,
     NetworkNotFound,
     PortInUse,
+    RulesError,
     SandboxNotFound,
     SubnetOverlap,
+    TeardownError,
 )
+from bridge.firewall import Firewall
 from tests.integration.bridge.lab import Lab, eventually
 
 
@@ -329,6 +332,33 @@ def test_drift_is_repaired(lab: Lab, command: str) -> None:
     ):
         eventually(partial(place.reaches, address, port), f"{address} is reached")
     assert "192.0.2.7" not in lab.host.run("ip", "address")
+
+
+def test_taking_down_goes_on_after_a_failure_and_tells_all(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = lab.network("front")
+    lab.container("web", network)
+    lab.networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+
+    def fail(*_: object) -> None:
+        raise RulesError("no rules today")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Firewall, "apply", fail)
+        with pytest.raises(NetworkError) as caught:
+            lab.networks.close_sandbox("web", release=True)
+    assert isinstance(caught.value, TeardownError)
+    assert [str(exc) for exc in caught.value.exceptions] == ["no rules today"]
+    assert lab.networks.sandboxes() == ()
+    assert lab.networks.ensure(network.id) == ("put the packet filter rules in place",)
+    assert "8080" not in lab.host.run("nft", "list", "ruleset")
+
+
+def test_a_namespace_that_cannot_be_made_is_reported(lab: Lab) -> None:
+    (lab.run_dir / "netns").rename(lab.run_dir / "away")
+    with pytest.raises(NetworkError, match="cannot make a network namespace for sandbox web"):
+        lab.networks.open_sandbox("web")
 
 
 def test_rules_of_others_are_left_alone(lab: Lab) -> None:
