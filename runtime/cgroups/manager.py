@@ -158,8 +158,8 @@ def read_pairs(path: Path) -> dict[str, int]:
 def pids_in(path: Path) -> list[int]:
     try:
         return [int(line) for line in path.read_text().split()]
-    except FileNotFoundError:
-        return []
+    except OSError:
+        return []  # it is gone, or (ENODEV) going
 
 
 def remove_directory(path: Path, *, tries: int = 100) -> None:

@@ -89,8 +89,8 @@ class CgroupV1:
     def frozen(self) -> bool:
         try:
             state = (self._controllers["freezer"] / "freezer.state").read_text()
-        except (FileNotFoundError, KeyError):
-            return False
+        except (OSError, KeyError):
+            return False  # it is gone, or (ENODEV) going
         return state.strip() != "THAWED"
 
     def kill(self) -> None:
@@ -109,7 +109,7 @@ class CgroupV1:
             return 0
         try:
             return read_pairs(self._controllers["memory"] / "memory.oom_control").get("oom_kill", 0)
-        except FileNotFoundError:
+        except OSError:
             return 0
 
     def usage(self) -> Usage:

@@ -71,8 +71,8 @@ class CgroupV2:
     def frozen(self) -> bool:
         try:
             return (self._directory / "cgroup.freeze").read_text().strip() == "1"
-        except FileNotFoundError:
-            return False
+        except OSError:
+            return False  # it is gone, or (ENODEV) going
 
     def kill(self) -> None:
         if (self._directory / "cgroup.kill").exists():
@@ -88,7 +88,7 @@ class CgroupV2:
     def oom_kills(self) -> int:
         try:
             return read_pairs(self._directory / "memory.events").get("oom_kill", 0)
-        except FileNotFoundError:
+        except OSError:
             return 0
 
     def usage(self) -> Usage:

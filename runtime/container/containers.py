@@ -263,7 +263,7 @@ class Containers:
         """Raises InvalidState when it does not run."""
         try:
             return self._cgroup(id).usage()
-        except (FileNotFoundError, OSError) as error:
+        except OSError as error:
             raise InvalidState(f"container {id[:12]}", "not running", "measure") from error
 
     def processes(self, id: str) -> Sequence[int]:

@@ -120,7 +120,8 @@ static int poke(int seconds)
                 if (file >= 0) {
                     char name[256] = "";
                     ssize_t size = readlink(path, name, sizeof name - 1);
-                    if (size > 0 && strncmp(name, "/dev/", 5) != 0) {
+                    int own_root = strcmp(name, "/") == 0 && faccessat(file, "outside", F_OK, 0);
+                    if (size > 0 && !own_root && strncmp(name, "/dev/", 5) != 0) {
                         printf("opened %s, %s\n", path, name);
                         found++;
                     }
