@@ -38,9 +38,10 @@ class BuildRequest:
 
     `context` is a directory; `dockerfile` a path below it (default "Dockerfile") or, absolute,
     anywhere; `dockerfile_inline` the text itself; `args` the build arguments; `target` a
-    stage's name; `tags` the names of the result; `extra_hosts` pairs of name and address;
-    `shm_size` in bytes; `secrets` are contents by ID and `ssh` agents' sockets by ID, for
-    `RUN --mount`; `environ` is where SOURCE_DATE_EPOCH is looked up.
+    stage's name; `tags` the names of the result; `contexts` are named contexts: a directory,
+    or `docker-image://REFERENCE`, by the name that FROM and --from use; `extra_hosts` pairs of
+    name and address; `shm_size` in bytes; `secrets` are contents and `ssh` are agents' sockets
+    by ID, for `RUN --mount`; `environ` is where SOURCE_DATE_EPOCH is looked up.
     """
 
     context: Path
@@ -50,6 +51,7 @@ class BuildRequest:
     target: str | None = None
     tags: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    contexts: Mapping[str, str] = field(default_factory=dict)
     no_cache: bool = False
     pull: bool = False
     network: Network = "default"
@@ -72,9 +74,12 @@ def build(
     """Build an image, give it its tags and return it.
 
     `steps` runs RUN instructions; `progress` is called with each event, from this thread or
-    from the runner's; `find_image` looks base images up (default: in the store); `cancel`,
-    once set, ends the build between two steps. Raises BuildError.
+    from the runner's; `find_image` gives base images by name, pulling them where that is
+    wanted (default: the store's own alone); `cancel`, once set, ends the build between two
+    steps. Raises BuildError.
     """
+    if request.pull and find_image is None:
+        raise BuildError("pull is asked for, but this build has no registry to pull from")
     return _Build(request, store, steps, progress, find_image or store.resolve, cancel).run()
 
 
@@ -129,11 +134,6 @@ class _Build:
         request = self._request
         for tag in request.tags:
             Reference.parse(tag)
-        if request.pull:
-            raise BuildError(
-                "pulling base images is not supported yet",
-                hint="build without pull: base images are taken from the store",
-            )
         parsed = read_dockerfile(request)
         self._escape = parsed.escape
         for warning in parsed.warnings:
@@ -212,7 +212,15 @@ class _Build:
                 created=_EMPTY_CREATED,
             )
             return StageResult(config=config, layers=(), args={})
-        image = self._image(stage.base, stage.line)
+        named = self._named_context(stage.base, stage.line)
+        if isinstance(named, Path):
+            raise BuildError(
+                f"the named context {stage.base!r} is a directory: FROM needs an image",
+                dockerfile=self._stages.dockerfile,
+                line=stage.line,
+                hint=f"copy from it: COPY --from={stage.base}",
+            )
+        image = self._image(named or stage.base, stage.line)
         layers = self._store.image_layers(image)
         return StageResult(config=without_layers(image.config), layers=layers, args={})
 
@@ -264,7 +272,12 @@ class _Build:
             ) as source:
                 yield source
             return
-        number = self._stages.find(name)
+        named = self._named_context(name, line)
+        if isinstance(named, Path):
+            with SourceTree((named,), keep_owner=False, rules=_ignore_rules(named)) as source:
+                yield source
+            return
+        number = self._stages.find(name) if named is None else None
         if number is not None and number in self._results:
             layers = self._results[number].layers
         elif name.lower() == SCRATCH:
@@ -274,30 +287,33 @@ class _Build:
                 line=line,
             )
         else:
-            layers = self._store.image_layers(self._image(name, line))
+            layers = self._store.image_layers(self._image(named or name, line))
         paths = [self._store.layers.path(layer.chain_id) for layer in layers]
         with SourceTree(
             paths, keep_owner=True, identity=layers[-1].chain_id if layers else ""
         ) as source:
             yield source
 
+    def _named_context(self, name: str, line: int) -> Path | str | None:
+        """What a named context stands for: a directory, or an image; None for no such name."""
+        value = self._request.contexts.get(name)
+        if value is None:
+            return None
+        if value.startswith(_IMAGE_CONTEXT):
+            return value.removeprefix(_IMAGE_CONTEXT)
+        if "://" in value or not os.path.isdir(value):
+            raise BuildError(
+                f"the named context {name!r} is {value!r}: neither a directory nor an image",
+                dockerfile=self._stages.dockerfile,
+                line=line,
+            )
+        return Path(value)
+
     def _rules(self) -> IgnoreRules:
         """The rules of `<Dockerfile>.dockerignore`, else of `.dockerignore`."""
         name = self._request.dockerfile or "Dockerfile"
-        names = [".dockerignore"]
-        if self._request.dockerfile_inline is None and not os.path.isabs(name):
-            names.insert(0, f"{name}.dockerignore")
-        root = os.open(self._request.context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for candidate in names:
-                content = read_in_root(root, candidate)
-                if content is not None:
-                    return parse_ignore(content.decode("utf-8", "surrogateescape"))
-        except (ValueError, OSError) as exc:
-            raise BuildError(f"{candidate}: {exc}") from exc
-        finally:
-            os.close(root)
-        return IgnoreRules()
+        own = self._request.dockerfile_inline is None and not os.path.isabs(name)
+        return _ignore_rules(self._request.context, *((f"{name}.dockerignore",) if own else ()))
 
     def _tell_unused_args(self) -> None:
         known = self._consumed | set(self._stages.global_args) | PREDEFINED
@@ -317,7 +333,23 @@ class _Build:
             raise BuildError("the build was canceled")
 
 
+_IMAGE_CONTEXT = "docker-image://"
 _EMPTY_CREATED = "1970-01-01T00:00:00Z"
+
+
+def _ignore_rules(context: Path, *before: str) -> IgnoreRules:
+    """The rules of the first file that is there: one of `before`, or `.dockerignore`."""
+    root = os.open(context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in (*before, ".dockerignore"):
+            content = read_in_root(root, name)
+            if content is not None:
+                return parse_ignore(content.decode("utf-8", "surrogateescape"))
+    except (ValueError, OSError) as exc:
+        raise BuildError(f"{name}: {exc}") from exc
+    finally:
+        os.close(root)
+    return IgnoreRules()
 
 
 def _only(values: Mapping[str, str], name: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.build.cache import StepCache
+from runtime.build.configure import DEFAULT_SHELL
 from runtime.build.events import BuildEvent
 from runtime.build.scope import Scope
 from runtime.build.sources import SourceTree
@@ -23,7 +24,6 @@ from runtime.images.store import ImageStore
 from runtime.images.upper import UpperTree
 from runtime.oci.image_config import ImageConfig
 
-DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

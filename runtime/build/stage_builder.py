@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from runtime.build import instructions as ins
 from runtime.build.cache import CachedStep, StepCache
+from runtime.build.configure import Configurator
 from runtime.build.copy_step import plan_copy
 from runtime.build.copying import CopyRefused
 from runtime.build.events import BuildWarning, StepCached, StepDone, StepFailed, StepStarted
-from runtime.build.ground import DEFAULT_SHELL, Ground, LayerPlan, Surroundings
+from runtime.build.ground import Ground, LayerPlan, Surroundings
 from runtime.build.run_step import plan_run
 from runtime.build.scope import Scope
-from runtime.build.units import parse_ports
 from runtime.errors import ImageError, RuntimeFault
 from runtime.images.layers import Layer
 from runtime.images.merged import split
-from runtime.oci.image_config import HistoryEntry, ImageConfig, ImageHealthcheck
+from runtime.oci.image_config import HistoryEntry, ImageConfig
 
 _BY = "bayplan"
 
@@ -57,10 +55,9 @@ class StageBuilder:
         self._title = title
         self._scope = scope
         self._layers = list(base.layers)
-        self._config = base.config
+        self._configurator = Configurator(base.config, scope)
         self._count = count
         self._number = 0
-        self._cmd_set = False
         self._line = 0
 
     def run(self, instructions: Sequence[ins.Instruction]) -> None:
@@ -87,117 +84,26 @@ class StageBuilder:
                 self._copy(instruction)
             case ins.Workdir():
                 self._workdir(instruction)
-            case ins.Env():
-                self._env(instruction)
-            case ins.Label():
-                self._label(instruction)
-            case ins.Arg():
-                self._arg(instruction)
-            case ins.Cmd():
-                self._cmd(instruction)
-            case ins.Entrypoint():
-                self._entrypoint(instruction)
-            case ins.Shell():
-                self._configure(instruction, shell=instruction.argv)
-            case ins.Healthcheck():
-                self._healthcheck(instruction)
-            case ins.Expose():
-                self._expose(instruction)
-            case ins.Volume():
-                paths = {self._scope.expand(path) for path in instruction.paths}
-                self._configure(instruction, volumes=tuple(sorted({*self._config.volumes, *paths})))
-            case ins.User():
-                user = self._scope.expand(instruction.user)
-                if not user:
-                    raise self._ground().error("the user is empty once its variables are filled in")
-                self._configure(instruction, user=user)
-            case ins.Stopsignal():
-                name = self._scope.expand(instruction.signal)
-                self._configure(instruction, stop_signal=_checked_signal(name))
-            case ins.Maintainer():
-                self._warn(
-                    "MaintainerDeprecated",
-                    "MAINTAINER is deprecated: use the label org.opencontainers.image.authors",
-                )
-                self._configure(instruction, author=instruction.name)
-            case ins.Onbuild():
-                self._configure(instruction, onbuild=(*self._config.onbuild, instruction.trigger))
             case _:
-                raise self._ground().error(
-                    f"{type(instruction).__name__.upper()} cannot stand here"
-                )
+                if isinstance(instruction, ins.Maintainer):
+                    self._warn(
+                        "MaintainerDeprecated",
+                        "MAINTAINER is deprecated: use the label org.opencontainers.image.authors",
+                    )
+                if not self._configurator.apply(instruction):
+                    name = type(instruction).__name__.upper()
+                    raise self._ground().error(f"{name} cannot stand here")
+                self._remember(instruction.original, empty=True)
 
-    # Instructions that change the config alone
-
-    def _env(self, instruction: ins.Env) -> None:
-        # All values see the variables from before the instruction.
-        pairs = [
-            (self._scope.expand(name), self._scope.expand(value))
-            for name, value in instruction.pairs
-        ]
-        self._scope.env.update(pairs)
-        self._configure(
-            instruction, env=tuple(f"{name}={value}" for name, value in self._scope.env.items())
-        )
-
-    def _label(self, instruction: ins.Label) -> None:
-        labels = dict(self._config.labels)
-        for name, value in instruction.pairs:
-            labels[self._scope.expand(name)] = self._scope.expand(value)
-        self._configure(instruction, labels=labels)
-
-    def _arg(self, instruction: ins.Arg) -> None:
-        for name, default in instruction.pairs:
-            self._scope.declare(name, default)
-        self._remember(instruction.original, empty=True)
-
-    def _cmd(self, instruction: ins.Cmd) -> None:
-        self._cmd_set = True
-        self._configure(instruction, cmd=self._argv(instruction.argv, instruction.command))
-
-    def _entrypoint(self, instruction: ins.Entrypoint) -> None:
-        argv = self._argv(instruction.argv, instruction.command)
-        if self._cmd_set:
-            self._configure(instruction, entrypoint=argv)
-        else:
-            self._configure(instruction, entrypoint=argv, cmd=None)
-
-    def _healthcheck(self, instruction: ins.Healthcheck) -> None:
-        if instruction.kind == "NONE":
-            test: tuple[str, ...] = ("NONE",)
-        elif instruction.argv is not None:
-            test = ("CMD", *instruction.argv)
-        else:
-            test = ("CMD-SHELL", instruction.command or "")
-        self._configure(
-            instruction,
-            healthcheck=ImageHealthcheck(
-                test=test,
-                interval=instruction.interval,
-                timeout=instruction.timeout,
-                start_period=instruction.start_period,
-                start_interval=instruction.start_interval,
-                retries=instruction.retries,
-            ),
-        )
-
-    def _expose(self, instruction: ins.Expose) -> None:
-        ports = set(self._config.exposed_ports)
-        for word in instruction.ports:
-            for text in self._scope.expanded(word).words:
-                ports.update(parse_ports(text))
-        self._configure(instruction, exposed_ports=tuple(sorted(ports)))
-
-    def _configure(self, instruction: ins.Instruction, **changes: Any) -> None:
-        self._config = self._config.replace(**changes)
-        self._remember(instruction.original, empty=True)
+    @property
+    def _config(self) -> ImageConfig:
+        return self._configurator.config
 
     # Instructions that make a layer
 
     def _workdir(self, instruction: ins.Workdir) -> None:
         ground = self._ground()
-        path = ground.absolute(self._scope.expand(instruction.path))
-        self._config = self._config.replace(working_dir=path)
+        path = self._configurator.working_directory(instruction)
         with ground.merged() as tree:
             found = tree.find(os.fsencode(path))
         if found is not None:
@@ -240,7 +146,7 @@ class StageBuilder:
         else:
             around.progress(StepDone(step=step, seconds=time.monotonic() - started))
         self._layers.append(known.layer)
-        self._config = self._config.replace(created=known.created)
+        self._configurator.config = self._config.replace(created=known.created)
         self._remember(plan.by, empty=False)
 
     def _found_or_made(self, plan: LayerPlan) -> tuple[CachedStep, bool]:
@@ -288,14 +194,8 @@ class StageBuilder:
         entry = HistoryEntry(
             created=self._config.created, created_by=by, comment=_BY, empty_layer=empty
         )
-        self._config = self._config.replace(history=(*self._config.history, entry))
-
-    def _argv(self, argv: tuple[str, ...] | None, command: str | None) -> tuple[str, ...] | None:
-        if argv is not None:
-            return argv
-        if not command:
-            return None
-        return (*(self._config.shell or DEFAULT_SHELL), command)
+        history = (*self._config.history, entry)
+        self._configurator.config = self._config.replace(history=history)
 
     def _step_id(self) -> str:
         return f"{self._title}/{self._number}"
@@ -308,16 +208,6 @@ def timestamp(epoch: int | None) -> str:
     """Now, or the epoch, in RFC 3339."""
     moment = datetime.now(UTC) if epoch is None else datetime.fromtimestamp(epoch, UTC)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ" if epoch is None else "%Y-%m-%dT%H:%M:%SZ")
-
-
-def _checked_signal(name: str) -> str:
-    plain = name.upper().removeprefix("SIG")
-    known = {item.name.removeprefix("SIG") for item in signal.Signals}
-    number = plain.isdecimal() and 0 < int(plain) <= signal.NSIG
-    realtime = plain.startswith(("RTMIN+", "RTMAX-")) and plain[6:].isdecimal()
-    if not (number or realtime or plain in known):
-        raise ValueError(f"{name!r} is not a signal")
-    return name
 
 
 def without_layers(config: ImageConfig) -> ImageConfig:

@@ -611,3 +611,25 @@ def test_mounts_are_prepared_and_leave_nothing(shop: Workshop) -> None:
 def test_a_wrong_mount_is_refused(shop: Workshop, mount: str, message: str) -> None:
     with pytest.raises(BuildError, match=message):
         shop.build(f"FROM scratch\nRUN --mount={mount} x\n")
+
+
+def test_named_contexts_are_directories_or_images(shop: Workshop, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    (other / "d").mkdir(parents=True)
+    (other / "d/f").write_text("1")
+    (other / "no").write_text("1")
+    (other / ".dockerignore").write_text("no")
+    shop.base("real:1", member("from-image", b"2"))
+    image = shop.build(
+        "FROM base\nCOPY --from=assets . /a/\n",
+        contexts={"base": "docker-image://real:1", "assets": str(other)},
+    )
+    assert shop.files(image) == {"from-image": "2", "a/d/f": "1", "a/.dockerignore": "no"}
+    for value in (str(other), "https://example", "/nonexistent"):
+        with pytest.raises(BuildError, match="named context 'base'"):
+            shop.build("FROM base\n", contexts={"base": value})
+
+
+def test_pull_needs_somebody_who_can(shop: Workshop) -> None:
+    with pytest.raises(BuildError, match="no registry to pull from"):
+        shop.build("FROM scratch\nRUN x", pull=True)
