@@ -25,12 +25,13 @@ _CHUNK = 1024 * 1024
 class BlobWriter:
     """A blob being written: `write` pieces, then `commit`."""
 
-    def __init__(self, blobs: Blobs, lease: Lease) -> None:
+    def __init__(self, blobs: Blobs, lease: Lease, kind: str) -> None:
         self._blobs = blobs
+        self._kind = kind
         self._lease = lease
         self._path = lease.path("blob")
         self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.new(kind)
         self.size = 0
 
     def write(self, piece: bytes) -> None:
@@ -42,7 +43,7 @@ class BlobWriter:
 
     def commit(self, media_type: str, *, expected: Descriptor | None = None) -> Descriptor:
         """Put the blob in its place; raises ImageError where it is not what was expected."""
-        digest = "sha256:" + self._hash.hexdigest()
+        digest = f"{self._kind}:{self._hash.hexdigest()}"
         if expected is not None and (expected.digest, expected.size) != (digest, self.size):
             raise ImageError(
                 f"the content is {digest} of {self.size} bytes, "
@@ -106,8 +107,9 @@ class Blobs:
             raise ImageError(f"blob {digest} is not in the store") from exc
 
     @contextlib.contextmanager
-    def writing(self, lease: Lease) -> Iterator[BlobWriter]:
-        writer = BlobWriter(self, lease)
+    def writing(self, lease: Lease, kind: str = "sha256") -> Iterator[BlobWriter]:
+        """A new blob, whose digest is of the algorithm `kind`."""
+        writer = BlobWriter(self, lease, kind)
         try:
             yield writer
         finally:

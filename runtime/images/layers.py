@@ -21,7 +21,7 @@ from runtime.errors import ImageError
 from runtime.images.blobs import Blobs
 from runtime.images.leases import Lease
 from runtime.images.merged import MergedTree
-from runtime.images.pack import pack
+from runtime.images.pack import Packed, pack
 from runtime.images.streams import (
     CHUNK,
     Prefixed,
@@ -150,6 +150,23 @@ class Layers:
 
         `upper` must lie in the store's file system and is gone afterwards.
         """
+        diff_id, descriptor, packed = self._pack(upper, parents, lease, epoch, moves=True)
+        directory = lease.path("layer")
+        directory.mkdir(mode=0o700)
+        os.rename(upper, directory / "diff")
+        unpacked = Unpacked(entries=packed.entries, size=packed.size)
+        return self._publish(directory, parents, diff_id, descriptor, unpacked, lease)
+
+    def add_copy(
+        self, upper: Path, *, parents: Sequence[str], lease: Lease, epoch: int | None = None
+    ) -> Layer:
+        """Make a layer of what `upper` holds now, and leave it as it is."""
+        diff_id, descriptor, _ = self._pack(upper, parents, lease, epoch, moves=False)
+        return self.ensure(descriptor, diff_id, parents=parents, lease=lease)
+
+    def _pack(
+        self, upper: Path, parents: Sequence[str], lease: Lease, epoch: int | None, *, moves: bool
+    ) -> tuple[str, Descriptor, Packed]:
         difference = Sha256()
         with self._blobs.writing(lease) as blob, self._lower(parents) as lower:
             compressor = gzip_compressor()
@@ -159,15 +176,10 @@ class Layers:
                 blob.write(compressor.compress(piece))
 
             with Worker(store) as worker:
-                packed = pack(upper, worker.put, lower=lower, epoch=epoch)
+                packed = pack(upper, worker.put, lower=lower, epoch=epoch, settle_times=moves)
                 worker.finish()
             blob.write(compressor.flush())
-            descriptor = blob.commit(LAYER_GZIP)
-        directory = lease.path("layer")
-        directory.mkdir(mode=0o700)
-        os.rename(upper, directory / "diff")
-        unpacked = Unpacked(entries=packed.entries, size=packed.size)
-        return self._publish(directory, parents, difference.digest, descriptor, unpacked, lease)
+            return difference.digest, blob.commit(LAYER_GZIP), packed
 
     def ensure(
         self, descriptor: Descriptor, diff_id: str, *, parents: Sequence[str], lease: Lease

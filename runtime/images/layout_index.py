@@ -48,7 +48,7 @@ class LayoutIndex:
         def change(entries: Entries) -> Entries:
             for entry in entries:
                 if entry.digest == digest:
-                    return _added(entries, _unnamed(entry), [name])
+                    return _added(entries, unnamed(entry), [name])
             raise ImageNotFound(digest)
 
         self._edit(change)
@@ -92,7 +92,8 @@ class LayoutIndex:
                 write_atomically(self._path, content)
 
 
-def _unnamed(entry: Descriptor) -> Descriptor:
+def unnamed(entry: Descriptor) -> Descriptor:
+    """The entry without its name."""
     rest = {key: value for key, value in entry.annotations.items() if key != REFERENCE_NAME}
     return dataclasses.replace(entry, annotations=rest)
 
@@ -102,7 +103,7 @@ def _added(entries: Entries, descriptor: Descriptor, names: Sequence[str]) -> En
     if not names:
         if any(entry.digest == descriptor.digest for entry in rest):
             return rest
-        return (*rest, _unnamed(descriptor))
+        return (*rest, unnamed(descriptor))
     rest = tuple(e for e in rest if e.digest != descriptor.digest or name_of(e) is not None)
     named = tuple(
         dataclasses.replace(
@@ -120,5 +121,5 @@ def _stripped(entries: Entries, names: set[str]) -> Entries:
     for entry in entries:
         if entry.digest not in digests:
             digests.add(entry.digest)
-            kept.append(_unnamed(entry))
+            kept.append(unnamed(entry))
     return tuple(kept)

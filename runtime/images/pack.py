@@ -49,13 +49,15 @@ def pack(
     *,
     lower: MergedTree,
     epoch: int | None = None,
+    settle_times: bool = True,
 ) -> Packed:
     """Give the archive of `upper` to `sink`, piece by piece.
 
     `lower` is the tree of the layers below; `epoch` (seconds) is the latest time that a
-    member may have (SOURCE_DATE_EPOCH). The upper directory must not change meanwhile.
+    member may have (SOURCE_DATE_EPOCH). The upper directory must not change meanwhile;
+    without `settle_times` it is only read.
     """
-    packing = _Packing(sink, lower, None if epoch is None else epoch * _SECOND)
+    packing = _Packing(sink, lower, None if epoch is None else epoch * _SECOND, settle_times)
     root = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         packing.directory(root, ())
@@ -67,9 +69,14 @@ def pack(
 
 class _Packing:
     def __init__(
-        self, sink: Callable[[bytes], object], lower: MergedTree, latest: int | None
+        self,
+        sink: Callable[[bytes], object],
+        lower: MergedTree,
+        latest: int | None,
+        settle_times: bool,
     ) -> None:
         self._sink = sink
+        self._settle_times = settle_times
         self._lower = lower
         self._latest = latest
         self._pieces: list[bytes] = []
@@ -105,13 +112,14 @@ class _Packing:
         try:
             entry = self._entry(here, DIRECTORY, status)
             entry.name += b"/"
-            entry.xattrs = _xattrs(child)
+            entry.xattrs = content_xattrs(child)
             self._emit(header(entry))
             self.entries += 1
             if is_opaque(child) and self._lower.entry(here) is not None:
                 self._empty((*here, OPAQUE_MARK))
             self.directory(child, here)
-            os.utime(child, ns=(entry.mtime_ns, entry.mtime_ns))
+            if self._settle_times:
+                os.utime(child, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(child)
 
@@ -136,14 +144,15 @@ class _Packing:
         elif kind is not FIFO:
             entry.major, entry.minor = os.major(status.st_rdev), os.minor(status.st_rdev)
         self._emit(header(entry))
-        times = (entry.mtime_ns, entry.mtime_ns)
-        os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
+        if self._settle_times:
+            times = (entry.mtime_ns, entry.mtime_ns)
+            os.utime(name, ns=times, dir_fd=fd, follow_symlinks=False)
 
     def _file(self, fd: int, name: bytes, entry: Entry, status: os.stat_result) -> None:
         source = os.open(name, _FILE, dir_fd=fd)
         try:
             entry.size = status.st_size
-            entry.xattrs = _xattrs(source)
+            entry.xattrs = content_xattrs(source)
             self._emit(header(entry))
             left = entry.size
             self.size += left
@@ -154,7 +163,7 @@ class _Packing:
                 left -= len(piece)
                 self._emit(piece)
             self._emit(bytes(-entry.size % BLOCK))
-            if entry.mtime_ns != status.st_mtime_ns:
+            if self._settle_times and entry.mtime_ns != status.st_mtime_ns:
                 os.utime(source, ns=(entry.mtime_ns, entry.mtime_ns))
         finally:
             os.close(source)
@@ -207,7 +216,7 @@ _KINDS = {
 }
 
 
-def _xattrs(fd: int) -> dict[bytes, bytes]:
+def content_xattrs(fd: int) -> dict[bytes, bytes]:
     """The attributes that belong to the content: not overlayfs' marks, not the host's labels."""
     found = {}
     for name in os.listxattr(fd):

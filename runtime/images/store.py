@@ -21,7 +21,7 @@ from pathlib import Path
 from runtime.errors import ImageError, ImageNotFound, InUse, RuntimeFault
 from runtime.images.blobs import Blobs
 from runtime.images.layers import Layer, Layers
-from runtime.images.layout_index import Entries, LayoutIndex, name_of
+from runtime.images.layout_index import Entries, LayoutIndex, name_of, unnamed
 from runtime.images.leases import Lease, Leases
 from runtime.images.reference import Reference
 from runtime.images.tar_reader import Source
@@ -177,6 +177,17 @@ class ImageStore:
                     _log.warning("image %s is damaged: %s", entry.digest, exc)
         return sorted(images.values(), key=lambda image: image.created, reverse=True)
 
+    def is_name(self, reference: str) -> bool:
+        """True where a name, not an ID, leads to an image."""
+        return self._named_exactly(reference)
+
+    def descriptor(self, image: Image) -> Descriptor:
+        """What the image's names point to: its manifest or an index, without a name."""
+        for entry in self._index.entries():
+            if entry.digest == image.digest:
+                return unnamed(entry)
+        raise ImageNotFound(image.id)
+
     def layer_paths(self, image: Image) -> tuple[Path, ...]:
         """The unpacked layers, lowest first; what is not unpacked yet is unpacked now."""
         chains = chain_ids(image.config.diff_ids)
@@ -262,15 +273,19 @@ class ImageStore:
         *,
         lease: Lease,
         annotations: Mapping[str, str] | None = None,
+        content: bytes | None = None,
     ) -> Image:
-        """Store config and manifest, and give the image its names."""
+        """Store config and manifest, and give the image its names.
+
+        `content` are the config's own bytes where it was made elsewhere: they are its ID.
+        """
         names = [_canonical(reference) for reference in references]
         for layer in layers:
             if not self.blobs.claim(layer.descriptor.digest, lease):
                 raise ImageError(f"blob {layer.descriptor.digest} is not in the store")
         complete = config.replace(diff_ids=tuple(layer.diff_id for layer in layers))
         manifest = Manifest(
-            config=self.blobs.put(complete.to_bytes(), CONFIG, lease),
+            config=self.blobs.put(content or complete.to_bytes(), CONFIG, lease),
             layers=tuple(layer.descriptor for layer in layers),
             annotations=annotations or {},
         )
