@@ -137,7 +137,7 @@ class Authoriser:
         wanted = sorted(scopes) or challenge.parameters.get("scope", "").split()
         query: list[tuple[str, str]] = [("service", service)] if service else []
         what = f"get a token for {endpoint.domain}"
-        tls = self._tls(endpoint_of(realm.authority, self._config))
+        tls = self._tls(endpoint_of(realm.host_port_subcomponent or "", self._config))
         if credentials is not None and credentials.identity_token:
             form = [
                 *query,

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from yarl import URL
 
-from runtime.errors import ImageError
 from runtime.images.reference import DEFAULT_DOMAIN, Reference
 from runtime.registry.errors import RegistryError
 
@@ -100,17 +99,22 @@ def endpoint_of_url(url: str, config: RegistryConfig, *, mirror: bool = False) -
     """The host in a URL; its path goes before the names of repositories."""
     try:
         parsed = URL(url)
-        domain = Reference.parse(f"{parsed.authority}/x").domain
-    except (ValueError, ImageError) as exc:
+        host = parsed.host_port_subcomponent or ""
+    except ValueError as exc:
         raise RegistryError(f"{url!r} is not the URL of a registry") from exc
-    if parsed.scheme not in ("http", "https") or parsed.user or parsed.query_string:
+    if (
+        not host.strip(".")
+        or parsed.scheme not in ("http", "https")
+        or parsed.user
+        or parsed.query_string
+    ):
         raise RegistryError(f"{url!r} is not http://host[:port] or https://host[:port]")
     return Endpoint(
-        domain=domain,
-        host=parsed.authority,
+        domain=host,
+        host=host,
         schemes=(parsed.scheme,),
         # Whoever writes http:// has said that TLS is not needed here.
-        verify=parsed.scheme == "https" and not is_insecure(domain, config),
+        verify=parsed.scheme == "https" and not is_insecure(host, config),
         prefix=parsed.path.strip("/"),
         mirror=mirror,
     )
