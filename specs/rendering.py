@@ -239,16 +239,17 @@ _SPECIAL: Mapping[tuple[type[Model], str], Callable[[Any, dict[str, Any]], None]
 def services(project: Project) -> list[str]:
     """The enabled services, dependencies first."""
     ordered: dict[str, None] = {}
-
-    def visit(name: str) -> None:
+    pending = sorted(project.services, reverse=True)
+    opened: set[str] = set()
+    while pending:
+        name = pending[-1]
         if name in ordered or name not in project.services:
-            return
-        for target in sorted(project.services[name].depends_on):
-            visit(target)
-        ordered[name] = None
-
-    for name in sorted(project.services):
-        visit(name)
+            pending.pop()
+        elif name in opened:
+            ordered[pending.pop()] = None
+        else:
+            opened.add(name)
+            pending += sorted(project.services[name].depends_on, reverse=True)
     return list(ordered)
 
 
@@ -364,4 +365,22 @@ def with_image_digests(project: Project, resolve: Callable[[str], str]) -> Proje
                 for name, service in project.services.items()
             }
         }
+    )
+
+
+def variable_table(found: Iterable[Variable]) -> str:
+    """Variables as the table that `config --variables` prints."""
+    header = ("NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE")
+    rows = [
+        header,
+        *(
+            (variable.name, str(variable.required).lower(), variable.default, variable.alternate)
+            for variable in found
+        ),
+    ]
+    # Columns are padded to 20 at least, and by 3 more than their longest cell.
+    widths = [max(20, max(len(row[column]) for row in rows) + 3) for column in range(3)]
+    return "".join(
+        "".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) + "\n"
+        for row in rows
     )
