@@ -18,6 +18,9 @@ from runtime.linux import inotify
 
 _BLOCK = 256 * 1024
 
+# How often a file is looked for whose names are changed at the same time.
+_PATIENCE = 8
+
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
@@ -175,31 +178,42 @@ class LogFollower:
         self._rest = b""
 
     def _open_next(self) -> None:
-        """Go on with the file that follows the open one, which several rotations may have moved."""
-        if self._file >= 0:
-            current = os.fstat(self._file)
-            for number in itertools.count(1):
-                older = self._path.with_name(f"{LOG_NAME}.{number}")
-                try:
-                    if not os.path.samestat(os.stat(older), current):
-                        continue
-                    name = f"{LOG_NAME}.{number - 1}" if number > 1 else LOG_NAME
-                    following = os.open(self._path.with_name(name), os.O_RDONLY | os.O_CLOEXEC)
-                except FileNotFoundError:
-                    break  # it has been rotated out of existence
+        """Go on with the file that follows the open one, which several rotations may have moved.
+
+        Names move while we look, so what was found is only taken if it still holds afterwards.
+        """
+        for _attempt in range(_PATIENCE):
+            name = self._name_of_open_file()
+            if name is None:
+                continue
+            number = int(name.suffix[1:])
+            newer = self._path.with_name(f"{LOG_NAME}.{number - 1}") if number > 1 else self._path
+            try:
+                following = os.open(newer, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            if self._is_open_file(name):
                 os.close(self._file)
                 self._file = following
                 self._rest = b""
                 return
-        self._open()
+            os.close(following)
+        self._open()  # it has been rotated out of existence
+
+    def _name_of_open_file(self) -> Path | None:
+        """Its place among the rotated files."""
+        numbered = self._path.parent.glob(f"{LOG_NAME}.[0-9]*")
+        return next((name for name in numbered if self._is_open_file(name)), None)
+
+    def _is_open_file(self, name: Path) -> bool:
+        try:
+            return self._file >= 0 and os.path.samestat(os.stat(name), os.fstat(self._file))
+        except FileNotFoundError:
+            return False
 
     def _rotated(self) -> bool:
         """Whether the name now stands for another file than the one that is open."""
-        try:
-            now = os.stat(self._path)
-        except FileNotFoundError:
-            return False
-        return self._file < 0 or not os.path.samestat(now, os.fstat(self._file))
+        return self._path.exists() and not self._is_open_file(self._path)
 
     def _drain(self) -> list[LogEntry]:
         entries: list[LogEntry] = []

@@ -52,9 +52,9 @@ class LogWriter:
         lines = text.split(b"\n")
         rest = lines.pop()
         entries = [line + b"\n" for line in lines]
-        while len(rest) >= LONGEST_LINE:
-            entries.append(rest[:LONGEST_LINE])
-            rest = rest[LONGEST_LINE:]
+        if len(rest) >= LONGEST_LINE:
+            *pieces, rest = _pieces(rest)
+            entries += pieces
         if rest:
             self._partial[stream] = rest
         if entries:
@@ -70,23 +70,26 @@ class LogWriter:
         if self._config.driver == "none":
             return
         now = timestamp(time.time_ns())
-        raw = b"".join(
-            json.dumps(
-                {"log": part.decode(errors="replace"), "stream": stream, "time": now},
-                ensure_ascii=False,
-                separators=(",", ":"),
-            ).encode()
-            + b"\n"
-            for entry in entries
-            for part in _pieces(entry)
-        )
-        if self._size and self._size + len(raw) > self._config.max_size:
-            self._rotate()
-        if self._torn:
+        batch: list[bytes] = []
+        size = 0
+        for entry in entries:
+            for part in _pieces(entry):
+                line = _encode(part, stream, now)
+                if self._size + size and self._size + size + len(line) > self._config.max_size:
+                    self._put(b"".join(batch))
+                    self._rotate()
+                    batch, size = [], 0
+                batch.append(line)
+                size += len(line)
+        self._put(b"".join(batch))
+
+    def _put(self, raw: bytes) -> None:
+        if self._torn and raw:
             raw = b"\n" + raw
         written = _write_all(self._fd, raw)
         self._size += written
-        self._torn = raw[written - 1 : written] != b"\n" if written else self._torn
+        if written:
+            self._torn = raw[written - 1 : written] != b"\n"
 
     def _rotate(self) -> None:
         """Where a full disk has no room for a new file, the old one goes on."""
@@ -108,10 +111,22 @@ class LogWriter:
         self._torn = False
 
 
+def _encode(part: bytes, stream: str, time: str) -> bytes:
+    entry = {"log": part.decode(errors="replace"), "stream": stream, "time": time}
+    return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
 def _pieces(entry: bytes) -> list[bytes]:
-    if len(entry) <= LONGEST_LINE:
-        return [entry]
-    return [entry[start : start + LONGEST_LINE] for start in range(0, len(entry), LONGEST_LINE)]
+    """`entry` in parts of at most LONGEST_LINE bytes, none of which ends within a character."""
+    pieces = []
+    while len(entry) > LONGEST_LINE:
+        end = LONGEST_LINE
+        # Continuation bytes of UTF-8 are 10xxxxxx, at most three in a row.
+        while end > LONGEST_LINE - 3 and entry[end] & 0xC0 == 0x80:
+            end -= 1
+        pieces.append(entry[:end])
+        entry = entry[end:]
+    return [*pieces, entry]
 
 
 def _write_all(fd: int, raw: bytes) -> int:
