@@ -14,25 +14,28 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from runtime.errors import ImageError, ImageNotFound, InUse, RuntimeFault
+from runtime.errors import ImageError, ImageNotFound, InUse
 from runtime.images.blobs import Blobs
 from runtime.images.layers import Layer, Layers
 from runtime.images.layout_index import Entries, LayoutIndex, name_of, unnamed
 from runtime.images.leases import Lease, Leases
+from runtime.images.platforms import choose as choose
+from runtime.images.platforms import host_platform as host_platform
 from runtime.images.reference import Reference
 from runtime.images.tar_reader import Source
 from runtime.images.unpack import Limits
-from runtime.linux.files import locked, write_atomically
+from runtime.images.upkeep import DiskUsage, Upkeep
+from runtime.linux.files import write_atomically
 from runtime.oci.descriptor import (
     CONFIG,
     INDEXES,
     MANIFEST,
     Descriptor,
-    Platform,
 )
 from runtime.oci.digest import chain_ids, is_digest
 from runtime.oci.image_config import HistoryEntry, ImageConfig
@@ -40,22 +43,6 @@ from runtime.oci.manifest import Index, Manifest
 
 _log = logging.getLogger(__name__)
 _HEX = re.compile(r"[0-9a-f]{1,64}\Z")
-_MACHINES = {
-    "x86_64": ("amd64", ""),
-    "aarch64": ("arm64", "v8"),
-    "armv7l": ("arm", "v7"),
-    "i686": ("386", ""),
-    "riscv64": ("riscv64", ""),
-    "ppc64le": ("ppc64le", ""),
-    "s390x": ("s390x", ""),
-}
-
-
-def host_platform() -> Platform:
-    """This machine's platform in OCI's words."""
-    machine = os.uname().machine
-    architecture, variant = _MACHINES.get(machine, (machine, ""))
-    return Platform(os="linux", architecture=architecture, variant=variant)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +86,6 @@ class Removed:
     freed: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DiskUsage:
-    """Bytes in the store: unpacked layers, of them those that no image uses, and blobs."""
-
-    images: int
-    layers: int
-    layers_size: int
-    reclaimable: int
-    blobs: int
-    blobs_size: int
-
-
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     id: str
@@ -132,6 +107,13 @@ class ImageStore:
         self.layers = Layers(self.root, self.blobs, limits or Limits())
         self._leases = Leases(self.root / "ingest", self.root / "locks")
         self._index = LayoutIndex(self.root / "index.json", self.root / "locks" / "index")
+        self._upkeep = Upkeep(
+            blobs=self.blobs,
+            layers=self.layers,
+            leases=self._leases,
+            index=self._index,
+            pins=self.root / "pins",
+        )
         self._mutex = threading.Lock()
         self._loaded: dict[str, _Loaded] = {}
         layout = self.root / "oci-layout"
@@ -341,82 +323,55 @@ class ImageStore:
             untagged=tuple(sorted(names)), deleted=(image.id,), freed=self.collect_garbage()
         )
 
+    def prune(
+        self,
+        *,
+        everything: bool = False,
+        used: Collection[str] = (),
+        until: datetime | None = None,
+        labels: Mapping[str, str | None] | None = None,
+    ) -> Removed:
+        """Remove images without a name (`everything`: all) that nobody uses, and garbage.
+
+        `used` are image IDs of containers; `until` keeps images made later; of `labels` every
+        one must be there, with its value where one is given.
+        """
+        doomed = [
+            image
+            for image in self.list()
+            if (everything or not image.references)
+            and image.id not in used
+            and (until is None or _made_before(image, until))
+            and all(
+                name in image.config.labels and value in (None, image.config.labels[name])
+                for name, value in (labels or {}).items()
+            )
+        ]
+        self._index.remove({image.digest for image in doomed})
+        return Removed(
+            untagged=tuple(sorted(name for image in doomed for name in image.references)),
+            deleted=tuple(image.id for image in doomed),
+            freed=self.collect_garbage(),
+        )
+
     def collect_garbage(self) -> int:
         """Delete what no image, pin or lease needs; the bytes freed. Others may go on working."""
-        freed = 0
-        # The lock goes first, then the lease with the moved directories: deleting them is slow.
-        with self.lease() as lease, locked(self._leases.collection):
-            wanted = self._reachable() | self._leases.kept()
-            for digest in tuple(self.blobs.digests()):
-                if digest not in wanted:
-                    freed += self.blobs.remove(digest)
-            for chain in self.layers.chains():
-                if chain not in wanted:
-                    record = self.layers.record(chain)
-                    if self.layers.take_away(chain, lease) is not None and record is not None:
-                        freed += record.size
+        freed = self._upkeep.collect_garbage()
         with self._mutex:
             self._loaded = {d: known for d, known in self._loaded.items() if self.blobs.has(d)}
         return freed
 
     def disk_usage(self) -> DiskUsage:
         """What the store holds and how much of it no image needs."""
-        wanted = self._reachable(pins=False)
-        layers_size = reclaimable = blobs_size = blobs = 0
-        chains = self.layers.chains()
-        for chain in chains:
-            record = self.layers.record(chain)
-            size = record.size if record else 0
-            layers_size += size
-            reclaimable += 0 if chain in wanted else size
-        for digest in self.blobs.digests():
-            size = self.blobs.size(digest)
-            blobs += 1
-            blobs_size += size
-            reclaimable += 0 if digest in wanted else size
-        return DiskUsage(
-            images=len({entry.digest for entry in self._index.entries()}),
-            layers=len(chains),
-            layers_size=layers_size,
-            reclaimable=reclaimable,
-            blobs=blobs,
-            blobs_size=blobs_size,
-        )
+        return self._upkeep.disk_usage()
 
-    # Checking
+    def check(self) -> tuple[str, ...]:
+        """Every fault found: damaged or missing blobs, names that lead nowhere, bad layers."""
+        return self._upkeep.check()
 
     def settle(self) -> None:
         """Make everything survive a power cut; slow, for quiet moments."""
         self.layers.settle()
-
-    def check(self) -> tuple[str, ...]:
-        """Every fault found: damaged or missing blobs, names that lead nowhere, bad layers."""
-        faults = []
-        for digest in tuple(self.blobs.digests()):
-            if not is_digest(digest):
-                faults.append(f"blobs: {digest} is not the name of a blob")
-            elif not self.blobs.verify(digest):
-                faults.append(f"blob {digest} is damaged")
-        for entry in self._index.entries():
-            name = name_of(entry) or entry.digest
-            try:
-                loaded = self._load(entry)
-                for part in (loaded.manifest.config, *loaded.manifest.layers):
-                    if self.blobs.size(part.digest) != part.size:
-                        faults.append(f"image {name}: blob {part.digest} has the wrong size")
-            except ImageError as exc:
-                faults.append(f"image {name}: {exc}")
-        for chain in self.layers.chains():
-            try:
-                record = self.layers.record(chain)
-            except ImageError as exc:
-                faults.append(str(exc))
-                continue
-            if record is not None and (
-                record.chain_id != chain or not self.layers.path(chain).is_dir()
-            ):
-                faults.append(f"layer {chain} is damaged")
-        return tuple(faults)
 
     # The index
 
@@ -493,62 +448,15 @@ class ImageStore:
             sizes.append(descriptor.size if record is None else record.size)
         return tuple(sizes)
 
-    def _reachable(self, *, pins: bool = True) -> set[str]:
-        wanted: set[str] = set()
-        for entry in self._index.entries():
-            wanted |= self._reach(entry)
-        if pins:
-            wanted |= self.pinned()
-        return wanted
-
-    def _reach(self, entry: Descriptor) -> set[str]:
-        wanted = {entry.digest}
-        try:
-            content = self.blobs.read(entry.digest)
-        except ImageError:
-            return wanted  # a platform that was never fetched
-        if entry.media_type in INDEXES:
-            for child in Index.from_bytes(content).manifests:
-                wanted |= self._reach(child)
-            return wanted
-        manifest = Manifest.from_bytes(content)
-        wanted |= {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
-        try:
-            config = ImageConfig.from_bytes(self.blobs.read(manifest.config.digest))
-        except RuntimeFault:
-            return wanted  # an artifact whose config is not an image's
-        return wanted | set(chain_ids(config.diff_ids))
-
-    def pinned(self) -> set[str]:
-        """Digests that files under `pins/` name, one a line (the build cache's, for one)."""
-        wanted: set[str] = set()
-        for directory, _, names in os.walk(self.root / "pins"):
-            for name in names:
-                if not name.endswith(".pin"):
-                    continue
-                with contextlib.suppress(FileNotFoundError):
-                    wanted.update(Path(directory, name).read_text(encoding="ascii").split())
-        return wanted
-
-
-def choose(index: Index, platform: Platform) -> Descriptor:
-    """The manifest of an index for a platform; raises ImageError that names what there is."""
-    fitting = [
-        manifest
-        for manifest in index.manifests
-        if manifest.platform is not None
-        and (manifest.platform.os, manifest.platform.architecture)
-        == (platform.os, platform.architecture)
-    ]
-    exact = [m for m in fitting if m.platform and m.platform.variant == platform.variant]
-    for candidates in (exact, fitting):
-        if candidates:
-            return candidates[0]
-    if len(index.manifests) == 1 and index.manifests[0].platform is None:
-        return index.manifests[0]
-    there = ", ".join(sorted(str(m.platform) for m in index.manifests if m.platform))
-    raise ImageError(f"the image is not made for {platform}; it is for {there or 'no platform'}")
-
 
 def _canonical(reference: str) -> str:
     return Reference.parse(reference).canonical
+
+
+def _made_before(image: Image, moment: datetime) -> bool:
+    """True for an image that is older; one that does not say when it was made counts as old."""
+    try:
+        made = datetime.fromisoformat(image.created)
+    except ValueError:
+        return True
+    return (made if made.tzinfo else made.replace(tzinfo=UTC)) < moment

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -229,6 +230,32 @@ def test_disk_usage_counts_what_no_image_needs(store: ImageStore) -> None:
     usage = store.disk_usage()
     assert (usage.images, usage.layers, usage.layers_size) == (1, 2, 12)
     assert usage.reclaimable > 7
+
+
+def test_pruning_takes_untagged_images_that_nobody_uses(store: ImageStore) -> None:
+    used = make(store, content=b"used")
+    gone = make(store, content=b"gone")
+    make(store, "named", content=b"named")
+    pruned = store.prune(used=(used.id,))
+    assert (pruned.deleted, pruned.untagged) == ((gone.id,), ())
+    assert pruned.freed > 0
+    assert store.prune(everything=True, used=(used.id,)).untagged == ("named:latest",)
+    assert [image.id for image in store.list()] == [used.id]
+
+
+def test_pruning_knows_age_and_labels(store: ImageStore) -> None:
+    def image(created: str, **labels: str) -> str:
+        with store.lease() as lease:
+            config = ImageConfig(architecture="amd64", created=created, labels=labels)
+            return store.create_image(config, (), (), lease=lease).id
+
+    old = image("2020-01-01T00:00:00.123456Z")
+    new = image("2025-01-01T00:00:00Z")
+    labelled = image("2020-01-01T00:00:00Z", keep="no")
+    assert set(store.prune(labels={"keep": "no", "other": None}).deleted) == set()
+    assert set(store.prune(labels={"keep": None}).deleted) == {labelled}
+    assert set(store.prune(until=datetime(2024, 1, 1, tzinfo=UTC)).deleted) == {old}
+    assert [kept.id for kept in store.list()] == [new]
 
 
 def test_check_names_a_damaged_blob(store: ImageStore) -> None:

@@ -1,0 +1,167 @@
+"""Upkeep of a store: what is reachable, what can go, and what is damaged.
+
+Garbage is collected by mark and sweep while others pull and build: marking and the renames
+of the sweep happen under a lock that every publication of content shares for a moment; what
+a live lease keeps is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.errors import ImageError, RuntimeFault
+from runtime.images.blobs import Blobs
+from runtime.images.layers import Layers
+from runtime.images.layout_index import LayoutIndex, name_of
+from runtime.images.leases import Leases
+from runtime.linux.files import locked
+from runtime.oci.descriptor import INDEXES, Descriptor
+from runtime.oci.digest import chain_ids, is_digest
+from runtime.oci.image_config import ImageConfig
+from runtime.oci.manifest import Index, Manifest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskUsage:
+    """Bytes in the store: unpacked layers, blobs, and of both what no image needs."""
+
+    images: int
+    layers: int
+    layers_size: int
+    reclaimable: int
+    blobs: int
+    blobs_size: int
+
+
+class Upkeep:
+    """The chores of one store; `pins` is the directory of its pin files."""
+
+    def __init__(
+        self, *, blobs: Blobs, layers: Layers, leases: Leases, index: LayoutIndex, pins: Path
+    ) -> None:
+        self._blobs = blobs
+        self._layers = layers
+        self._leases = leases
+        self._index = index
+        self._pins = pins
+
+    def collect_garbage(self) -> int:
+        """Delete what no image, pin or lease needs; the bytes freed."""
+        freed = 0
+        # The lock goes first, then the lease with the moved directories: deleting them is slow.
+        with self._leases.open() as lease, locked(self._leases.collection):
+            wanted = self._reachable() | self._pinned() | self._leases.kept()
+            for digest in tuple(self._blobs.digests()):
+                if digest not in wanted:
+                    freed += self._blobs.remove(digest)
+            for chain in self._layers.chains():
+                if chain not in wanted:
+                    record = self._layers.record(chain)
+                    if self._layers.take_away(chain, lease) is not None and record is not None:
+                        freed += record.size
+        return freed
+
+    def disk_usage(self) -> DiskUsage:
+        """What the store holds and how much of it no image needs."""
+        wanted = self._reachable()
+        layers_size = reclaimable = blobs_size = blobs = 0
+        chains = self._layers.chains()
+        for chain in chains:
+            record = self._layers.record(chain)
+            size = record.size if record else 0
+            layers_size += size
+            reclaimable += 0 if chain in wanted else size
+        for digest in self._blobs.digests():
+            size = self._blobs.size(digest)
+            blobs += 1
+            blobs_size += size
+            reclaimable += 0 if digest in wanted else size
+        return DiskUsage(
+            images=len({entry.digest for entry in self._index.entries()}),
+            layers=len(chains),
+            layers_size=layers_size,
+            reclaimable=reclaimable,
+            blobs=blobs,
+            blobs_size=blobs_size,
+        )
+
+    def check(self) -> tuple[str, ...]:
+        """Every fault found: damaged or missing blobs, names that lead nowhere, bad layers."""
+        faults = []
+        for digest in tuple(self._blobs.digests()):
+            if not is_digest(digest):
+                faults.append(f"blobs: {digest} is not the name of a blob")
+            elif not self._blobs.verify(digest):
+                faults.append(f"blob {digest} is damaged")
+        for entry in self._index.entries():
+            name = name_of(entry) or entry.digest
+            try:
+                faults += [f"image {name}: {fault}" for fault in self._faults(entry)]
+            except ImageError as exc:
+                faults.append(f"image {name}: {exc}")
+        for chain in self._layers.chains():
+            try:
+                record = self._layers.record(chain)
+            except ImageError as exc:
+                faults.append(str(exc))
+                continue
+            whole = self._layers.path(chain).is_dir()
+            if record is not None and (record.chain_id != chain or not whole):
+                faults.append(f"layer {chain} is damaged")
+        return tuple(faults)
+
+    def _faults(self, entry: Descriptor) -> list[str]:
+        content = self._blobs.read(entry.digest)
+        if entry.media_type in INDEXES:
+            children = [
+                child
+                for child in Index.from_bytes(content).manifests
+                if self._blobs.has(child.digest)  # not every platform was fetched
+            ]
+            if not children:
+                return ["none of its platforms is in the store"]
+            return [fault for child in children for fault in self._faults(child)]
+        manifest = Manifest.from_bytes(content)
+        ImageConfig.from_bytes(self._blobs.read(manifest.config.digest))
+        return [
+            f"blob {part.digest} has the wrong size"
+            for part in (manifest.config, *manifest.layers)
+            if self._blobs.size(part.digest) != part.size
+        ]
+
+    def _reachable(self) -> set[str]:
+        wanted: set[str] = set()
+        for entry in self._index.entries():
+            wanted |= self._reach(entry)
+        return wanted
+
+    def _reach(self, entry: Descriptor) -> set[str]:
+        wanted = {entry.digest}
+        try:
+            content = self._blobs.read(entry.digest)
+        except ImageError:
+            return wanted  # a platform that was never fetched, or damage, which `check` tells
+        if entry.media_type in INDEXES:
+            for child in Index.from_bytes(content).manifests:
+                wanted |= self._reach(child)
+            return wanted
+        manifest = Manifest.from_bytes(content)
+        wanted |= {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+        try:
+            config = ImageConfig.from_bytes(self._blobs.read(manifest.config.digest))
+        except RuntimeFault:
+            return wanted  # an artifact whose config is not an image's
+        return wanted | set(chain_ids(config.diff_ids))
+
+    def _pinned(self) -> set[str]:
+        """The digests in files `*.pin`, one a line: what the build cache keeps, for one."""
+        wanted: set[str] = set()
+        for directory, _, names in os.walk(self._pins):
+            for name in names:
+                if name.endswith(".pin"):
+                    with contextlib.suppress(FileNotFoundError):
+                        wanted.update(Path(directory, name).read_text(encoding="ascii").split())
+        return wanted
