@@ -88,10 +88,20 @@ class RegistryClient:
         return self._contexts[key]
 
     async def base(self, endpoint: Endpoint) -> URL:
-        """`https://host/v2/`, found out and asked for its challenge the first time."""
+        """`https://host/v2/`, found out and asked for its challenge the first time.
+
+        Raises Unreachable.
+        """
         async with self._probes.setdefault(endpoint, asyncio.Lock()):
-            if endpoint not in self._bases:
-                self._bases[endpoint] = await self._probe(endpoint)
+            attempt = 0
+            while endpoint not in self._bases:
+                attempt += 1
+                try:
+                    self._bases[endpoint] = await self._probe(endpoint)
+                except BROKEN as exc:
+                    if attempt >= self.config.attempts:
+                        raise Unreachable(f"{endpoint.host} cannot be reached") from exc
+                    await self.pause(attempt)
         return self._bases[endpoint]
 
     @contextlib.asynccontextmanager

@@ -18,17 +18,26 @@ T = TypeVar("T")
 
 
 async def gathered(pieces: AsyncIterator[bytes], size: int = PIECE) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of at least `size`, but for the last."""
+    """The same bytes in pieces of at least `size`, but for the last.
+
+    Where the source fails, what it gave before comes first, then the failure.
+    """
     waiting: list[bytes] = []
     length = 0
-    async for piece in pieces:
-        waiting.append(piece)
-        length += len(piece)
-        if length >= size:
-            yield b"".join(waiting)
-            waiting, length = [], 0
+    failure: Exception | None = None
+    try:
+        async for piece in pieces:
+            waiting.append(piece)
+            length += len(piece)
+            if length >= size:
+                yield b"".join(waiting)
+                waiting, length = [], 0
+    except Exception as exc:
+        failure = exc
     if waiting:
         yield b"".join(waiting)
+    if failure is not None:
+        raise failure
 
 
 async def drain(
