@@ -32,7 +32,13 @@ class SpecIssue:
         return f"{self.file}:{self.line}:{self.column}"
 
     def __str__(self) -> str:
+        return self.describe()
+
+    def describe(self, *, hint: bool = False) -> str:
+        """Place, path and message, then the source line with a caret; with the hint if asked."""
         head = ": ".join(part for part in (self.location, self.path, self.message) if part)
+        if hint and self.hint:
+            head += f" ({self.hint})"
         if self.source_line is None or not self.line:
             return head
         text = self.source_line.rstrip()
@@ -47,7 +53,10 @@ class SpecIssue:
 
 
 class SpecError(Exception):
-    """A spec was refused. `issues` holds every fault found, sorted by position."""
+    """A spec was refused. `issues` holds every fault found, sorted by position.
+
+    `hint` is set when there is one for all of them; otherwise each fault is told with its own.
+    """
 
     def __init__(self, issues: Iterable[SpecIssue], *, hint: str | None = None) -> None:
         self.issues = tuple(
@@ -57,4 +66,5 @@ class SpecError(Exception):
         if hint is None:
             hints = {issue.hint for issue in self.issues if issue.hint}
             self.hint = hints.pop() if len(hints) == 1 else None
-        super().__init__("\n".join(str(issue) for issue in self.issues))
+        own = self.hint is None
+        super().__init__("\n".join(issue.describe(hint=own) for issue in self.issues))

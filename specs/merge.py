@@ -346,6 +346,7 @@ def enforce_uniqueness(root: Node, issues: list[SpecIssue]) -> None:
                 key = key_of(item)
             except UniquenessError as exc:
                 issues.append(issue(str(exc), node=item, path=(*path, index)))
+                items.append(item)
                 continue
             if key in positions:
                 items[positions[key]] = item

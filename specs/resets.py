@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from specs.source import Node
+from specs.source import Node, Path
 
 
-def apply(root: Node, paths: tuple[tuple[str, ...], ...]) -> None:
+def apply(root: Node, paths: tuple[Path, ...]) -> None:
     """Deletes the keys at `paths` from the tree, in place; paths that do not exist are fine."""
     for path in paths:
         node = root

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from specs import notation, patterns
+from specs import notation, patterns, shellwords
 from specs.errors import SpecIssue
 from specs.golang import format_value
 from specs.patterns import Patterns
@@ -114,10 +114,12 @@ def _ports(node: Node, path: Path, report: _Report) -> None:
             continue
         text = value if type(value) is str else format_value(value)
         try:
-            ports.extend(wrap(entry, item.mark) for entry in notation.parse_ports(text))
+            entries = notation.parse_ports(text)
         except ValueError as exc:
             report.fail(str(exc), item, (*path, index))
             ports.append(item)
+        else:
+            ports.extend(wrap(entry, item.mark) for entry in entries)
     node.value = ports
 
 
@@ -140,6 +142,17 @@ def _device(node: Node, path: Path, report: _Report) -> None:
             node.value = wrap(notation.parse_device(node.value), node.mark).value
         except ValueError as exc:
             report.fail(str(exc), node, path)
+
+
+def _command(node: Node, path: Path, report: _Report) -> None:
+    operator = shellwords.ends_early(node.value) if type(node.value) is str else None
+    if operator is not None:
+        report.warn(
+            f"the command ends at its unquoted {operator!r}, the rest is ignored",
+            node,
+            path,
+            hint='run it in a shell: ["sh", "-c", "…"]',
+        )
 
 
 def _file_reference(node: Node, path: Path, report: _Report) -> None:
@@ -193,12 +206,14 @@ _RULES: Patterns[Rule] = Patterns(
         "services.*.build.additional_contexts": _key_values,
         "services.*.build.secrets.*": _file_reference,
         "services.*.build.ssh": _ssh,
+        "services.*.command": _command,
         "services.*.configs.*": _file_reference,
         "services.*.depends_on": _depends_on,
         "services.*.develop.watch.*.ignore": _string_to_list,
         "services.*.develop.watch.*.include": _string_to_list,
         "services.*.devices.*": _device,
         "services.*.dns": _string_to_list,
+        "services.*.entrypoint": _command,
         "services.*.env_file": _env_file,
         "services.*.extends": _extends,
         "services.*.gpus": _gpus,

@@ -127,7 +127,7 @@ class Document:
     """One YAML document: its tree (None when empty) and the paths to drop before it is merged."""
 
     root: Node | None
-    resets: tuple[tuple[str, ...], ...] = field(default=())
+    resets: tuple[Path, ...] = field(default=())
 
 
 def format_path(path: Path) -> str:
@@ -209,6 +209,8 @@ def _compose(source: Source) -> Iterator[yaml.Node | None]:
             composer.dispose()
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
+        if exc.context_mark is not None and "end of stream" in (exc.problem or ""):
+            mark = exc.context_mark  # where what never ends began
         parts = [part for part in (exc.context, exc.problem) if part]
         place = Mark(source, mark.line + 1, mark.column + 1) if mark is not None else None
         raise SpecError([issue(": ".join(parts) or "invalid YAML", mark=place)]) from exc
@@ -246,7 +248,7 @@ class _Builder:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.issues: list[SpecIssue] = []
-        self.resets: list[tuple[str, ...]] = []
+        self.resets: list[Path] = []
         self._open: set[int] = set()
         self._built: set[int] = set()
         self._budget = ALIAS_BUDGET
@@ -255,7 +257,7 @@ class _Builder:
         start = node.start_mark
         return Mark(self.source, start.line + 1, start.column + 1)
 
-    def build(self, node: yaml.Node, path: tuple[str, ...], depth: int) -> Node | None:
+    def build(self, node: yaml.Node, path: Path, depth: int) -> Node | None:
         """The tree below `node`; None where `!reset` says to drop it."""
         tag = node.tag
         if tag == _RESET:
@@ -288,7 +290,7 @@ class _Builder:
         finally:
             self._open.discard(identity)
 
-    def _fail(self, message: str, mark: Mark, path: tuple[str, ...]) -> None:
+    def _fail(self, message: str, mark: Mark, path: Path) -> None:
         # One alias bomb would otherwise report itself thousands of times.
         if len(self.issues) < 100:
             self.issues.append(issue(message, mark=mark, path=path))
@@ -310,19 +312,15 @@ class _Builder:
             self.issues.append(issue(str(exc), mark=mark))
             return None
 
-    def _sequence(
-        self, node: yaml.SequenceNode, mark: Mark, path: tuple[str, ...], depth: int
-    ) -> Node:
+    def _sequence(self, node: yaml.SequenceNode, mark: Mark, path: Path, depth: int) -> Node:
         items = []
         for index, child in enumerate(node.value):
-            built = self.build(child, (*path, str(index)), depth + 1)
+            built = self.build(child, (*path, index), depth + 1)
             if built is not None:
                 items.append(built)
         return Node(items, mark)
 
-    def _mapping(
-        self, node: yaml.MappingNode, mark: Mark, path: tuple[str, ...], depth: int
-    ) -> Node:
+    def _mapping(self, node: yaml.MappingNode, mark: Mark, path: Path, depth: int) -> Node:
         entries: dict[str, Node] = {}
         seen: dict[str, int] = {}
         merges: list[tuple[yaml.Node, Mark]] = []
@@ -355,7 +353,7 @@ class _Builder:
             entries = {**merged, **entries}
         return Node(entries, mark)
 
-    def _key(self, node: yaml.Node, mark: Mark, path: tuple[str, ...]) -> str | None:
+    def _key(self, node: yaml.Node, mark: Mark, path: Path) -> str | None:
         if not isinstance(node, yaml.ScalarNode):
             self.issues.append(issue("a key must be a string", mark=mark, path=path))
             return None
@@ -376,7 +374,7 @@ class _Builder:
         self,
         node: yaml.Node,
         mark: Mark,
-        path: tuple[str, ...],
+        path: Path,
         depth: int,
         into: dict[str, Node],
     ) -> None:

@@ -186,3 +186,16 @@ def test_a_warning_does_not_refuse(load: Load) -> None:
         "version",
         "services.a.volumes[0]",
     ]
+
+
+def test_each_of_several_faults_is_told_with_its_own_hint(load: Load) -> None:
+    error = refuse(load, "services:\n  a: {imagee: x}\n  b: {portz: []}\n")
+    assert error.hint is None
+    assert 'unknown key "imagee" (did you mean "image"?)' in str(error)
+    assert 'unknown key "portz" (did you mean "ports"?)' in str(error)
+
+
+def test_a_command_that_ends_at_an_operator_warns(load: Load) -> None:
+    loaded = load("services:\n  a: {image: x, command: echo a; echo b}\n")
+    assert loaded.project.services["a"].command == ("echo", "a")
+    assert "ends at its unquoted ';'" in loaded.warnings[0].message

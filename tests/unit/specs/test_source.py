@@ -94,7 +94,7 @@ def test_a_key_that_is_no_string_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "place"), [("a: [1,\n", "2:1"), ("a:\n\t- b\n", "2:1"), ("a: 'x\n", "2:1")]
+    ("text", "place"), [("a: [1,\n", "2:1"), ("a:\n\t- b\n", "2:1"), ("a: 'x\n", "1:4")]
 )
 def test_a_syntax_error_has_a_line_and_a_column(text: str, place: str) -> None:
     assert complaint(text).startswith(f"t.yaml:{place}: ")
