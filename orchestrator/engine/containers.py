@@ -201,16 +201,19 @@ class ContainerWork:
             host.tell("stop", record)
 
     async def kill(self, action: actions.KillContainer) -> None:
+        """Send a signal, at once: a stop that waits for the container's grace is not waited
+        for, but ends with it."""
         host = self._host
         number = signal_number(action.signal)
-        async with host.transition(action.name):
-            record = host.record(action.name)
-            if number == signal.SIGKILL:
-                host.store.update_container(record.id, intent="stopped", restart_at=None)
-            await self._signal(record.id, number)
-            if number == signal.SIGKILL and await ended(host, record.id, GRACE_AFTER_KILL):
-                record = await self.rest(record)
-            host.tell("kill", record, signal=number)
+        record = host.record(action.name)
+        if number == signal.SIGKILL:
+            host.store.update_container(record.id, intent="stopped", restart_at=None)
+        await self._signal(record.id, number)
+        if number == signal.SIGKILL and await ended(host, record.id, GRACE_AFTER_KILL):
+            async with host.transition(action.name):
+                if host.store.container(record.id) is not None:
+                    record = await self.rest(record)
+        host.tell("kill", record, signal=number)
 
     async def update(self, action: actions.UpdateContainer) -> None:
         """Take over what a running container can: limits, ports, and all that is the daemon's

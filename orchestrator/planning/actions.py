@@ -39,7 +39,7 @@ class Action:
     """Base of all actions; `name` is the resource's real name.
 
     `words` are Compose's for an action under way and one that is done. An `interruptible` one
-    may be cancelled half-way and leaves nothing then.
+    may be cancelled half-way and leaves nothing half-made then.
     """
 
     verb: ClassVar[str]
@@ -205,10 +205,12 @@ class StartContainer(ContainerAction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopContainer(ContainerAction):
-    """Stop; `timeout` in seconds, None for the container's own."""
+    """Stop; `timeout` in seconds, None for the container's own. Interrupted, it leaves a
+    container that was asked to end and that nobody kills."""
 
     verb = "stop"
     words = ("Stopping", "Stopped")
+    interruptible = True
 
     timeout: float | None = None
 

@@ -133,6 +133,11 @@ class Operations:
         self, name: str, verb: str, services: tuple[str, ...], options: LifecycleOptions, run: Run
     ) -> dict[str, Any]:
         """start, stop, restart or kill the project's containers."""
+        if verb == "kill":
+            # At once: what another operation is doing may be what is to be ended.
+            observed = await self._backend.observe(name)
+            plan = lifecycle.kill(name, observed, services, options.signal)
+            return await self._execute(plan, run) or result(None)
         async with self.exclusive(name):
             observed = await self._backend.observe(name)
             match verb:
@@ -142,10 +147,8 @@ class Operations:
                     )
                 case "stop":
                     plan = lifecycle.stop(name, observed, services, options.timeout)
-                case "restart":
-                    plan = lifecycle.restart(name, observed, services, options.timeout)
                 case _:
-                    plan = lifecycle.kill(name, observed, services, options.signal)
+                    plan = lifecycle.restart(name, observed, services, options.timeout)
             return await self._execute(plan, run) or result(None)
 
     async def _execute(self, plan: Plan, run: Run) -> dict[str, Any] | None:
