@@ -6,7 +6,8 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from runtime.build.events import BuildEvent, BuildWarning
 from runtime.build.ground import Surroundings
 from runtime.build.ignore import IgnoreRules, parse_ignore
 from runtime.build.instructions import Instruction, instruction
+from runtime.build.lint import lint
 from runtime.build.parser import Dockerfile, parse
 from runtime.build.scope import PREDEFINED, Scope, platform_args
 from runtime.build.sources import SourceTree
@@ -73,14 +75,23 @@ def build(
 ) -> Image:
     """Build an image, give it its tags and return it.
 
-    `steps` runs RUN instructions; `progress` is called with each event, from this thread or
-    from the runner's; `find_image` gives base images by name, pulling them where that is
-    wanted (default: the store's own alone); `cancel`, once set, ends the build between two
-    steps. Raises BuildError.
+    `steps` runs RUN instructions; `progress` is called with each event, from several threads
+    where stages are built at once; `find_image` gives base images by name, pulling them where
+    that is wanted (default: the store's own alone); `cancel`, once set, ends the build between
+    two steps. Raises BuildError.
     """
     if request.pull and find_image is None:
         raise BuildError("pull is asked for, but this build has no registry to pull from")
     return _Build(request, store, steps, progress, find_image or store.resolve, cancel).run()
+
+
+def check(request: BuildRequest) -> tuple[BuildWarning, ...]:
+    """Parse and check a Dockerfile without building it; raises BuildError for errors."""
+    parsed = read_dockerfile(request)
+    platform = host_platform()
+    stages = divide(parsed, request.args, platform_args(platform))
+    stages.target(request.target)
+    return lint(parsed, platform)
 
 
 def read_dockerfile(request: BuildRequest) -> Dockerfile:
@@ -129,6 +140,7 @@ class _Build:
         self._platform = host_platform()
         self._results: dict[int, StageResult] = {}
         self._consumed: set[str] = set()
+        self._stopped = threading.Event()
 
     def run(self) -> Image:
         request = self._request
@@ -136,18 +148,15 @@ class _Build:
             Reference.parse(tag)
         parsed = read_dockerfile(request)
         self._escape = parsed.escape
-        for warning in parsed.warnings:
-            self._progress(
-                BuildWarning(rule=warning.rule, message=warning.message, line=warning.line)
-            )
+        for warning in lint(parsed, self._platform):
+            self._progress(warning)
         automatic = platform_args(self._platform)
         self._stages = divide(parsed, request.args, automatic)
         self._outer = {**automatic, **self._stages.global_args}
         target = self._stages.target(request.target)
         with self._store.lease() as lease:
             self._around = self._surroundings(lease)
-            for number in self._stages.reachable(target):
-                self._results[number] = self._stage(self._stages.stages[number])
+            self._build_stages(self._stages.reachable(target))
             self._tell_unused_args()
             result = self._results[target]
             config = result.config.replace(
@@ -177,6 +186,33 @@ class _Build:
             check_canceled=self._check_canceled,
         )
 
+    def _build_stages(self, numbers: Sequence[int]) -> None:
+        """Build stages, each after what it needs; independent ones at once."""
+        if len(numbers) == 1:
+            self._results[numbers[0]] = self._stage(self._stages.stages[numbers[0]])
+            return
+        futures: dict[int, Future[StageResult]] = {}
+
+        def work(stage: Stage) -> StageResult:
+            # Submitted in the order of needs, so what is waited for always has a thread.
+            for need in sorted(stage.needs):
+                futures[need].result()
+            result = self._results[stage.number] = self._stage(stage)
+            return result
+
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stage") as pool:
+            for number in numbers:
+                futures[number] = pool.submit(work, self._stages.stages[number])
+            done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
+            failed = [future for future in done if future.exception() is not None]
+            if failed:
+                self._stopped.set()
+                for future in futures.values():
+                    future.cancel()
+        # A stage that only waited fails with the same error as the one that it waited for.
+        for future in failed:
+            future.result()
+
     def _stage(self, stage: Stage) -> StageResult:
         base = self._base(stage)
         scope = Scope(
@@ -197,7 +233,7 @@ class _Build:
         )
         builder.run(triggers)
         builder.run(stage.instructions)
-        self._consumed |= scope.consumed
+        self._consumed.update(scope.consumed)
         return builder.result()
 
     def _base(self, stage: Stage) -> StageResult:
@@ -331,8 +367,11 @@ class _Build:
     def _check_canceled(self) -> None:
         if self._cancel is not None and self._cancel.is_set():
             raise BuildError("the build was canceled")
+        if self._stopped.is_set():
+            raise BuildError("another stage of the build failed")
 
 
+_AT_ONCE = 4
 _IMAGE_CONTEXT = "docker-image://"
 _EMPTY_CREATED = "1970-01-01T00:00:00Z"
 

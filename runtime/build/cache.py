@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from runtime.errors import ImageError
 from runtime.images.layers import Layer
 from runtime.images.leases import Lease
 from runtime.images.store import ImageStore
-from runtime.linux.files import locked, write_atomically
+from runtime.linux.files import locked, try_lock, write_atomically
 from runtime.oci.descriptor import Descriptor
 from runtime.oci.digest import check_digest, digest_of, encoded
 from runtime.oci.documents import serialise
@@ -39,6 +40,16 @@ class CachedStep:
     created: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheEntry:
+    """A step's result or a cache mount: bytes, and when it was last of use (seconds since the
+    epoch)."""
+
+    path: Path
+    size: int
+    used: float
+
+
 class StepCache:
     """The cache of an image store; several builds share it."""
 
@@ -46,6 +57,7 @@ class StepCache:
         self._store = store
         self._directory = store.root / "pins" / "build"
         self._locks = store.root / "locks" / "steps"
+        self.mounts = store.root / "build" / "cache-mounts"
         self.mount_locks = store.root / "locks" / "mounts"
         for directory in (self._directory, self._locks, self.mount_locks):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,21 +112,69 @@ class StepCache:
         document = {
             "diff_id": layer.diff_id,
             "descriptor": layer.descriptor.document(),
+            "size": layer.size,
             "created": step.created,
         }
         write_atomically(entry, serialise(document), durable=False)
 
-    def clear(self) -> int:
-        """Forget everything; the number of entries. What they kept goes with the next
-        collection."""
-        count = 0
-        for directory, _, names in os.walk(self._directory):
-            for name in names:
-                Path(directory, name).unlink(missing_ok=True)
-                count += name.endswith(".json")
-        return count
+    def usage(self) -> tuple[CacheEntry, ...]:
+        """All entries and cache mounts, those that were of use longest ago first."""
+        found = []
+        for path in self._directory.glob("*/*.json"):
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                size = int(json.loads(path.read_bytes()).get("size", 0))
+                found.append(CacheEntry(path=path, size=size, used=path.stat().st_mtime))
+        if self.mounts.is_dir():
+            for path in self.mounts.iterdir():
+                with contextlib.suppress(FileNotFoundError):
+                    used = path.stat().st_mtime
+                    found.append(CacheEntry(path=path, size=_tree_size(path), used=used))
+        return tuple(sorted(found, key=lambda entry: entry.used))
+
+    def prune(self, *, keep: int = 0, unused_since: float | None = None) -> int:
+        """Forget what was of use longest ago, until `keep` bytes are left; the bytes forgotten.
+
+        With `unused_since` (seconds since the epoch) entries that were of use later stay. What
+        they kept in the store goes with its next collection. A cache mount that a step uses
+        now stays.
+        """
+        entries = self.usage()
+        left = sum(entry.size for entry in entries)
+        forgotten = 0
+        for entry in entries:
+            if left <= keep and keep:
+                break
+            if unused_since is not None and entry.used >= unused_since:
+                break
+            if self._forget(entry.path):
+                left -= entry.size
+                forgotten += entry.size
+        return forgotten
+
+    def _forget(self, path: Path) -> bool:
+        if path.suffix == ".json":
+            path.unlink(missing_ok=True)
+            path.with_suffix(".pin").unlink(missing_ok=True)
+            return True
+        held = try_lock(self.mount_locks / f"{path.name}.used")
+        if held is None:
+            return False
+        try:
+            shutil.rmtree(path)
+        finally:
+            os.close(held)
+        return True
 
     def _paths(self, key: str) -> tuple[Path, Path]:
         name = encoded(key)
         directory = self._directory / name[:2]
         return directory / f"{name}.json", directory / f"{name}.pin"
+
+
+def _tree_size(path: Path) -> int:
+    total = 0
+    for directory, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(directory, name)).st_size
+    return total

@@ -35,7 +35,7 @@ def plan_run(instruction: Run, ground: Ground) -> LayerPlan:
     cwd = config.working_dir or "/"
     mounts = [parse_mount(text, scope.expand, cwd) for text in instruction.mounts]
     step_mounts = StepMounts(
-        caches=around.store.root / "build" / "cache-mounts",
+        caches=around.cache.mounts,
         locks=around.cache.mount_locks,
         lease=around.lease,
         open_source=around.open_source,

@@ -54,13 +54,22 @@ class Scope:
         self._outer = outer
         self._escape = escape
         self.consumed: set[str] = set()
+        self._unset: set[str] = set()
 
     def expand(self, text: str) -> str:
         """Expand a text with the variables of the moment; raises WordError."""
         return self.expanded(text).text
 
     def expanded(self, text: str) -> Expanded:
-        return expand(text, self.variables, escape=self._escape)
+        found = expand(text, self.variables, escape=self._escape)
+        self._unset |= found.unset
+        return found
+
+    def take_unset(self) -> tuple[str, ...]:
+        """The names that were expanded since the last call without being set."""
+        names = tuple(sorted(self._unset))
+        self._unset.clear()
+        return names
 
     def document(self, text: str) -> str:
         """Expand variables in a here-document: quotes are ordinary text there."""

@@ -70,6 +70,11 @@ class StageBuilder:
                 self._execute(instruction)
             except (CopyRefused, ImageError, ValueError) as exc:
                 raise self._ground().error(str(exc)) from exc
+            for name in self._scope.take_unset():
+                message = f"the variable {name} is not set here"
+                self._around.progress(
+                    BuildWarning(rule="UndefinedVar", message=message, line=self._line)
+                )
 
     def result(self) -> StageResult:
         return StageResult(
@@ -85,11 +90,6 @@ class StageBuilder:
             case ins.Workdir():
                 self._workdir(instruction)
             case _:
-                if isinstance(instruction, ins.Maintainer):
-                    self._warn(
-                        "MaintainerDeprecated",
-                        "MAINTAINER is deprecated: use the label org.opencontainers.image.authors",
-                    )
                 if not self._configurator.apply(instruction):
                     name = type(instruction).__name__.upper()
                     raise self._ground().error(f"{name} cannot stand here")
@@ -199,9 +199,6 @@ class StageBuilder:
 
     def _step_id(self) -> str:
         return f"{self._title}/{self._number}"
-
-    def _warn(self, rule: str, message: str) -> None:
-        self._around.progress(BuildWarning(rule=rule, message=message, line=self._line))
 
 
 def timestamp(epoch: int | None) -> str:

@@ -210,6 +210,9 @@ class StepMounts:
         # The ID is the author's text: hashed, it can be no path (CVE-2024-9675).
         name = hashlib.sha256((mount.id or mount.target).encode()).hexdigest()
         directory = self._held(name, mount.sharing, stack)
+        # Against pruning, which takes this lock alone for itself.
+        used = self._locks / f"{directory.parent.name}.used"
+        stack.enter_context(locked(used, shared=True))
         if not directory.exists():
             with locked(self._locks / f"{name}.new"):
                 if not directory.exists():

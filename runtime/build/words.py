@@ -23,8 +23,8 @@ class WordError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expanded:
-    """`text` is the whole, `words` what unquoted spaces separate, `unset` the names that the
-    text uses and the variables lack, `used` those that they have."""
+    """`text` is the whole, `words` what unquoted spaces separate, `used` the names whose value
+    was taken, `unset` those that the text expects to be set (`$x`, `${x}`) and that are not."""
 
     text: str
     words: tuple[str, ...]
@@ -179,7 +179,7 @@ class _Lexer:
             name = self._name()
             if not name:
                 return "$"
-            value = self._value(name)
+            value = self._value(name, plain=True)
             return f"${name}" if value is None and self._keep_unset else value or ""
         self._next()
         if self._peek() is None:
@@ -189,7 +189,7 @@ class _Lexer:
         name = self._name()
         modifier = self._next()
         if modifier == "}":
-            value = self._value(name)
+            value = self._value(name, plain=True)
             return f"${{{name}}}" if value is None and self._keep_unset else value or ""
         if modifier == "/":
             return self._replace(name)
@@ -252,9 +252,13 @@ class _Lexer:
                 self._next()
         return self._text[start : self._position]
 
-    def _value(self, name: str) -> str | None:
+    def _value(self, name: str, *, plain: bool = False) -> str | None:
+        """The value of a variable; a `plain` use expects it to be set."""
         value = self._variables.get(name)
-        (self.unset if value is None else self.used).add(name)
+        if value is not None:
+            self.used.add(name)
+        elif plain:
+            self.unset.add(name)
         return value
 
     def _peek(self) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 import tarfile
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.build.builder import BuildRequest, build
+from runtime.build.builder import BuildRequest, build, check
+from runtime.build.cache import StepCache
 from runtime.build.events import (
     BuildWarning,
     StepCached,
@@ -447,7 +449,7 @@ def test_a_missing_dockerfile_or_context_is_said(shop: Workshop, tmp_path: Path)
 
 
 def test_an_argument_that_nobody_takes_is_warned_about(shop: Workshop) -> None:
-    shop.build("FROM scratch\nARG A\n", args={"A": "1", "B": "2"})
+    shop.build("FROM scratch\nARG A=0\n", args={"A": "1", "B": "2"})
     [warning] = [event for event in shop.events if isinstance(event, BuildWarning)]
     assert warning.message == "no ARG takes the build argument B"
 
@@ -633,3 +635,80 @@ def test_named_contexts_are_directories_or_images(shop: Workshop, tmp_path: Path
 def test_pull_needs_somebody_who_can(shop: Workshop) -> None:
     with pytest.raises(BuildError, match="no registry to pull from"):
         shop.build("FROM scratch\nRUN x", pull=True)
+
+
+def test_independent_stages_run_at_once(shop: Workshop) -> None:
+    together = threading.Barrier(2, timeout=10)
+
+    def meet(step: RunStep, output: Callable[[bytes], None]) -> int:
+        (step.upper / step.argv[2]).touch()
+        if step.argv[2] in "ab":
+            together.wait()
+        return 0
+
+    shop.runner = type(shop.runner)(meet)
+    image = shop.build(
+        "FROM scratch AS one\nRUN a\nFROM scratch AS two\nRUN b\n"
+        "FROM one\nCOPY --from=two / /\nRUN c\n"
+    )
+    assert set(shop.files(image)) == {"a", "b", "c"}
+
+
+def test_the_error_of_the_stage_that_failed_is_told(shop: Workshop) -> None:
+    def fail(step: RunStep, output: Callable[[bytes], None]) -> int:
+        return 5 if step.argv[2] == "bad" else 0
+
+    shop.runner = type(shop.runner)(fail)
+    with pytest.raises(BuildError, match="exit code 5: /bin/sh -c bad") as caught:
+        shop.build(
+            "FROM scratch AS one\nRUN a\nFROM scratch AS two\nRUN bad\n"
+            "FROM one\nCOPY --from=two / /\n"
+        )
+    assert caught.value.line == 4
+
+
+def test_a_variable_that_is_not_set_is_warned_about(shop: Workshop) -> None:
+    shop.build("FROM scratch\nARG A=1\nENV B=$A$UNSET C=${ALSO:-x}\n")
+    warnings = [event for event in shop.events if isinstance(event, BuildWarning)]
+    assert [(event.rule, event.message) for event in warnings] == [
+        ("UndefinedVar", "the variable UNSET is not set here")
+    ]
+
+
+def test_a_check_builds_nothing(shop: Workshop) -> None:
+    request = BuildRequest(context=shop.context, dockerfile_inline="FROM x as y\nRUN z\n")
+    assert [warning.rule for warning in check(request)] == ["FromAsCasing"]
+    with pytest.raises(BuildError, match="no stage 'z'"):
+        check(dataclasses.replace(request, target="z"))
+
+
+def test_pruning_the_cache_starts_with_what_was_used_longest_ago(shop: Workshop) -> None:
+    cache = StepCache(shop.store)
+    shop.build("FROM scratch\nRUN old", tags=("old",))
+    [old] = cache.usage()
+    os.utime(old.path, (1000, 1000))
+    shop.build("FROM scratch\nRUN --mount=type=cache,target=/c new")
+    assert cache.prune(unused_since=500) == 0
+    assert cache.prune(unused_since=2000) == len("/bin/sh -c old")
+    assert len(cache.usage()) == 2
+    shop.build("FROM scratch\nRUN --mount=type=cache,target=/c new")
+    assert cached(shop) == [True]
+    cache.prune()
+    assert cache.usage() == ()
+    shop.store.prune(everything=True)
+    assert list(shop.store.blobs.digests()) == []
+
+
+def test_a_cache_mount_in_use_is_not_pruned(shop: Workshop) -> None:
+    cache = StepCache(shop.store)
+
+    def prune(step: RunStep, output: Callable[[bytes], None]) -> int:
+        Path(step.mounts[0].source, "f").write_text("12345")
+        cache.prune()
+        return 0
+
+    shop.runner = type(shop.runner)(prune)
+    shop.build("FROM scratch\nRUN --mount=type=cache,target=/c x")
+    assert [entry.size for entry in cache.usage() if entry.path.suffix != ".json"] == [
+        len("12345") + len("/c")
+    ]
