@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -85,13 +86,15 @@ class BuildWork:
             )
             cancel = threading.Event()
             work = asyncio.ensure_future(
-                asyncio.to_thread(
-                    build,
-                    request,
-                    store=self._host.images,
-                    steps=steps,
-                    progress=narrator.tell,
-                    cancel=cancel,
+                self._host.slowly(
+                    functools.partial(
+                        build,
+                        request,
+                        store=self._host.images,
+                        steps=steps,
+                        progress=narrator.tell,
+                        cancel=cancel,
+                    )
                 )
             )
             try:

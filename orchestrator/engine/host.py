@@ -4,12 +4,13 @@ database and the event bus."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, TypeVar
 
 from bridge.dns import Resolver
 from bridge.networks import Networks
@@ -20,6 +21,10 @@ from orchestrator.engine.store import Store
 from runtime.container.containers import Containers
 from runtime.images.store import ImageStore
 from runtime.volumes import Volumes
+
+SLOW_THREADS = 4
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +43,9 @@ class Host:
     images: ImageStore
     volumes: Volumes
     resolver: Resolver | None = None
+    _slow: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="slow")
+    )
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
 
     @classmethod
@@ -59,9 +67,15 @@ class Host:
     def close(self) -> None:
         """Let go of everything. What belongs to no container and no network any more (the
         launcher, the packet filter's table) goes; the rest stays as it is."""
+        self._slow.shutdown()
         self.containers.close()
         self.networks.close()
         self.store.close()
+
+    async def slowly(self, work: Callable[[], T]) -> T:
+        """Run what takes seconds or minutes (builds, bootstraps) in threads of its own, a few at
+        a time, so that everything short goes on beside it."""
+        return await asyncio.get_running_loop().run_in_executor(self._slow, work)
 
     def record(self, name: str) -> ContainerRecord:
         """The record of the container of this name; raises NoSuchContainer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,13 +58,15 @@ class ImageWork:
         def progress(line: str) -> None:
             loop.call_soon_threadsafe(tell, line)
 
-        image = await asyncio.to_thread(
-            bootstrap,
-            self._host.images,
-            reference,
-            include=tuple(include),
-            mirror=mirror,
-            progress=progress,
+        image = await self._host.slowly(
+            functools.partial(
+                bootstrap,
+                self._host.images,
+                reference,
+                include=tuple(include),
+                mirror=mirror,
+                progress=progress,
+            )
         )
         self._host.tell_resource("pull", "image", reference)
         return image.id

@@ -1,0 +1,221 @@
+"""The API over its socket: bodies, streams, errors, and clients that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import aiohttp
+from aiohttp import web
+
+from orchestrator.engine.events import ContainerEvent, EventBus
+from orchestrator.engine.store import Store
+from orchestrator.planning.errors import UnknownService
+from orchestrator.planning.plan import Plan
+from orchestrator.planning.policy import Policy
+from orchestrator.supervisor.api import application
+from orchestrator.supervisor.instance import Instance
+from orchestrator.supervisor.operations import Run
+from specs.project import Project
+
+DOCUMENT = {
+    "version": 1,
+    "name": "shop",
+    "working_dir": "/srv",
+    "services": {"web": {"image": "app"}},
+}
+
+
+class ScriptedOperations:
+    """Stands where Operations does; `up` does what the test says."""
+
+    def __init__(self, up: Callable[[Run], Awaitable[dict[str, Any]]] | None = None) -> None:
+        self._up = up
+        self.policies: list[Policy] = []
+
+    async def plan(self, project: Project, policy: Policy) -> Plan:
+        self.policies.append(policy)
+        return Plan(project=project.name)
+
+    async def up(self, project: Project, policy: Policy, run: Run) -> dict[str, Any]:
+        assert self._up is not None
+        return await self._up(run)
+
+
+def serve(
+    tmp_path: Path,
+    operations: ScriptedOperations,
+    body: Callable[[aiohttp.ClientSession, Instance], Awaitable[None]],
+) -> None:
+    """Run `body` with a client of an API whose host is a store and a bus alone."""
+
+    async def main() -> None:
+        with Store(tmp_path) as store:
+            host = SimpleNamespace(store=store, bus=EventBus(), root=tmp_path, run=tmp_path)
+            instance = Instance(
+                host=cast(Any, host),
+                backend=cast(Any, SimpleNamespace(host=host)),
+                controller=cast(Any, None),
+                operations=cast(Any, operations),
+            )
+            runner = web.AppRunner(
+                application(instance), handler_cancellation=True, shutdown_timeout=1.0
+            )
+            await runner.setup()
+            path = str(tmp_path / "api.sock")
+            await web.UnixSite(runner, path).start()
+            try:
+                connector = aiohttp.UnixConnector(path)
+                async with aiohttp.ClientSession("http://daemon", connector=connector) as client:
+                    await asyncio.wait_for(body(client, instance), 20)
+            finally:
+                await runner.cleanup()
+
+    asyncio.run(main())
+
+
+def test_the_version_tells_where_the_daemon_works(tmp_path: Path) -> None:
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        async with client.get("/v1/version") as response:
+            told = await response.json()
+        assert (told["api"], told["root"]) == (1, str(tmp_path))
+
+    serve(tmp_path, ScriptedOperations(), body)
+
+
+def test_a_plan_takes_its_flags_and_remembers_the_load(tmp_path: Path) -> None:
+    operations = ScriptedOperations()
+    inputs = {"directory": "/srv", "files": {}}
+
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        sent = {"project": DOCUMENT, "inputs": inputs, "options": {"force_recreate": True}}
+        async with client.post("/v1/projects/shop/plan", json=sent) as response:
+            assert (await response.json())["text"] == "shop: nothing to do"
+        async with client.get("/v1/loads", params={"directory": "/srv"}) as response:
+            assert await response.json() == [
+                {"project": "shop", "config_files": [], "inputs": inputs}
+            ]
+        again = {"project": None, "inputs": inputs}
+        async with client.post("/v1/projects/shop/plan", json=again) as response:
+            assert response.status == 200
+
+    serve(tmp_path, operations, body)
+    assert [policy.recreate for policy in operations.policies] == ["force", "diverged"]
+
+
+def test_errors_before_a_run_are_plain_answers(tmp_path: Path) -> None:
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        async def error(method: str, path: str, data: Any = None) -> tuple[int, str, str]:
+            async with client.request(method, path, data=data) as response:
+                told = (await response.json())["error"]
+                return response.status, told["type"], told["message"]
+
+        assert await error("POST", "/v1/projects/shop/up", "{}") == (
+            404,
+            "NoSuchProject",
+            "no such project: shop",
+        )
+        status, kind, message = await error("POST", "/v1/projects/shop/up", "{")
+        assert (status, kind) == (400, "BadRequest")
+        assert message.startswith("the request's body is not JSON: ")
+        assert (await error("POST", "/v1/projects/shop/up", '{"x": 1}'))[:2] == (
+            400,
+            "ValidationError",
+        )
+        assert await error("GET", "/v1/nothing") == (
+            404,
+            "BadRequest",
+            "GET /v1/nothing: not found",
+        )
+        other = json.dumps({"project": {**DOCUMENT, "name": "other"}})
+        assert (await error("POST", "/v1/projects/shop/up", other))[1] == "BadRequest"
+        newer = json.dumps({"project": {**DOCUMENT, "version": 99}})
+        assert (await error("POST", "/v1/projects/shop/up", newer))[:2] == (400, "CanonicalError")
+
+    serve(tmp_path, ScriptedOperations(), body)
+
+
+def test_a_run_streams_its_events_and_ends_with_the_result(tmp_path: Path) -> None:
+    async def up(run: Run) -> dict[str, Any]:
+        run.emit({"type": "plan", "empty": True})
+        return {"type": "result", "ok": True}
+
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        async with client.post("/v1/projects/shop/up", json={"project": DOCUMENT}) as response:
+            assert response.content_type == "application/x-ndjson"
+            lines = [json.loads(line) async for line in response.content]
+        assert [line["type"] for line in lines] == ["plan", "result"]
+
+    serve(tmp_path, ScriptedOperations(up), body)
+
+
+def test_a_run_that_raises_ends_with_its_error(tmp_path: Path) -> None:
+    async def up(run: Run) -> dict[str, Any]:
+        raise UnknownService("wbe", ["web"])
+
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        async with client.post("/v1/projects/shop/up", json={"project": DOCUMENT}) as response:
+            (last,) = [json.loads(line) async for line in response.content]
+        assert last == {
+            "type": "result",
+            "ok": False,
+            "error": {
+                "type": "UnknownService",
+                "message": "no such service: wbe",
+                "hint": "did you mean web",
+                "exit_code": 1,
+            },
+            "exit_code": 1,
+        }
+
+    serve(tmp_path, ScriptedOperations(up), body)
+
+
+def test_a_client_that_goes_away_cancels_its_run(tmp_path: Path) -> None:
+    ended = asyncio.Event()
+
+    async def up(run: Run) -> dict[str, Any]:
+        run.emit({"type": "plan", "empty": False})
+        await run.cancel.wait()
+        ended.set()
+        return {"type": "result", "ok": False}
+
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        async with client.post("/v1/projects/shop/up", json={"project": DOCUMENT}) as response:
+            assert json.loads(await response.content.readline())["type"] == "plan"
+            response.close()
+        await ended.wait()
+
+    serve(tmp_path, ScriptedOperations(up), body)
+
+
+def test_events_are_followed_by_project_until_the_daemon_ends(tmp_path: Path) -> None:
+    def event(project: str) -> ContainerEvent:
+        return ContainerEvent(
+            project=project, at=0.0, action="die", id="c1", name="n", service="web"
+        )
+
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        async with client.get("/v1/events", params={"project": "shop", "follow": "1"}) as response:
+            instance.host.bus.publish(event("other"))
+            instance.host.bus.publish(event("shop"))
+            told = json.loads(await response.content.readline())
+            assert (told["project"], told["action"]) == ("shop", "die")
+            assert told["time"] == "1970-01-01T00:00:00Z"
+            instance.ending.set()
+            assert await response.content.read() == b""
+
+    serve(tmp_path, ScriptedOperations(), body)
+
+
+def test_shutdown_is_answered_before_it_happens(tmp_path: Path) -> None:
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        async with client.post("/v1/shutdown") as response:
+            assert response.status == 200
+        await instance.ending.wait()
+
+    serve(tmp_path, ScriptedOperations(), body)
