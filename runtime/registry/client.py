@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import random
 import ssl
@@ -224,9 +225,11 @@ class RegistryClient:
         body: Body | None,
     ) -> aiohttp.ClientResponse:
         given = dict(headers)
-        data: AsyncIterator[bytes] | bytes | None = None
+        data: AsyncIterator[bytes] | bytes | io.BytesIO | None = None
         if body is not None:
             data = body.pieces()
+            if isinstance(data, bytes):
+                data = io.BytesIO(data)  # is sent in pieces
             given["Content-Length"] = str(body.length)
             given.setdefault("Content-Type", body.media_type)
         tls = self.tls(endpoint) if url.scheme == "https" else True

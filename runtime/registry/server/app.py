@@ -34,6 +34,7 @@ from runtime.registry.server.uploads import Uploads
 _log = logging.getLogger(__name__)
 _READ_BUFFER = 1024 * 1024
 _ROUND = 60.0  # how often the background looks for what is due, in seconds
+_LINGER = 2.0  # how long a refused body is still read, so that the client sees the answer
 _GRACE = 10.0  # how long requests may take to end when the server is stopped
 
 Call = Callable[[web.Request, Target], Awaitable[web.StreamResponse]]
@@ -223,6 +224,7 @@ async def serving(config: ServerConfig) -> AsyncIterator[str]:
         auto_decompress=False,
         read_bufsize=_READ_BUFFER,
         shutdown_timeout=_GRACE,
+        lingering_time=_LINGER,
     )
     try:
         await runner.setup()

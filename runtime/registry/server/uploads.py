@@ -154,14 +154,15 @@ class Uploads:
     async def receive(self, upload: Upload, pieces: AsyncIterator[bytes]) -> int:
         """Append a body; what arrived before a connection broke stays."""
         free = (await asyncio.to_thread(shutil.disk_usage, self._storage.uploads)).free
-        room = min(self._limits.blob - upload.offset, free - self._limits.minimum_free)
+        allowed = self._limits.blob - upload.offset
+        room = min(allowed, free - self._limits.minimum_free)
 
         async def bounded() -> AsyncIterator[bytes]:
             left = room
             async for piece in pieces:
                 left -= len(piece)
                 if left < 0:
-                    raise self._too_large(upload)
+                    raise self._too_large() if room == allowed else self._disk_full()
                 yield piece
 
         def written(_length: int) -> None:
@@ -183,14 +184,13 @@ class Uploads:
             except OSError as exc:
                 if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                raise Refusal(Code.DENIED, 507, "the registry's disk is full") from exc
+                raise self._disk_full() from exc
 
-    def _too_large(self, upload: Upload) -> Refusal:
-        if upload.offset >= self._limits.blob - PIECE:
-            return Refusal(
-                Code.SIZE_INVALID, 413, f"a blob may have {self._limits.blob} bytes at most"
-            )
-        return Refusal(Code.DENIED, 507, "the registry's disk is nearly full")
+    def _too_large(self) -> Refusal:
+        return Refusal(Code.SIZE_INVALID, 413, f"a blob may have {self._limits.blob} bytes at most")
+
+    def _disk_full(self) -> Refusal:
+        return Refusal(Code.DENIED, 507, "the registry's disk is full")
 
     async def finish(self, upload: Upload, digest: str) -> None:
         """Verify an upload and make it a blob; one that is something else is dropped."""
