@@ -75,7 +75,7 @@ def parse_rule(text: str) -> DeviceRule:
         major, minor = (ANY if part == "*" else int(part) for part in numbers.split(":"))
     except ValueError as error:
         raise RuntimeFault(f'device rule "{text}" is not like "c 1:3 rwm"') from error
-    if kind not in ("a", "b", "c") or not access or set(access) - set("rwm"):
+    if kind not in ("a", "b", "c") or not access or set(access) - set("rwm") or "-" in numbers:
         raise RuntimeFault(f'device rule "{text}" is not like "c 1:3 rwm"')
     return DeviceRule(kind, major, minor, access)
 

@@ -102,18 +102,20 @@ _WITH_CAPABILITY: dict[str, str] = {
     "SYS_BOOT": "reboot",
     "SYS_CHROOT": "chroot",
     "SYS_MODULE": "delete_module init_module finit_module",
-    "SYS_NICE": "get_mempolicy mbind set_mempolicy",
+    "SYS_NICE": "get_mempolicy mbind set_mempolicy set_mempolicy_home_node",
     "SYS_PACCT": "acct",
     "SYS_PTRACE": ("kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace"),
     "SYS_RAWIO": "iopl ioperm",
-    "SYS_TIME": "settimeofday stime clock_settime",
+    "SYS_TIME": "settimeofday stime clock_settime clock_settime64",
     "SYS_TTY_CONFIG": "vhangup",
     "SYSLOG": "syslog",
 }
 
 _PER_MACHINE: dict[str, str] = {
     "x86_64": "arch_prctl modify_ldt",
-    "aarch64": "arm_fadvise64_64 arm_sync_file_range sync_file_range2",
+    "aarch64": (
+        "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls"
+    ),
     "ppc64le": "sync_file_range2 swapcontext",
     "s390x": "s390_pci_mmio_read s390_pci_mmio_write s390_runtime_instr",
     "riscv64": "riscv_flush_icache",

@@ -101,7 +101,8 @@ def _number(text: str, given: str) -> int | None:
 
 
 def _fields(text: bytes) -> Iterator[list[str]]:
-    for line in text.decode(errors="replace").splitlines():
+    # Not splitlines(): it also splits at characters that a C library reads as part of a line.
+    for line in text.decode(errors="replace").split("\n"):
         if line and not line.startswith("#"):
             yield line.strip().split(":")
 
