@@ -31,6 +31,7 @@ from runtime.oci.image_config import ImageConfig
 from runtime.oci.manifest import Index, Manifest
 
 _BLOB = re.compile(rb"(?:\./)?blobs/(sha256|sha512)/([0-9a-f]+)\Z")
+_DOCUMENT = re.compile(rb"[^/]+\.json\Z")
 
 
 def load(store: ImageStore, source: Source, *, name: str | None = None) -> tuple[Image, ...]:
@@ -128,7 +129,7 @@ class _Loading:
             )
         elif entry.kind is LINK:
             self._links[name] = entry.linkname.removeprefix(b"./")
-        elif entry.kind is FILE and b"/" not in name and entry.size <= MAX_DOCUMENT:
+        elif entry.kind is FILE and _DOCUMENT.match(name) and entry.size <= MAX_DOCUMENT:
             content = b"".join(bytes(piece) for piece in reader.chunks())
             self.documents[os.fsdecode(name)] = content
         elif entry.kind is FILE:
