@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 
 from orchestrator.cli import operation, output
-from orchestrator.cli.commands.images import find_image, split
-from orchestrator.cli.errors import UsageError
+from orchestrator.cli.commands.images import split
 from orchestrator.cli.options import Argument, Command, Group, choice, flag, repeated, text
 from orchestrator.cli.session import Session
 from orchestrator.client.http import quote
@@ -38,19 +37,20 @@ def _list(session: Session, *, quiet: bool, format: str | None) -> int:
 
 
 def _inspect(session: Session, *, image: tuple[str, ...]) -> int:
-    stored = session.client.get("/v1/images")
-    found = [find_image(reference, stored) for reference in image]
-    for reference, record in zip(image, found, strict=True):
-        if not record:
-            raise UsageError(f"no such image: {reference}", hint="bay image ls lists what there is")
+    found = [session.client.get(f"/v1/images/{quote(reference)}") for reference in image]
     print(json.dumps(found, indent=2, ensure_ascii=False))
     return 0
 
 
 def _remove(session: Session, *, force: bool, image: tuple[str, ...]) -> int:
     for reference in image:
-        session.client.delete(f"/v1/images/{quote(reference)}", force=1 if force else None)
-        print(f"Removed: {reference}")
+        removed = session.client.delete(
+            f"/v1/images/{quote(reference)}", force=1 if force else None
+        )
+        for name in removed["untagged"]:
+            print(f"Untagged: {name}")
+        for identifier in removed["deleted"]:
+            print(f"Deleted: {identifier}")
     return 0
 
 

@@ -16,7 +16,7 @@ def run(session: Session, *, quiet: bool, format: str | None, service: tuple[str
         if not service or container["service"] in service
     ]
     stored = session.client.get("/v1/images")
-    rows = [(container, find_image(container["image"], stored)) for container in containers]
+    rows = [(container, _image(container["image"], stored)) for container in containers]
     if quiet:
         for identifier in dict.fromkeys(image.get("id", "") for _, image in rows):
             print(output.short_id(identifier))
@@ -46,7 +46,7 @@ def split(reference: str) -> tuple[str, str]:
     return (repository, tag) if colon and "/" not in tag else (reference, "latest")
 
 
-def find_image(reference: str, stored: list[dict[str, Any]]) -> dict[str, Any]:
+def _image(reference: str, stored: list[dict[str, Any]]) -> dict[str, Any]:
     """The image of that name or id among those that are stored; empty where there is none."""
     named = ":".join(split(reference))
     for image in stored:

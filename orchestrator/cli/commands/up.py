@@ -31,17 +31,19 @@ def run(
         return plan.show(stack.send("plan", options).json(), format=None)
     options |= {"wait": wait, "wait_timeout": wait_timeout}
     since = time.time()
-    empty = False
+    plans: list[dict[str, Any]] = []
 
     def note(event: dict[str, Any]) -> None:
-        nonlocal empty
+        # With --build there are two: images first, then what they change.
         if event["type"] == "plan":
-            empty = bool(event["empty"])
+            known = [remark for plan in plans for remark in plan.get("notes", ())]
             for remark in event.get("notes", ()):
-                output.warn(remark)
+                if remark not in known:
+                    output.warn(remark)
+            plans.append(event)
 
     operation.follow(session, stack.send("up", options), title="up", on_event=note)
-    if empty and session.progress != "quiet":
+    if all(shown["empty"] for shown in plans) and session.progress != "quiet":
         print(f"{stack.name}: nothing to do, everything is up to date", file=sys.stderr)
     if detach or wait or chosen["no_start"]:
         return 0
