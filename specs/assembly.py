@@ -20,6 +20,7 @@ from specs.source import Document, Node, Path, Source, issue
 # Files that include each other in a row, and services that extend each other in a row.
 _INCLUDE_LIMIT = 50
 _EXTENDS_LIMIT = 100
+_REMOTE = ("oci://", "git@", "ssh://", "git://", "http://", "https://")
 _SECTIONS = ("services", "volumes", "networks", "secrets", "configs", "models")
 
 
@@ -247,6 +248,11 @@ def _include_one(
     paths = _texts(value.get("path"))
     if not paths:
         loading.issues.append(issue("include has no path", node=entry, path=path))
+        return
+    remote = [text for text in paths if text.startswith(_REMOTE)]
+    if remote:
+        message = f"{remote[0]} is not on this host, and specs are not fetched"
+        loading.issues.append(issue(message, node=entry, path=path))
         return
     files = [locations.join(scope.directory, text) for text in paths]
     chain = (*scope.included, name)

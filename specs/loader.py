@@ -108,7 +108,7 @@ def load_project(options: LoadOptions) -> LoadedProject:
     return LoadedProject(
         project=project,
         warnings=tuple(loading.warnings),
-        unsupported=tuple(_unsupported(tree, project)),
+        unsupported=tuple(_unsupported(tree, project, options.inert)),
         inputs=files.inputs(),
         environment={**found.environment, "COMPOSE_PROJECT_NAME": name},
         rendered={
@@ -264,7 +264,7 @@ def _resolve_environments(
             environment.resolve_labels(service, files, path, issues)
 
 
-def _unsupported(tree: Node, project: Project) -> list[SpecIssue]:
+def _unsupported(tree: Node, project: Project, inert: tuple[str, ...]) -> list[SpecIssue]:
     """What nothing acts on, of the services and resources that are part of the project."""
     used = {
         section: Node({k: v for k, v in tree.value[section].value.items() if k in entries})
@@ -276,7 +276,7 @@ def _unsupported(tree: Node, project: Project) -> list[SpecIssue]:
         )
         if section in tree.value and type(tree.value[section].value) is dict
     }
-    return unsupported.find(Node(used))
+    return unsupported.find(Node(used), inert)
 
 
 def _with_digests(project: Project, files: Files) -> Project:

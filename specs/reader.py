@@ -27,7 +27,8 @@ class LoadOptions:
 
     `files`, `project_directory`, `env_files` and `value_files` may be relative to `cwd`; `-` in
     `files` is `stdin`. `environ` is the whole of the environment: no other variable is seen.
-    `services` also enables the profiles of the services that it names.
+    `services` also enables the profiles of the services that it names. `inert` names attributes
+    of services that the caller's engine does nothing with, for the list of unsupported ones.
     """
 
     files: tuple[str, ...] = ()
@@ -45,6 +46,7 @@ class LoadOptions:
     resolve_paths: bool = True
     resolve_environment: bool = True
     check_consistency: bool = True
+    inert: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

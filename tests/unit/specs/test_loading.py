@@ -223,3 +223,14 @@ def test_a_model_keeps_its_variables_and_its_relative_paths(tmp_path: Path) -> N
 def test_what_nothing_acts_on_is_listed_once_with_its_place(load: Load) -> None:
     found = load("services:\n  a: {image: x, isolation: hyperv}\n  b: {image: x}\n").unsupported
     assert [(issue.path, issue.line) for issue in found] == [("services.a.isolation", 2)]
+
+
+def test_what_the_callers_engine_does_nothing_with_is_listed_too(load: Load) -> None:
+    spec = (
+        "services:\n  a: {image: x, gpus: all, tty: false, deploy: {update_config: {delay: 1s}}}\n"
+    )
+    loaded = load(spec, inert=("gpus", "tty", "deploy.update_config"))
+    assert [issue.path for issue in loaded.unsupported] == [
+        "services.a.gpus",
+        "services.a.deploy.update_config",
+    ]
