@@ -124,7 +124,12 @@ class LogFollower:
         self._notify = inotify.Inotify()
         self._notify.add(
             path.parent,
-            inotify.IN_MODIFY | inotify.IN_CREATE | inotify.IN_MOVED_TO | inotify.IN_DELETE_SELF,
+            # A removal moves the directory away first: our open file keeps it from being deleted.
+            inotify.IN_MODIFY
+            | inotify.IN_CREATE
+            | inotify.IN_MOVED_TO
+            | inotify.IN_MOVE_SELF
+            | inotify.IN_DELETE_SELF,
         )
         self._rest = b""
         self._file = -1
