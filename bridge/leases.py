@@ -21,75 +21,7 @@ from pathlib import Path
 
 from bridge.config import Endpoint, Network
 from bridge.errors import NetworkError
-
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE networks (
-    id TEXT PRIMARY KEY,
-    name TEXT NOT NULL,
-    subnet TEXT NOT NULL UNIQUE,
-    gateway TEXT NOT NULL,
-    interface TEXT NOT NULL UNIQUE,
-    ip_range TEXT,
-    internal INTEGER NOT NULL,
-    mtu INTEGER,
-    labels TEXT NOT NULL,
-    options TEXT NOT NULL,
-    resolver_port INTEGER,
-    last_address TEXT
-) STRICT;
-CREATE TABLE leases (
-    network_id TEXT NOT NULL REFERENCES networks(id) ON DELETE CASCADE,
-    lease_key TEXT NOT NULL,
-    address TEXT NOT NULL,
-    PRIMARY KEY (network_id, lease_key),
-    UNIQUE (network_id, address)
-) STRICT;
-CREATE TABLE sandboxes (
-    id TEXT PRIMARY KEY
-) STRICT;
-CREATE TABLE endpoints (
-    sandbox_id TEXT NOT NULL REFERENCES sandboxes(id) ON DELETE CASCADE,
-    network_id TEXT NOT NULL REFERENCES networks(id),
-    address TEXT NOT NULL,
-    prefix INTEGER NOT NULL,
-    gateway TEXT NOT NULL,
-    mac TEXT NOT NULL,
-    interface TEXT NOT NULL,
-    link TEXT NOT NULL UNIQUE,
-    aliases TEXT NOT NULL,
-    lease_key TEXT NOT NULL,
-    priority INTEGER NOT NULL,
-    PRIMARY KEY (sandbox_id, network_id),
-    UNIQUE (network_id, address),
-    UNIQUE (sandbox_id, interface)
-) STRICT;
-CREATE TABLE departed (
-    link TEXT PRIMARY KEY,
-    network_id TEXT NOT NULL REFERENCES networks(id) ON DELETE CASCADE,
-    address TEXT NOT NULL
-) STRICT;
-CREATE TABLE ports (
-    host_ip TEXT NOT NULL,
-    host_port INTEGER NOT NULL,
-    protocol TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    PRIMARY KEY (host_port, protocol, host_ip)
-) STRICT;
-CREATE TABLE backends (
-    host_ip TEXT NOT NULL,
-    host_port INTEGER NOT NULL,
-    protocol TEXT NOT NULL,
-    sandbox_id TEXT NOT NULL REFERENCES sandboxes(id) ON DELETE CASCADE,
-    container_port INTEGER NOT NULL,
-    PRIMARY KEY (host_port, protocol, host_ip, sandbox_id, container_port),
-    FOREIGN KEY (host_port, protocol, host_ip)
-        REFERENCES ports(host_port, protocol, host_ip) ON DELETE CASCADE
-) STRICT;
-"""
-
-_MIGRATIONS: dict[int, str] = {0: _SCHEMA}  # from this version to the next
+from bridge.schema import MIGRATIONS, SCHEMA_VERSION
 
 _NETWORK_COLUMNS = (
     "id, name, subnet, gateway, interface, ip_range, internal, mtu, labels, options, resolver_port"
@@ -102,17 +34,18 @@ _ENDPOINT_COLUMNS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Binding:
-    """A host port (`host_ip` "" for all addresses) and one container port behind it.
+    """A host port (`host_ip` "" for all addresses) and the container port behind it.
 
-    `owner` is who published it; `sandbox_id` whose `container_port` answers.
+    `owner` is who published it; `sandboxes` whose `container_port` answers, in the order in
+    which they came.
     """
 
     host_ip: str
     host_port: int
     protocol: str
     owner: str
-    sandbox_id: str
     container_port: int
+    sandboxes: tuple[str, ...] = ()
 
 
 class LeaseDatabase:
@@ -144,7 +77,7 @@ class LeaseDatabase:
                     hint="a newer version made it; use that one",
                 )
             while version < SCHEMA_VERSION:
-                for statement in _MIGRATIONS[version].split(";"):
+                for statement in MIGRATIONS[version].split(";"):
                     self._connection.execute(statement)
                 version += 1
                 self._connection.execute(f"PRAGMA user_version={version}")
@@ -317,24 +250,35 @@ class LeaseDatabase:
     # published ports
 
     def bindings(self, *, owner: str | None = None) -> tuple[Binding, ...]:
+        """All ports, or those of one owner, in the order in which they were published."""
         rows = self._rows(
-            "SELECT p.host_ip, p.host_port, p.protocol, p.owner,"
-            " b.sandbox_id, b.container_port"
-            " FROM ports p JOIN backends b USING (host_port, protocol, host_ip)"
-            " WHERE (?1 IS NULL OR p.owner = ?1) ORDER BY b.rowid",
+            "SELECT p.host_ip, p.host_port, p.protocol, p.owner, p.container_port, b.sandbox_id"
+            " FROM ports p LEFT JOIN backends b USING (host_port, protocol, host_ip)"
+            " WHERE (?1 IS NULL OR p.owner = ?1) ORDER BY p.rowid, b.rowid",
             owner,
         )
-        return tuple(
-            Binding(
-                host_ip=row[0],
-                host_port=row[1],
-                protocol=row[2],
-                owner=row[3],
-                sandbox_id=row[4],
-                container_port=row[5],
+        found: dict[tuple[str, int, str], Binding] = {}
+        for host_ip, host_port, protocol, owner_, container_port, sandbox_id in rows:
+            key = (host_ip, host_port, protocol)
+            more = () if sandbox_id is None else (sandbox_id,)
+            if key in found:
+                more = (*found[key].sandboxes, *more)
+            found[key] = Binding(
+                host_ip=host_ip,
+                host_port=host_port,
+                protocol=protocol,
+                owner=owner_,
+                container_port=container_port,
+                sandboxes=more,
             )
-            for row in rows
-        )
+        return tuple(found.values())
+
+    def is_backend(self, sandbox_id: str) -> bool:
+        """Whether a published port leads to the sandbox."""
+        return bool(self._rows("SELECT 1 FROM backends WHERE sandbox_id = ? LIMIT 1", sandbox_id))
+
+    def port_owners(self) -> tuple[str, ...]:
+        return tuple(row[0] for row in self._rows("SELECT DISTINCT owner FROM ports ORDER BY 1"))
 
     def port_holder(self, host_ip: str, host_port: int, protocol: str) -> str | None:
         """Who published a port that this one would meet: "" meets every address."""
@@ -347,15 +291,22 @@ class LeaseDatabase:
         )
         return str(rows[0][0]) if rows else None
 
-    def add_binding(self, binding: Binding) -> None:
+    def set_binding(self, binding: Binding) -> None:
+        """Reserve the port for its owner, where it is not, and lead it to exactly its sandboxes."""
         key = (binding.host_ip, binding.host_port, binding.protocol)
-        self._rows("INSERT OR IGNORE INTO ports VALUES (?,?,?,?)", *key, binding.owner)
         self._rows(
-            "INSERT INTO backends VALUES (?,?,?,?,?)",
+            "INSERT INTO ports (host_ip, host_port, protocol, owner, container_port)"
+            " VALUES (?,?,?,?,?) ON CONFLICT DO UPDATE"
+            " SET owner = excluded.owner, container_port = excluded.container_port",
             *key,
-            binding.sandbox_id,
+            binding.owner,
             binding.container_port,
         )
+        self._rows(
+            "DELETE FROM backends WHERE host_ip = ? AND host_port = ? AND protocol = ?", *key
+        )
+        for sandbox_id in binding.sandboxes:
+            self._rows("INSERT INTO backends VALUES (?,?,?,?)", *key, sandbox_id)
 
     def delete_port(self, host_ip: str, host_port: int, protocol: str) -> None:
         """Forget one published port with its backends."""
@@ -367,7 +318,7 @@ class LeaseDatabase:
         )
 
     def delete_ports(self, owner: str) -> None:
-        """Forget the ports that `owner` published, and every backend of that sandbox."""
+        """Forget the ports that `owner` published; as a sandbox it is no backend any more."""
         self._rows("DELETE FROM ports WHERE owner = ?", owner)
         self._rows("DELETE FROM backends WHERE sandbox_id = ?", owner)
 

@@ -8,6 +8,7 @@ nothing, and after a crash or a reboot `sweep` brings both together again.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from bridge.errors import NetworkError, NetworkInUse, NetworkNotFound, TeardownE
 from bridge.firewall import Firewall
 from bridge.instance import Instance
 from bridge.leases import LeaseDatabase
-from bridge.publishing import Publishing
+from bridge.publishing import Publishing, check_service
 from bridge.rtnetlink import RouteSocket
 from bridge.ruleset import udp_ports_moved
 from bridge.sandboxes import Sandboxes
@@ -155,7 +156,7 @@ class Networks:
         """
         with self._lock():
             failures: list[Exception] = []
-            published = self._publishing.published(sandbox_id)
+            published = self._leases.is_backend(sandbox_id)
             self._leases.delete_ports(sandbox_id)
             if published:
                 try:
@@ -188,25 +189,43 @@ class Networks:
     def publish(self, sandbox_id: str, ports: Sequence[PublishedPort]) -> tuple[PublishedPort, ...]:
         """Make `ports` be exactly what the sandbox publishes; they come back with every host
         port and address filled in. Raises PortInUse, InvalidNetwork, Unsupported."""
-        with self._lock():
-            before = self._publishing.published(sandbox_id)
-            resolved = self._publishing.publish(sandbox_id, ports)
-            try:
-                self._apply_rules()
-            except BaseException:
-                if not before:
-                    self._leases.delete_ports(sandbox_id)
-                raise
-            return resolved
+        return self._publish(sandbox_id, ports, (sandbox_id,))
 
-    def unpublish(self, sandbox_id: str) -> None:
-        """Publish nothing of the sandbox any more."""
+    def balance(
+        self, service: str, ports: Sequence[PublishedPort], sandboxes: Sequence[str]
+    ) -> tuple[PublishedPort, ...]:
+        """Make `ports` be exactly what the service ("project/service") publishes, and lead them
+        to exactly `sandboxes`, new connections in equal shares; as `publish` otherwise.
+
+        The switch from one set of sandboxes to another is one transaction of the packet
+        filter: every new connection goes to the old set or to the new one, and what is
+        connected stays where it is (`draining.drain` waits for it to end). UDP clients
+        follow at once. Without `sandboxes` the ports are refused but stay the service's;
+        `unpublish(service)` gives them up. A port that one of `sandboxes` has published for
+        itself passes to the service without a gap.
+        """
+        check_service(service)
+        return self._publish(service, ports, sandboxes)
+
+    def unpublish(self, owner: str) -> None:
+        """Give up the ports of a service, or of a sandbox, which then is no service's backend
+        any more either."""
         with self._lock():
-            self._leases.delete_ports(sandbox_id)
+            self._leases.delete_ports(owner)
             self._apply_rules()
 
-    def published(self, sandbox_id: str) -> tuple[PublishedPort, ...]:
-        return self._publishing.published(sandbox_id)
+    def published(self, owner: str) -> tuple[PublishedPort, ...]:
+        """The ports of a service, or those that a sandbox has published for itself."""
+        return self._publishing.published(owner)
+
+    def backends(self, service: str) -> tuple[str, ...]:
+        """The sandboxes that new connections to the service's ports go to."""
+        found = (b.sandboxes for b in self._leases.bindings(owner=service))
+        return tuple(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+    def port_owners(self) -> tuple[str, ...]:
+        """Every service and sandbox that has published ports."""
+        return self._leases.port_owners()
 
     # the whole
 
@@ -287,6 +306,20 @@ class Networks:
             done.append("put the packet filter rules in place")
         return done
 
+    def _publish(
+        self, owner: str, ports: Sequence[PublishedPort], sandboxes: Sequence[str]
+    ) -> tuple[PublishedPort, ...]:
+        with self._lock():
+            owners = {owner, *sandboxes}
+            before = [b for b in self._leases.bindings() if b.owner in owners]
+            resolved = self._publishing.publish(owner, ports, sandboxes)
+            try:
+                self._apply_rules()
+            except BaseException:
+                self._publishing.restore(owners, before)
+                raise
+            return resolved
+
     def _forget(self, network: Network) -> None:
         """Remove the bridge, then the row, then the rules."""
         remove_bridge(self._route, self._instance, network)
@@ -312,7 +345,7 @@ class Networks:
     def _follow_ports(self, sandbox_id: str, before: Endpoint | None) -> None:
         """After endpoints came or went: the sandbox's ports may lead to another one now."""
         out = self._sandboxes.way_out(sandbox_id)
-        if out != before and self._leases.bindings(owner=sandbox_id):
+        if out != before and self._leases.is_backend(sandbox_id):
             self._apply_rules()
             if out is not None:
                 self._sandboxes.hairpin(out)

@@ -1,8 +1,19 @@
-"""Published ports: a host port reserved in the database, free on the host, led to a sandbox."""
+"""Published ports: a host port reserved in the database, free on the host, led to sandboxes.
+
+A port belongs to an owner: a sandbox that publishes for itself, or a service whose sandboxes
+share it. The owner keeps it, whichever sandboxes it leads to at the moment and even while
+there are none; nobody else gets it meanwhile.
+
+Ports are published on IPv4 addresses only, since networks are IPv4. The kernel cannot translate
+between families, and a forwarder would be a process in the way of every byte; so a client
+that tries [::1] for "localhost" is refused there at once and goes on to 127.0.0.1, as
+getaddrinfo(3) tells it to.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from bridge import ports
 from bridge.config import (
@@ -31,31 +42,28 @@ class Publishing:
         self._sandboxes = sandboxes
 
     def publish(
-        self, sandbox_id: str, wanted: Sequence[PublishedPort]
+        self, owner: str, wanted: Sequence[PublishedPort], sandboxes: Sequence[str]
     ) -> tuple[PublishedPort, ...]:
-        """Make `wanted` be exactly what the sandbox publishes, with every host port filled in.
+        """Make `wanted` be exactly what `owner` publishes, led to `sandboxes`.
 
-        What it published already stays as it is, a port chosen before included. All or
-        nothing. Raises PortInUse, NetworkError.
+        What it published already stays as it is, a port chosen before included; what one of
+        `sandboxes` has published for itself passes to the owner. All or nothing. The ports
+        come back with every host port filled in. Raises PortInUse, NetworkError.
         """
         wanted = tuple(dict.fromkeys(wanted))
+        sandboxes = tuple(dict.fromkeys(sandboxes))
         for port in wanted:
             check_port(port)
-        if not self._leases.has_sandbox(sandbox_id):
-            raise SandboxNotFound(sandbox_id)
-        out = self._sandboxes.way_out(sandbox_id)
-        if out is None:
-            if not wanted:
-                self._leases.delete_ports(sandbox_id)
-                return ()
-            raise InvalidNetwork(
-                f"sandbox {sandbox_id} cannot publish ports: it is on no network that leads out",
-                hint="put it on a network that is not internal as well",
-            )
-        network = self._leases.network(out.network_id)
-        default = "" if network is None else network.options.get(OPTION_HOST_BINDING, "")
+        for sandbox_id in sandboxes:
+            if not self._leases.has_sandbox(sandbox_id):
+                raise SandboxNotFound(sandbox_id)
+        ways_out = [self._way_out(sandbox_id) for sandbox_id in sandboxes] if wanted else []
+        default = self._default_address(ways_out[0]) if ways_out else None
         with self._leases.transaction():
-            existing = list(self._leases.bindings(owner=sandbox_id))
+            existing = list(self._leases.bindings(owner=owner))
+            for sandbox_id in sandboxes:
+                if sandbox_id != owner:
+                    existing += self._leases.bindings(owner=sandbox_id)
             kept: dict[int, Binding] = {}
             for position, port in enumerate(wanted):
                 for binding in existing:
@@ -64,15 +72,42 @@ class Publishing:
                         existing.remove(binding)
                         break
             for binding in existing:
-                self._leases.delete_port(binding.host_ip, binding.host_port, binding.protocol)
+                if binding.owner == owner:
+                    self._leases.delete_port(binding.host_ip, binding.host_port, binding.protocol)
             for position, port in enumerate(wanted):
                 if position not in kept:
-                    kept[position] = self._reserve(sandbox_id, port, default)
-        if wanted:
-            self._sandboxes.hairpin(out)
+                    kept[position] = self._reserve(owner, port, default or "")
+            for binding in kept.values():
+                if (binding.owner, binding.sandboxes) != (owner, sandboxes):
+                    self._leases.set_binding(replace(binding, owner=owner, sandboxes=sandboxes))
+        for endpoint in ways_out:
+            self._sandboxes.hairpin(endpoint)
         return tuple(_resolved(kept[position]) for position in range(len(wanted)))
 
-    def _reserve(self, sandbox_id: str, port: PublishedPort, default: str) -> Binding:
+    def restore(self, owners: Iterable[str], bindings: Iterable[Binding]) -> None:
+        """Put back what `owners` published before."""
+        with self._leases.transaction():
+            for owner in owners:
+                for binding in self._leases.bindings(owner=owner):
+                    self._leases.delete_port(binding.host_ip, binding.host_port, binding.protocol)
+            for binding in bindings:
+                self._leases.set_binding(binding)
+
+    def _way_out(self, sandbox_id: str) -> Endpoint:
+        """The endpoint that answers for the sandbox's ports."""
+        out = self._sandboxes.way_out(sandbox_id)
+        if out is None:
+            raise InvalidNetwork(
+                f"sandbox {sandbox_id} cannot publish ports: it is on no network that leads out",
+                hint="put it on a network that is not internal as well",
+            )
+        return out
+
+    def _default_address(self, endpoint: Endpoint) -> str:
+        network = self._leases.network(endpoint.network_id)
+        return "" if network is None else network.options.get(OPTION_HOST_BINDING, "")
+
+    def _reserve(self, owner: str, port: PublishedPort, default: str) -> Binding:
         host_ip = _address(port, default)
         for _attempt in range(_ATTEMPTS):
             host_port = port.host_port
@@ -85,25 +120,25 @@ class Publishing:
                 host_ip=host_ip,
                 host_port=host_port,
                 protocol=port.protocol,
-                owner=sandbox_id,
-                sandbox_id=sandbox_id,
+                owner=owner,
                 container_port=port.container_port,
             )
-            self._leases.add_binding(binding)
+            self._leases.set_binding(binding)
             return binding
         raise PortInUse(host_ip or ANY_ADDRESS, 0, port.protocol, "everything that was tried")
 
     def _check_reserved(self, host_ip: str, host_port: int, protocol: str) -> None:
         holder = self._leases.port_holder(host_ip, host_port, protocol)
         if holder is not None:
-            raise PortInUse(host_ip or ANY_ADDRESS, host_port, protocol, f"sandbox {holder}")
+            kind = "service" if is_service(holder) else "sandbox"
+            raise PortInUse(host_ip or ANY_ADDRESS, host_port, protocol, f"{kind} {holder}")
         table = self._firewall.other_instance(host_ip, host_port, protocol)
         if table is not None:
             holder = f"another instance (nftables table {table})"
             raise PortInUse(host_ip or ANY_ADDRESS, host_port, protocol, holder)
 
-    def published(self, sandbox_id: str) -> tuple[PublishedPort, ...]:
-        return tuple(_resolved(binding) for binding in self._leases.bindings(owner=sandbox_id))
+    def published(self, owner: str) -> tuple[PublishedPort, ...]:
+        return tuple(_resolved(binding) for binding in self._leases.bindings(owner=owner))
 
     def ruleset(self) -> Ruleset:
         """The rules that the database calls for."""
@@ -111,19 +146,36 @@ class Publishing:
         endpoints: dict[str, list[Endpoint]] = {}
         for endpoint in self._leases.endpoints():
             endpoints.setdefault(endpoint.sandbox_id, []).append(endpoint)
-        backends: dict[tuple[str, int, str], list[Backend]] = {}
-        for binding in self._leases.bindings():
-            out = way_out(endpoints.get(binding.sandbox_id, ()), networks)
-            if out is not None:
-                key = (binding.host_ip, binding.host_port, binding.protocol)
-                backend = Backend(address=out.address, port=binding.container_port)
-                backends.setdefault(key, []).append(backend)
-        published = tuple(
-            PortRules(host_ip=ip, host_port=port, protocol=protocol, backends=tuple(targets))
-            for (ip, port, protocol), targets in sorted(backends.items())
-        )
+        published = []
+        for binding in sorted(self._leases.bindings()):
+            ways = (way_out(endpoints.get(s, ()), networks) for s in binding.sandboxes)
+            backends = tuple(
+                Backend(address=out.address, port=binding.container_port)
+                for out in ways
+                if out is not None
+            )
+            if backends:
+                published.append(
+                    PortRules(
+                        host_ip=binding.host_ip,
+                        host_port=binding.host_port,
+                        protocol=binding.protocol,
+                        backends=backends,
+                    )
+                )
         rules = tuple(_network_rules(network) for network in networks.values())
-        return Ruleset(networks=rules, ports=published)
+        return Ruleset(networks=rules, ports=tuple(published))
+
+
+def is_service(owner: str) -> bool:
+    """Whether an owner of ports is a service; a sandbox's id has no slash."""
+    return "/" in owner
+
+
+def check_service(service: str) -> None:
+    """Raises InvalidNetwork where the key of a service might be a sandbox's id."""
+    if not is_service(service):
+        raise InvalidNetwork(f"service key {service!r} is not of the form project/service")
 
 
 def _network_rules(network: Network) -> NetworkRules:
@@ -143,9 +195,11 @@ def _address(port: PublishedPort, default: str) -> str:
     return "" if host_ip == ANY_ADDRESS else host_ip
 
 
-def _is_for(binding: Binding, port: PublishedPort, default: str) -> bool:
+def _is_for(binding: Binding, port: PublishedPort, default: str | None) -> bool:
+    """Whether a port that stands is the one asked for; without a `default`, on any address."""
+    anywhere = default is None and not port.host_ip
     return (
-        binding.host_ip == _address(port, default)
+        (anywhere or binding.host_ip == _address(port, default or ""))
         and binding.protocol == port.protocol
         and binding.container_port == port.container_port
         and port.host_port in (0, binding.host_port)

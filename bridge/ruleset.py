@@ -149,21 +149,29 @@ class Ruleset:
                 found["map published-any"].add(service)
         return {name: frozenset(values) for name, values in found.items()}
 
-    def port_chains(self) -> dict[str, str]:
-        """Chain -> its one rule."""
+    def port_chains(self) -> dict[str, tuple[str, ...]]:
+        """Chain -> its rules."""
         return {port.chain: _balance(port) for port in self.ports if port.backends}
 
 
 EMPTY = Ruleset()
 
 
-def _balance(port: PortRules) -> str:
-    match = f"meta l4proto {port.protocol} dnat ip to"
-    backends = port.backends
-    if len(backends) == 1:
-        return f"{match} {backends[0].address}:{backends[0].port}"
-    slots = ", ".join(f"{n} : {b.address} . {b.port}" for n, b in enumerate(backends))
-    return f"{match} numgen random mod {len(backends)} map {{ {slots} }}"
+def _balance(port: PortRules) -> tuple[str, ...]:
+    """A rule for each backend, which takes its share of what the rules before it have left.
+
+    Rules and not a map from numbers to backends: a chain's rules are exchanged at one stroke,
+    while a packet that met the old rule could look for its number in a map that is just gone
+    (before Linux 6.17), and be refused.
+    """
+    rules = []
+    for position, backend in enumerate(port.backends):
+        left = len(port.backends) - position
+        share = f"numgen random mod {left} 0 " if left > 1 else ""
+        rules.append(
+            f"meta l4proto {port.protocol} {share}dnat ip to {backend.address}:{backend.port}"
+        )
+    return tuple(rules)
 
 
 def install(table: str, ruleset: Ruleset) -> str:
@@ -194,14 +202,15 @@ def _changes(table: str, old: Ruleset, new: Ruleset) -> Iterator[str]:
     was, wanted = old.elements(), new.elements()
     chains_before, chains_now = old.port_chains(), new.port_chains()
     for chain in sorted(chains_now):
-        rule = chains_now[chain]
+        rules = chains_now[chain]
         if chain not in chains_before:
             yield f"add chain ip {table} {chain}"
-        elif rule == chains_before[chain]:
+        elif rules == chains_before[chain]:
             continue
         else:
             yield f"flush chain ip {table} {chain}"
-        yield f"add rule ip {table} {chain} {rule}"
+        for rule in rules:
+            yield f"add rule ip {table} {chain} {rule}"
     for name in _SETS:
         gone = was[name] - wanted[name]
         if gone:

@@ -214,7 +214,7 @@ class Sandboxes:
             index = _index(endpoint.link)
             if index is not None:
                 self._route.set_bridge_port(index, isolated=True)
-        if leads_out and self._leases.bindings(owner=endpoint.sandbox_id):
+        if leads_out and self._leases.is_backend(endpoint.sandbox_id):
             self.hairpin(endpoint)
         return endpoint
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from bridge.addresses import choose_interface, lease_address
 from bridge.config import Endpoint, EndpointConfig, Network
 from bridge.errors import AddressInUse, AddressPoolExhausted, NetworkError
-from bridge.leases import SCHEMA_VERSION, Binding, LeaseDatabase
+from bridge.leases import Binding, LeaseDatabase
+from bridge.schema import MIGRATIONS, SCHEMA_VERSION
 
 NETWORK = Network(
     id="n1",
@@ -110,14 +112,14 @@ def test_a_port_meets_every_port_that_it_would_shadow(leases: LeaseDatabase) -> 
     leases.add_sandbox("web")
 
     def bind(host_ip: str, port: int) -> None:
-        leases.add_binding(
+        leases.set_binding(
             Binding(
                 host_ip=host_ip,
                 host_port=port,
                 protocol="tcp",
                 owner="web",
-                sandbox_id="web",
                 container_port=80,
+                sandboxes=("web",),
             )
         )
 
@@ -131,6 +133,31 @@ def test_a_port_meets_every_port_that_it_would_shadow(leases: LeaseDatabase) -> 
     leases.delete_ports("web")
     assert leases.bindings() == ()
     assert leases.port_holder("", 80, "tcp") is None
+
+
+def test_ports_of_an_older_database_lead_where_they_led(tmp_path: Path) -> None:
+    path = tmp_path / "old.db"
+    with contextlib.closing(sqlite3.connect(path)) as old, old:
+        old.executescript(MIGRATIONS[0])
+        old.execute("INSERT INTO sandboxes VALUES ('web'), ('store')")
+        for port, sandbox_id, target in ((80, "web", 8080), (443, "web", 8443), (90, "store", 90)):
+            old.execute("INSERT INTO ports VALUES ('', ?, 'tcp', ?)", (port, sandbox_id))
+            old.execute(
+                "INSERT INTO backends VALUES ('', ?, 'tcp', ?, ?)", (port, sandbox_id, target)
+            )
+        old.execute("INSERT INTO ports VALUES ('', 99, 'tcp', 'nobody')")
+        old.execute("PRAGMA user_version=1")
+    leases = LeaseDatabase(path)
+    assert [(b.owner, b.host_port, b.container_port, b.sandboxes) for b in leases.bindings()] == [
+        ("web", 80, 8080, ("web",)),
+        ("web", 443, 8443, ("web",)),
+        ("store", 90, 90, ("store",)),
+    ]
+    leases.delete_sandbox("web")
+    assert leases.bindings(owner="web")[0].sandboxes == ()
+    leases.delete_ports("store")
+    assert leases.port_owners() == ("web",)
+    leases.close()
 
 
 def test_a_database_of_a_newer_program_is_refused(tmp_path: Path) -> None:

@@ -78,8 +78,8 @@ def test_a_port_moves_to_other_backends_without_leaving_the_map() -> None:
         Ruleset(ports=(port("10.9.0.2"),)), Ruleset(ports=(port("10.9.0.3", "10.9.0.4"),))
     ) == [
         "flush chain ip t to-tcp-8080",
-        "add rule ip t to-tcp-8080 meta l4proto tcp dnat ip to numgen random mod 2"
-        " map { 0 : 10.9.0.3 . 80, 1 : 10.9.0.4 . 80 }",
+        "add rule ip t to-tcp-8080 meta l4proto tcp numgen random mod 2 0 dnat ip to 10.9.0.3:80",
+        "add rule ip t to-tcp-8080 meta l4proto tcp dnat ip to 10.9.0.4:80",
     ]
 
 
