@@ -54,6 +54,9 @@ def fetch(url: str, target: Path, *, checksum: str | None) -> Download:
             while piece := answer.read(_CHUNK):
                 running.update(piece)
                 file.write(piece)
+            promised = answer.headers.get("Content-Length")
+            if promised is not None and int(promised) != file.tell():
+                raise ValueError(f"{file.tell()} of {promised} bytes arrived")
             modified = email.utils.parsedate_tz(answer.headers.get("Last-Modified", ""))
     except (OSError, http.client.HTTPException, ValueError) as exc:
         reason = exc.reason if isinstance(exc, urllib.error.URLError) else exc

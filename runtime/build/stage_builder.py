@@ -154,11 +154,14 @@ class StageBuilder:
         parents = tuple(layer.chain_id for layer in self._layers)
         below = "" if plan.alone or not parents else parents[-1]
         key = StepCache.key({**plan.fields, "below": below, "epoch": around.epoch})
+        if around.no_cache:
+            made = self._made(plan)
+            around.cache.put(key, made)
+            return made, False
         with around.cache.working_on(key):
-            if not around.no_cache:
-                known = around.cache.find(key, around.lease, parents)
-                if known is not None:
-                    return known, True
+            known = around.cache.find(key, around.lease, parents)
+            if known is not None:
+                return known, True
             made = self._made(plan)
             around.cache.put(key, made)
             return made, False

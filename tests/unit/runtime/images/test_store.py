@@ -17,6 +17,7 @@ import zstandard
 
 from runtime.errors import ImageError, ImageNotFound, InUse
 from runtime.images.blobs import Blobs
+from runtime.images.inspect import inspect
 from runtime.images.layers import Layer
 from runtime.images.store import Image, ImageStore, choose, host_platform
 from runtime.oci.descriptor import LAYER_GZIP, LAYER_ZSTD, Descriptor, Platform
@@ -366,3 +367,13 @@ def no_descriptor_is_left_open() -> Iterator[None]:
     before = set(os.listdir("/proc/self/fd"))
     yield
     assert len(set(os.listdir("/proc/self/fd")) - before) <= 1
+
+
+def test_an_image_is_described_in_docker_s_words(store: ImageStore) -> None:
+    image = make(store, "app:1", "reg.example/app")
+    document = inspect(image)
+    assert document["Id"] == image.id
+    assert document["RepoTags"] == ["app:1", "reg.example/app:latest"]
+    assert document["RepoDigests"] == [f"app@{image.digest}", f"reg.example/app@{image.digest}"]
+    assert document["Config"]["Cmd"] == ["x"]
+    assert document["RootFS"]["Layers"] == list(image.config.diff_ids)
