@@ -24,12 +24,12 @@ from runtime.images.merged import MergedTree
 from runtime.images.pack import Packed, pack
 from runtime.images.streams import (
     CHUNK,
+    Compressed,
     Prefixed,
     Sha256,
     Tapped,
     Worker,
     decompressed,
-    gzip_compressor,
     media_type,
 )
 from runtime.images.tar_reader import Source
@@ -122,17 +122,17 @@ class Layers:
         directory = self._new(lease)
         with self._blobs.writing(lease) as blob, self._lower(parents) as lower:
             if kind == LAYER:
-                compressor = gzip_compressor()
+                compressed = Compressed(blob.write)
 
                 def store(piece: bytes) -> None:
                     difference.update(piece)
-                    blob.write(compressor.compress(piece))
+                    compressed.put(piece)
 
                 with Worker(store) as worker:
                     tapped = Tapped(raw, worker.put)
                     unpacked = unpack(tapped, directory / "diff", lower=lower, limits=self._limits)
                     worker.finish()
-                blob.write(compressor.flush())
+                compressed.finish()
                 descriptor = blob.commit(LAYER_GZIP)
             else:
                 with Worker(blob.write) as stored, Worker(difference.update) as hashed:
@@ -169,16 +169,16 @@ class Layers:
     ) -> tuple[str, Descriptor, Packed]:
         difference = Sha256()
         with self._blobs.writing(lease) as blob, self._lower(parents) as lower:
-            compressor = gzip_compressor()
+            compressed = Compressed(blob.write)
 
             def store(piece: bytes) -> None:
                 difference.update(piece)
-                blob.write(compressor.compress(piece))
+                compressed.put(piece)
 
             with Worker(store) as worker:
                 packed = pack(upper, worker.put, lower=lower, epoch=epoch, settle_times=moves)
                 worker.finish()
-            blob.write(compressor.flush())
+            compressed.finish()
             return difference.digest, blob.commit(LAYER_GZIP), packed
 
     def ensure(

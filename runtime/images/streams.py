@@ -224,6 +224,36 @@ def decompressed(source: Source, kind: str) -> Source:
     return source
 
 
+class Compressed:
+    """Compresses pieces of any size into `write`, in blocks of one size.
+
+    What a fast compressor makes of a stream depends on how it is fed; equal content must give
+    equal blobs.
+    """
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._compressor = gzip_compressor()
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def put(self, piece: bytes) -> None:
+        self._held.append(piece)
+        self._size += len(piece)
+        if self._size < CHUNK:
+            return
+        joined = b"".join(self._held)
+        whole = len(joined) - len(joined) % CHUNK
+        for start in range(0, whole, CHUNK):
+            self._write(self._compressor.compress(joined[start : start + CHUNK]))
+        self._held = [joined[whole:]]
+        self._size = len(joined) - whole
+
+    def finish(self) -> None:
+        self._write(self._compressor.compress(b"".join(self._held)) + self._compressor.flush())
+        self._held.clear()
+
+
 class Worker:
     """Calls `consume` with each piece in order, in a thread of its own.
 

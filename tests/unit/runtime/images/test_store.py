@@ -125,6 +125,25 @@ def test_a_compressed_layer_keeps_its_bytes(store: ImageStore, kind: str) -> Non
         )
 
 
+def test_equal_content_gives_an_equal_blob_however_it_arrives(tmp_path: Path) -> None:
+    content = archive(*(member(f"f{n}", os.urandom(300_000) * 2) for n in range(6))).getvalue()
+
+    class Dripping(io.BytesIO):
+        def __init__(self, most: int) -> None:
+            super().__init__(content)
+            self._most = most
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(self._most, size or 0))
+
+    digests = set()
+    for most in (1000, 65536, 1 << 30):
+        store = ImageStore(tmp_path / str(most))
+        with store.lease() as lease:
+            digests.add(store.add_layer(Dripping(most), lease=lease).descriptor.digest)
+    assert len(digests) == 1
+
+
 def test_a_layer_that_is_not_what_was_promised_is_refused(store: ImageStore) -> None:
     packed = gzip.compress(archive(member("f")).getvalue())
     promised = Descriptor(media_type=LAYER_GZIP, digest=digest_of(b"other"), size=len(packed))
