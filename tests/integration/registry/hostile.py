@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -69,7 +71,9 @@ class Hostile:
         if path == "/v2/":
             return web.Response(body=b"{}")
         if "/manifests/" in path:
-            return web.Response(body=self.content.manifest, headers={"Content-Type": MANIFEST})
+            digest = digest_of(self.content.manifest)
+            headers = {"Content-Type": MANIFEST, "Docker-Content-Digest": digest}
+            return web.Response(body=self.content.manifest, headers=headers)
         for blob in (self.content.config, self.content.layer):
             if path.endswith(f"/blobs/{digest_of(blob)}"):
                 return ranged(request, blob)
@@ -79,11 +83,15 @@ class Hostile:
         return [request for request in self.requests if part in request.path]
 
     @contextlib.asynccontextmanager
-    async def serving(self) -> AsyncIterator[str]:
+    async def serving(self, *, tls: tuple[Path, Path] | None = None) -> AsyncIterator[str]:
+        context = None
+        if tls is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(*tls)
         runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
             self.address = f"127.0.0.1:{runner.addresses[0][1]}"
             yield self.address
         finally:
