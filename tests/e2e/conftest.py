@@ -133,8 +133,9 @@ class Bay:
     @contextlib.contextmanager
     def started(self, *args: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
         """A `bay` that goes on by itself; ended when the block is left."""
+        # A run in the background begins with SIGINT ignored; a person's shell does not.
         with subprocess.Popen(
-            self.command(*args),
+            ["env", "--default-signal=INT", *self.command(*args)],
             cwd=cwd,
             env=environment(None),
             stdin=subprocess.DEVNULL,
