@@ -19,6 +19,7 @@ from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeF
 
 UNKNOWN_EXIT = 137
 CANNOT_START = 125
+WRITING = 0.005
 
 HOST_FAULTS = (RuntimeFault, NetworkError, EngineError, OSError)
 """What calls of the runtime and the bridge raise when this host does not play along."""
@@ -27,16 +28,21 @@ HOST_FAULTS = (RuntimeFault, NetworkError, EngineError, OSError)
 async def ended(host: Host, id: str, timeout: float | None = None) -> bool:
     """Return True once the container has ended and its exit is recorded, False if it has not
     within `timeout` seconds."""
-    connection = await watch(host, id)
-    if connection is None:
-        return True
-    with connection:
-        try:
-            async with asyncio.timeout(timeout):
-                await readable(connection)
-        except TimeoutError:
-            return False
-    return True
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                connection = await watch(host, id)
+                if connection is not None:
+                    with connection:
+                        await readable(connection)
+                state = await asyncio.to_thread(state_of, host, id)
+                if state is None or state.status not in ("running", "paused"):
+                    return True
+                # Its monitor listens no more and is writing the exit down; nothing tells when
+                # it has, but it is a matter of one fsync.
+                await asyncio.sleep(WRITING)
+    except TimeoutError:
+        return False
 
 
 def state_of(host: Host, id: str) -> ContainerState | None:

@@ -16,6 +16,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -124,11 +125,16 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 async def _listen(runner: web.AppRunner, path: Path) -> None:
     """Accept connections at `path`, from root alone."""
     path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     before = os.umask(0o177)
     try:
-        await web.UnixSite(runner, str(path)).start()
+        # By way of the directory: the path itself may be longer than unix(7) allows.
+        listener.bind(f"/proc/self/fd/{directory}/{path.name}")
     finally:
         os.umask(before)
+        os.close(directory)
+    await web.SockSite(runner, listener).start()
 
 
 @contextlib.contextmanager
