@@ -16,15 +16,12 @@ import gc
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from runtime.container import prepare
 from runtime.container.config import ContainerConfig
-from runtime.container.confinement import held_capabilities
-from runtime.container.monitor import Monitor, describe
+from runtime.container.monitor import Monitor, describe, warm_up
 from runtime.container.paths import Instance
 from runtime.errors import LauncherError, NotFound, RuntimeFault
 from runtime.linux import mounts, process, sockets
@@ -44,6 +41,8 @@ _BOOT = (
 
 def spawn(instance: Instance) -> None:
     """Start a launcher for `instance`; its socket accepts requests when this returns."""
+    import subprocess  # needed by whoever spawns, never by the launcher itself
+
     package_root = str(Path(__file__).resolve().parents[2])
     interpreter = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     listener = sockets.listen(str(instance.launcher_socket))
@@ -102,10 +101,7 @@ def main() -> None:
     os.umask(0o022)
     instance = Instance(Path(root), Path(run))
     with contextlib.suppress(RuntimeFault):  # each start will say so again
-        prepare.seccomp_program(
-            held_capabilities((), (), privileged=False, available=prepare.available()),
-            instance.seccomp_cache,
-        )
+        warm_up(instance)
     # A collection in a child would copy the pages that it shares with us.
     gc.collect()
     gc.freeze()

@@ -48,8 +48,8 @@ def test_states_follow_each_other(shared: Yard) -> None:
 
 
 def test_the_program_has_the_first_pid_of_a_namespace_of_its_own(shared: Yard) -> None:
-    run = shared.sh("echo $$; ls -d /proc/[0-9]*")
-    assert run.output.split() == ["1", "/proc/1", "/proc/2"]
+    run = shared.sh("echo $$; echo /proc/[0-9]*")
+    assert run.output.split() == ["1", "/proc/1"]
 
 
 def test_a_trapped_signal_ends_it_in_its_own_way(shared: Yard) -> None:
