@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.build.cache import StepCache
+from runtime.build.cache_transfer import export_cache, import_cache, local_directory
 from runtime.build.events import BuildEvent, BuildWarning
 from runtime.build.ground import Surroundings
 from runtime.build.ignore import IgnoreRules, parse_ignore
@@ -23,6 +24,7 @@ from runtime.build.sources import SourceTree
 from runtime.build.stage_builder import StageBuilder, StageResult, without_layers
 from runtime.build.stages import SCRATCH, Stage, divide
 from runtime.build.steps import Network, StepRunner
+from runtime.container.config import Ulimit
 from runtime.errors import BuildError, ImageError, ImageNotFound
 from runtime.images.bootstrap import source_date_epoch
 from runtime.images.leases import Lease
@@ -41,9 +43,11 @@ class BuildRequest:
     `context` is a directory; `dockerfile` a path below it (default "Dockerfile") or, absolute,
     anywhere; `dockerfile_inline` the text itself; `args` the build arguments; `target` a
     stage's name; `tags` the names of the result; `contexts` are named contexts: a directory,
-    or `docker-image://REFERENCE`, by the name that FROM and --from use; `extra_hosts` pairs of
-    name and address; `shm_size` in bytes; `secrets` are contents and `ssh` are agents' sockets
-    by ID, for `RUN --mount`; `environ` is where SOURCE_DATE_EPOCH is looked up.
+    or `docker-image://REFERENCE`, by the name that FROM and --from use; `no_cache_filter` are
+    stages that are built anew; `cache_from` and `cache_to` are `type=local,src=DIR` and
+    `type=local,dest=DIR`; `extra_hosts` pairs of name and address; `shm_size` in bytes;
+    `secrets` are contents and `ssh` are agents' sockets by ID, for `RUN --mount`; `environ` is
+    where SOURCE_DATE_EPOCH is looked up.
     """
 
     context: Path
@@ -55,10 +59,14 @@ class BuildRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     contexts: Mapping[str, str] = field(default_factory=dict)
     no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    cache_from: tuple[str, ...] = ()
+    cache_to: tuple[str, ...] = ()
     pull: bool = False
     network: Network = "default"
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
+    ulimits: tuple[Ulimit, ...] = ()
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -146,6 +154,8 @@ class _Build:
         request = self._request
         for tag in request.tags:
             Reference.parse(tag)
+        sources = [local_directory(text, "src") for text in request.cache_from]
+        targets = [local_directory(text, "dest") for text in request.cache_to]
         parsed = read_dockerfile(request)
         self._escape = parsed.escape
         for warning in lint(parsed, self._platform):
@@ -156,8 +166,12 @@ class _Build:
         target = self._stages.target(request.target)
         with self._store.lease() as lease:
             self._around = self._surroundings(lease)
+            for source in sources:
+                import_cache(self._store, source, lease)
             self._build_stages(self._stages.reachable(target))
             self._tell_unused_args()
+            for directory in targets:
+                export_cache(self._store, self._around.keys, directory)
             result = self._results[target]
             config = result.config.replace(
                 labels={**result.config.labels, **request.labels},
@@ -174,12 +188,12 @@ class _Build:
             progress=self._progress,
             open_source=self._open_source,
             dockerfile=self._stages.dockerfile,
-            no_cache=request.no_cache,
             epoch=source_date_epoch(
                 {**request.environ, **_only(request.args, "SOURCE_DATE_EPOCH")}
             ),
             extra_hosts=request.extra_hosts,
             shm_size=request.shm_size,
+            ulimits=request.ulimits,
             network=request.network,
             secrets=request.secrets,
             ssh=request.ssh,
@@ -230,6 +244,7 @@ class _Build:
             scope=scope,
             base=StageResult(config=config, layers=base.layers, args=base.args),
             count=len(stage.instructions) + len(triggers),
+            no_cache=self._request.no_cache or self._is_filtered(stage),
         )
         builder.run(triggers)
         builder.run(stage.instructions)
@@ -259,6 +274,11 @@ class _Build:
         image = self._image(named or stage.base, stage.line)
         layers = self._store.image_layers(image)
         return StageResult(config=without_layers(image.config), layers=layers, args={})
+
+    def _is_filtered(self, stage: Stage) -> bool:
+        return any(
+            self._stages.find(name) == stage.number for name in self._request.no_cache_filter
+        )
 
     def _triggers(self, config: ImageConfig, stage: Stage) -> list[Instruction]:
         """What the base image's ONBUILD kept for images built on it."""

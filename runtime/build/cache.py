@@ -80,41 +80,56 @@ class StepCache:
     def find(self, key: str, lease: Lease, parents: Sequence[str]) -> CachedStep | None:
         """A step's result on top of the chain `parents`, protected by the lease; None where
         there is none that is whole. A layer that is not unpacked there is unpacked."""
+        document = self.document(key)
+        if document is None:
+            return None
         entry, _ = self._paths(key)
         try:
-            document = json.loads(entry.read_bytes())
             diff_id = check_digest(document["diff_id"])
             descriptor = Descriptor.from_document(document["descriptor"])
             created = str(document["created"])
+            if not self._store.blobs.claim(descriptor.digest, lease):
+                return None
+            layer = self._store.layers.ensure(descriptor, diff_id, parents=parents, lease=lease)
+            os.utime(entry)  # when it was last of use
+        except (KeyError, TypeError, ImageError) as exc:
+            _log.warning("build cache entry %s is damaged and made again: %s", entry.name, exc)
+            return None
+        except FileNotFoundError:
+            return None  # pruned meanwhile
+        return CachedStep(layer=layer, created=created)
+
+    def document(self, key: str) -> dict[str, Any] | None:
+        """A step's record; None where there is none that can be read."""
+        entry, _ = self._paths(key)
+        try:
+            document = json.loads(entry.read_bytes())
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError, ImageError) as exc:
+        except ValueError as exc:
             _log.warning("build cache entry %s is damaged: %s", entry.name, exc)
             return None
-        if not self._store.blobs.claim(descriptor.digest, lease):
-            return None
-        try:
-            layer = self._store.layers.ensure(descriptor, diff_id, parents=parents, lease=lease)
-        except ImageError as exc:
-            _log.warning("a cached layer is damaged and made again: %s", exc)
-            return None
-        os.utime(entry)  # when it was last of use
-        return CachedStep(layer=layer, created=created)
+        return document if isinstance(document, dict) else None
 
     def put(self, key: str, step: CachedStep) -> None:
         """Remember a step's result."""
-        entry, pin = self._paths(key)
         layer = step.layer
-        pin.parent.mkdir(mode=0o700, exist_ok=True)
-        write_atomically(
-            pin, f"{layer.descriptor.digest}\n{layer.chain_id}\n".encode(), durable=False
-        )
         document = {
             "diff_id": layer.diff_id,
             "descriptor": layer.descriptor.document(),
             "size": layer.size,
             "created": step.created,
         }
+        self._write(key, document, (layer.descriptor.digest, layer.chain_id))
+
+    def take(self, key: str, document: Mapping[str, Any]) -> None:
+        """Remember a step's result that comes from elsewhere, its blob being in the store."""
+        self._write(key, document, (document["descriptor"]["digest"],))
+
+    def _write(self, key: str, document: Mapping[str, Any], kept: Sequence[str]) -> None:
+        entry, pin = self._paths(key)
+        pin.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(pin, "".join(f"{digest}\n" for digest in kept).encode(), durable=False)
         write_atomically(entry, serialise(document), durable=False)
 
     def usage(self) -> tuple[CacheEntry, ...]:

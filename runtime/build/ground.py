@@ -16,6 +16,7 @@ from runtime.build.events import BuildEvent
 from runtime.build.scope import Scope
 from runtime.build.sources import SourceTree
 from runtime.build.steps import Network, StepRunner
+from runtime.container.config import Ulimit
 from runtime.errors import BuildError
 from runtime.images.layers import Layer
 from runtime.images.leases import Lease
@@ -33,7 +34,7 @@ class Surroundings:
 
     `open_source` gives the tree that `--from` names (None: the build context), for the line
     that asks; `epoch` is SOURCE_DATE_EPOCH in seconds; `secrets` are contents and `ssh` are
-    agents' sockets by ID.
+    agents' sockets by ID; `keys` collects the cache keys of the steps.
     """
 
     store: ImageStore
@@ -43,13 +44,14 @@ class Surroundings:
     progress: Callable[[BuildEvent], None]
     open_source: Callable[[str | None, int], AbstractContextManager[SourceTree]]
     dockerfile: str
-    no_cache: bool
     epoch: int | None
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
+    ulimits: tuple[Ulimit, ...] = ()
     network: Network = "default"
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)
+    keys: dict[str, None] = field(default_factory=dict)
     check_canceled: Callable[[], None] = field(default=lambda: None)
 
 

@@ -143,6 +143,7 @@ class ContainerStepRunner:
             mounts=step.mounts,
             tmpfs=step.tmpfs,
             files=files,
+            ulimits=step.ulimits,
             log=_LOG,
             upper=str(step.upper),
             work=str(step.work),

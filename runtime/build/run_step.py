@@ -73,6 +73,7 @@ def plan_run(instruction: Run, ground: Ground) -> LayerPlan:
                 files=(*prepared.files, *scripts),
                 extra_hosts=around.extra_hosts,
                 shm_size=around.shm_size,
+                ulimits=around.ulimits,
             )
             _run(step, ground)
 

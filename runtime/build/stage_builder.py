@@ -49,7 +49,14 @@ class StageBuilder:
     """Builds on `base`, instruction by instruction."""
 
     def __init__(
-        self, around: Surroundings, *, title: str, scope: Scope, base: StageResult, count: int
+        self,
+        around: Surroundings,
+        *,
+        title: str,
+        scope: Scope,
+        base: StageResult,
+        count: int,
+        no_cache: bool,
     ) -> None:
         self._around = around
         self._title = title
@@ -57,6 +64,7 @@ class StageBuilder:
         self._layers = list(base.layers)
         self._configurator = Configurator(base.config, scope)
         self._count = count
+        self._no_cache = no_cache
         self._number = 0
         self._line = 0
 
@@ -154,7 +162,8 @@ class StageBuilder:
         parents = tuple(layer.chain_id for layer in self._layers)
         below = "" if plan.alone or not parents else parents[-1]
         key = StepCache.key({**plan.fields, "below": below, "epoch": around.epoch})
-        if around.no_cache:
+        around.keys[key] = None
+        if self._no_cache:
             made = self._made(plan)
             around.cache.put(key, made)
             return made, False

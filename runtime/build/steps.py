@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from runtime.container.config import File, Mount, Tmpfs
+from runtime.container.config import File, Mount, Tmpfs, Ulimit
 
 Network = Literal["default", "none", "host"]
 
@@ -32,6 +32,7 @@ class RunStep:
     files: tuple[File, ...] = ()
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
+    ulimits: tuple[Ulimit, ...] = ()
 
 
 class StepRunner(Protocol):

@@ -14,6 +14,7 @@ import pytest
 from runtime.build.builder import BuildRequest, build
 from runtime.build.events import BuildEvent, StepCached, StepOutput
 from runtime.build.run import ContainerStepRunner, host_network
+from runtime.container.config import Ulimit
 from runtime.container.containers import Containers
 from runtime.errors import BuildError
 from runtime.images.merged import MergedTree
@@ -201,6 +202,16 @@ def test_mounts_are_there_for_the_step_alone(site: Site) -> None:
     assert "\nkept\n" in site.output(), "the cache mount outlives the build"
 
 
+def test_limits_and_hosts_hold_for_a_step(site: Site) -> None:
+    site.build(
+        "RUN ulimit -n; grep other /etc/hosts; df -k /dev/shm | tail -1 | awk '{print $2}'\n",
+        ulimits=(Ulimit(name="nofile", soft=77, hard=88),),
+        extra_hosts=(("other", "192.0.2.7"),),
+        shm_size=1 << 20,
+    )
+    assert site.output() == "77\n192.0.2.7\tother\n1024\n"
+
+
 def test_a_script_with_its_own_interpreter_runs(site: Site) -> None:
     site.build("RUN <<EOF\n#!/bin/busybox sh\necho $0\nEOF\n")
     assert site.output() == "/dev/pipes/EOF\n"
@@ -213,6 +224,7 @@ sys.path.insert(0, sys.argv[2])
 from runtime.build.builder import BuildRequest, build
 from runtime.build.events import StepOutput
 from runtime.build.run import ContainerStepRunner, host_network
+from runtime.container.config import Ulimit
 from runtime.container.containers import Containers
 from runtime.images.store import ImageStore
 place = Path(sys.argv[1])

@@ -712,3 +712,53 @@ def test_a_cache_mount_in_use_is_not_pruned(shop: Workshop) -> None:
     assert [entry.size for entry in cache.usage() if entry.path.suffix != ".json"] == [
         len("12345") + len("/c")
     ]
+
+
+def test_a_cache_travels_in_a_directory(shop: Workshop, tmp_path: Path) -> None:
+    shop.write({"f": "1"})
+    directory = tmp_path / "cache"
+    first = shop.build(DOCKERFILE, cache_to=(f"type=local,dest={directory}",))
+    (tmp_path / "elsewhere").mkdir()
+    other = Workshop(tmp_path / "elsewhere")
+    other.write({"f": "1"})
+    again = other.build(DOCKERFILE, cache_from=(f"type=local,src={directory}",))
+    assert cached(other) == [True, True, True]
+    assert again.id == first.id
+    for path in (directory / "blobs/sha256").iterdir():
+        path.write_bytes(b"damaged")
+    (tmp_path / "third").mkdir()
+    third = Workshop(tmp_path / "third")
+    third.write({"f": "1"})
+    third.build(DOCKERFILE, cache_from=(f"type=local,src={directory}",))
+    assert cached(third) == [False, False, False]
+    assert third.store.check() == ()
+
+
+def test_a_cache_that_needs_a_registry_is_refused(shop: Workshop) -> None:
+    with pytest.raises(BuildError, match="is not supported") as caught:
+        shop.build("FROM scratch", cache_from=("type=registry,ref=x",))
+    assert caught.value.hint == "it can be a directory: type=local,src=DIRECTORY"
+
+
+def test_single_stages_are_built_anew(shop: Workshop) -> None:
+    dockerfile = "FROM scratch AS one\nRUN a\nFROM one\nRUN b\n"
+    shop.build(dockerfile)
+    shop.build(dockerfile, no_cache_filter=("one",))
+    assert [step.argv[2] for step in shop.runner.steps] == ["a"]
+
+
+def test_a_dockerfile_that_is_a_link_stays_in_the_context(shop: Workshop, tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("FROM scratch\n")
+    shop.write({"real": "FROM scratch\nENV A=1\n"})
+    os.symlink(str(tmp_path / "outside"), shop.context / "Dockerfile")
+    os.symlink("real", shop.context / "inside")
+
+    def attempt(name: str) -> None:
+        request = BuildRequest(context=shop.context, dockerfile=name)
+        build(request, store=shop.store, steps=shop.runner, progress=lambda _: None)
+
+    with pytest.raises(BuildError, match="there is no Dockerfile"):
+        attempt("Dockerfile")
+    with pytest.raises(BuildError, match="there is no Dockerfile"):
+        attempt("../outside")
+    attempt("inside")
