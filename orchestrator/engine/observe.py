@@ -32,7 +32,7 @@ def observed_containers(
     records: Iterable[ContainerRecord], statuses: Mapping[str, str]
 ) -> tuple[ObservedContainer, ...]:
     """`statuses` are the runtime's by id; a container that the runtime does not know was left
-    half-made or half-removed, and counts as created, so that a plan replaces or starts it."""
+    half-made or half-removed, or somebody deleted it."""
     observed = []
     for record in records:
         status = container_status(record, statuses.get(record.id, "created"))
@@ -51,6 +51,7 @@ def observed_containers(
                 oneoff=record.oneoff,
                 source=record.source,
                 anonymous=record.volumes,
+                lost=record.id not in statuses,
             )
         )
     return tuple(observed)

@@ -8,6 +8,7 @@ from typing import Any
 
 from orchestrator.planning.health import HealthState
 from orchestrator.planning.observed import Intent, Spec
+from specs.canonical import digest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +136,7 @@ class ContainerRecord:
             "com.docker.compose.service": self.service,
             "com.docker.compose.container-number": str(self.number),
             "com.docker.compose.oneoff": str(self.oneoff),
+            "com.docker.compose.config-hash": digest(service).removeprefix("sha256:"),
             "com.docker.compose.image": self.image_id,
             "com.docker.compose.project.config_files": ",".join(self.source),
         }

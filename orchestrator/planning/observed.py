@@ -23,7 +23,8 @@ class ObservedContainer:
     `spec` is the blueprint that it was made from (see `blueprint`), `image_id` the image that
     it runs; `intent` is what was last asked of it, so that a container that ended by itself can
     be told from one that was stopped. `source` lists the files that the project came from;
-    `anonymous` maps the targets of its anonymous volumes to their names.
+    `anonymous` maps the targets of its anonymous volumes to their names. A `lost` container is
+    on record, but what it runs on is gone or was never completed.
     """
 
     id: str
@@ -39,6 +40,7 @@ class ObservedContainer:
     oneoff: bool = False
     source: tuple[str, ...] = ()
     anonymous: Mapping[str, str] = field(default_factory=dict)
+    lost: bool = False
 
     @property
     def alive(self) -> bool:

@@ -158,6 +158,8 @@ def _judge(
             start_cause=start,
         )
 
+    if container.lost:
+        return replica("replace", Cause(reason="it is on record, but not on this host"))
     if forced is not None:
         return replica("replace", forced)
     if changes and draft.policy.recreate == "never":

@@ -383,3 +383,18 @@ def test_a_dependency_without_active_profile_is_an_error(stack: Stack, world: Ma
     project = stack({"web": {"depends_on": {"debug": {}}}})
     with pytest.raises(ServiceDisabled, match="web depends on debug"):
         world().plan(project)
+
+
+def test_a_container_that_is_lost_is_made_again(stack: Stack, world: MakeWorld) -> None:
+    project = stack({"web": {}})
+    host = world()
+    host.up(project)
+    container = host.backend.containers["shop-web-1"]
+    host.backend.containers["shop-web-1"] = dataclasses.replace(
+        container, status="created", lost=True
+    )
+    assert host.plan(project).text() == lines("""
+        #1 remove container shop-web-1: it is on record, but not on this host
+        #2 create container shop-web-1 (after #1): recreated
+        #3 start container shop-web-1 (after #2): created
+    """)
