@@ -57,3 +57,33 @@ def test_ctrl_c_stops_and_a_second_one_kills(
     (container,) = bay.containers(directory).values()
     assert container["State"] == "exited"
     assert container["ExitCode"] == (137 if presses == 2 else 0)
+
+
+def test_ctrl_c_while_it_comes_up_ends_at_once_and_says_what_stands(
+    bay: Bay, project: Callable[..., Path]
+) -> None:
+    directory = project(
+        "services:\n"
+        "  store:\n"
+        "    image: debian:bookworm\n"
+        "    init: true\n"
+        "    command: sleep 1000\n"
+        '    healthcheck: {test: ["CMD", "false"], interval: 1s, retries: 1000}\n'
+        "  web:\n"
+        "    image: debian:bookworm\n"
+        "    depends_on: {store: {condition: service_healthy}}\n"
+    )
+
+    with bay.started("up", "-d", cwd=directory) as up:
+        assert up.stdout is not None
+        while "Waiting" not in up.stdout.readline():
+            pass
+        up.send_signal(signal.SIGINT)
+        assert up.wait(20) == 130
+        assert "bay ps shows it" in up.stdout.read()
+
+    states = {c["Service"]: c["State"] for c in bay.containers(directory).values()}
+    assert states["store"] == "running"
+    assert states.get("web") != "running"
+    bay.ok("down", "-t", "0", cwd=directory)
+    assert bay.containers(directory) == {}
