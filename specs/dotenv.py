@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from specs.errors import SpecError
+from specs.errors import SpecError, SpecIssue
 from specs.interpolation import Interpolator, TemplateError
-from specs.source import Mark, Source, issue
+from specs.source import Source
 
 Lookup = Callable[[str], str | None]
 
@@ -35,9 +35,13 @@ class _Scanner:
         self.position = 0
 
     def fail(self, message: str, position: int, hint: str | None = None) -> SpecError:
+        # The line itself is not shown: it may well hold a password.
         line = self.text.count("\n", 0, position) + 1
         column = position - (self.text.rfind("\n", 0, position) + 1) + 1
-        return SpecError([issue(message, mark=Mark(self.source, line, column), hint=hint)])
+        place = SpecIssue(
+            message=message, file=self.source.name, line=line, column=column, hint=hint
+        )
+        return SpecError([place])
 
     def run(self) -> None:
         text = self.text
@@ -121,7 +125,8 @@ class _Scanner:
         try:
             return Interpolator(look).substitute(template)
         except TemplateError as exc:
-            raise self.fail(str(exc), position, exc.hint) from exc
+            message = str(exc) if exc.variable else "invalid interpolation format"
+            raise self.fail(message, position, exc.hint) from exc
 
 
 def _unescape(raw: str) -> str:

@@ -25,10 +25,13 @@ _OPERATORS = (":-", ":?", ":+", "-", "?", "+")
 
 
 class TemplateError(ValueError):
-    """A string is not a valid template, or a required variable has no value."""
+    """A string is not a valid template, or the required `variable` has no value."""
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, hint: str | None = None, variable: str | None = None
+    ) -> None:
         self.hint = hint
+        self.variable = variable
         super().__init__(message)
 
 
@@ -143,6 +146,7 @@ class Interpolator:
                         f"required variable {reference.name} is missing a value"
                         + (f": {message}" if message else ""),
                         hint=f"set {reference.name} in the environment or in .env",
+                        variable=reference.name,
                     )
                 return value
             case _:

@@ -73,7 +73,9 @@ def without_unused(project: Project) -> Project:
 def select(project: Project, names: Iterable[str], *, dependencies: bool = True) -> Project:
     """The project of the named services (all when none is named) and what they depend on.
 
-    The other services move to `disabled_services`; dependencies on them are dropped.
+    The other services move to `disabled_services`; dependencies on them are dropped. A service
+    of an inactive profile must have been named to the load too (`LoadOptions.services`), which
+    is what keeps its networks, volumes, configs and secrets.
     Raises SpecError for a name that no service has.
     """
     wanted = list(names)

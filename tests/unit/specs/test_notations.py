@@ -158,3 +158,10 @@ def test_numbers_are_printed_as_go_prints_them() -> None:
     ]
     assert [json_number(v) for v in (1e6, 1e21, 1e-7)] == ["1000000", "1e+21", "1e-7"]
     assert float32(0.1) == 0.1
+
+
+def test_a_fault_of_an_env_file_does_not_show_its_text() -> None:
+    for text in ("PASSWORD='hunter2\n", "PASSWORD=hunter2${\n"):
+        with pytest.raises(SpecError) as caught:
+            env(text)
+        assert "hunter2" not in str(caught.value)
