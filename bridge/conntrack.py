@@ -1,8 +1,10 @@
-"""Makes the kernel forget UDP "connections" that rules of yesterday still lead somewhere.
+"""The kernel's table of connections: what is open, and what should be forgotten.
 
-The nat rules see only the first packet of a connection, and of UDP a client that keeps
-sending from one port is one connection for as long as it does. What it sent before the port
-was published, or to a container that is gone, would be remembered for ever.
+The nat rules see only the first packet of a connection. So a TCP connection stays with the
+backend that it began with, whatever becomes of the rules, and is counted here until it ends.
+Of UDP, a client that keeps sending from one port is one connection for as long as it does:
+what it sent before the port was published, or to a container that is gone, would be
+remembered for ever, and is made to be forgotten.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address
 
 from bridge.errors import LinkError
@@ -20,12 +22,15 @@ from bridge.netlink import NLM_F_ACK, Message, NetlinkSocket, attribute, attribu
 # net/netfilter/nf_internals.h
 _NETLINK_NETFILTER = 12
 _CT_GET, _CT_DELETE = 1 << 8 | 1, 1 << 8 | 2
-_CTA_TUPLE_ORIG, _CTA_FILTER = 1, 25
+_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_PROTOINFO, _CTA_FILTER = 1, 2, 3, 4, 25
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
-_CTA_IP_V4_DST = 2
+_CTA_IP_V4_SRC, _CTA_IP_V4_DST = 1, 2
 _CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 3
-_CTA_FILTER_ORIG_FLAGS = 1
-_BY_PROTO_NUM, _BY_DST_PORT = 1 << 3, 1 << 5
+_CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE = 1, 1
+_CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 2
+_BY_SOURCE, _BY_PROTO_NUM, _BY_DST_PORT = 1 << 0, 1 << 3, 1 << 5
+_IPS_DST_NAT = 1 << 5  # nf_conntrack_common.h
+_TIME_WAIT, _CLOSE = 7, 8  # nf_conntrack_tcp.h: both sides have said good-bye, or one has reset
 _GENERAL_HEADER = struct.pack("!BBH", socket.AF_INET, 0, 0)  # struct nfgenmsg
 
 
@@ -55,6 +60,38 @@ def forget_udp(
                 payload = _GENERAL_HEADER + nested(_CTA_TUPLE_ORIG, original)
                 forgotten += _delete(netlink, payload)
     return forgotten
+
+
+def open_connections(netlink: NetlinkSocket, backend: IPv4Address) -> int:
+    """How many TCP connections that were led to `backend` by a published port are open.
+
+    From a client's first packet until both sides have closed, or one has reset. Raises
+    LinkError.
+    """
+    reply = (
+        nested(_CTA_TUPLE_IP, attribute(_CTA_IP_V4_SRC, backend.packed)),
+        nested(_CTA_TUPLE_PROTO, attribute(_CTA_PROTO_NUM, bytes([socket.IPPROTO_TCP]))),
+    )
+    flags = attribute(_CTA_FILTER_REPLY_FLAGS, struct.pack("=I", _BY_SOURCE | _BY_PROTO_NUM))
+    payload = _GENERAL_HEADER + nested(_CTA_TUPLE_REPLY, *reply) + nested(_CTA_FILTER, flags)
+    message = Message(kind=_CT_GET, flags=0, payload=payload)
+    entries = netlink.dump(message, f"list connections to {backend}")
+    return sum(
+        _is_open(dict(attributes(entry, len(_GENERAL_HEADER))), backend) for entry in entries
+    )
+
+
+def _is_open(entry: Mapping[int, bytes], backend: IPv4Address) -> bool:
+    (status,) = struct.unpack("!I", entry.get(_CTA_STATUS, bytes(4)))
+    tcp = dict(attributes(entry.get(_CTA_PROTOINFO, b""))).get(_CTA_PROTOINFO_TCP)
+    if tcp is None or not status & _IPS_DST_NAT:
+        return False
+    # A kernel before 5.8 filters nothing.
+    addresses = dict(attributes(entry.get(_CTA_TUPLE_REPLY, b""))).get(_CTA_TUPLE_IP, b"")
+    if dict(attributes(addresses)).get(_CTA_IP_V4_SRC) != backend.packed:
+        return False
+    state = dict(attributes(tcp)).get(_CTA_PROTOINFO_TCP_STATE, b"\0")[0]
+    return state not in (_TIME_WAIT, _CLOSE)
 
 
 def _find(netlink: NetlinkSocket, port: int) -> list[tuple[IPv4Address, bytes]]:

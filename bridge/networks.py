@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import threading
 from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from bridge import namespaces
@@ -24,7 +25,7 @@ from bridge.config import (
     PublishedPort,
     check_network,
 )
-from bridge.conntrack import forget_udp, open_socket
+from bridge.conntrack import forget_udp, open_connections, open_socket
 from bridge.errors import NetworkError, NetworkInUse, NetworkNotFound, TeardownError
 from bridge.firewall import Firewall
 from bridge.instance import Instance
@@ -58,7 +59,9 @@ class Networks:
             opened.callback(self._leases.close)
             self._route = opened.enter_context(RouteSocket())
             self._conntrack = opened.enter_context(open_socket())
+            self._counting = opened.enter_context(open_socket())
             self._opened = opened.pop_all()
+        self._counting_lock = threading.Lock()
         self._firewall = Firewall(self._instance.table)
         self._sandboxes = Sandboxes(self._instance, self._leases, self._route)
         self._publishing = Publishing(self._leases, self._sandboxes, self._firewall)
@@ -170,6 +173,10 @@ class Networks:
             if failures:
                 raise TeardownError(f"cannot take down sandbox {sandbox_id}", failures)
 
+    def namespace(self, sandbox_id: str) -> Path:
+        """Where the sandbox's network namespace is, if it is there."""
+        return self._instance.namespace(sandbox_id)
+
     def sandboxes(self) -> tuple[str, ...]:
         return self._leases.sandboxes()
 
@@ -222,6 +229,12 @@ class Networks:
         """The sandboxes that new connections to the service's ports go to."""
         found = (b.sandboxes for b in self._leases.bindings(owner=service))
         return tuple(dict.fromkeys(itertools.chain.from_iterable(found)))
+
+    def connections(self, sandbox_id: str) -> int:
+        """How many TCP connections that published ports led to the sandbox are open now."""
+        endpoints = self._leases.endpoints(sandbox_id=sandbox_id)
+        with self._counting_lock:
+            return sum(open_connections(self._counting, IPv4Address(e.address)) for e in endpoints)
 
     def port_owners(self) -> tuple[str, ...]:
         """Every service and sandbox that has published ports."""
