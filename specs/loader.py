@@ -154,7 +154,7 @@ def _assemble(options: LoadOptions, files: Files) -> tuple[Loading, _Found, Node
     tree = assemble(loading, scope, found.files)
     tree.value.pop("name", None)
     if not tree.value:
-        raise SpecError([SpecIssue(message="the spec is empty", file=found.files[0])])
+        raise SpecError([SpecIssue(message="the spec is empty", file=files.shown(found.files[0]))])
     if not found.name:
         raise SpecError(
             [SpecIssue(message="the project has no name")],

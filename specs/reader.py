@@ -81,6 +81,11 @@ class Files:
     def absolute(self, path: str) -> str:
         return os.path.normpath(os.path.join(self.options.cwd, path))
 
+    def shown(self, path: str) -> str:
+        """`path` as a person reads it best: relative when it lies below their directory."""
+        prefix = str(self.options.cwd).rstrip("/") + "/"
+        return path[len(prefix) :] if len(prefix) > 1 and path.startswith(prefix) else path
+
     def is_file(self, path: str) -> bool:
         if os.path.exists(path) and not os.path.isdir(path):
             return True
@@ -104,15 +109,19 @@ class Files:
         """A text file, None if there is none. Raises SpecError."""
         try:
             content = self.load(path)
-            return Source(path, content.decode("utf-8")) if content is not None else None
+            return (
+                Source(self.shown(path), content.decode("utf-8")) if content is not None else None
+            )
         except UnicodeDecodeError as exc:
             line = exc.object.count(b"\n", 0, exc.start) + 1
             message = f"byte {exc.object[exc.start]:#04x} is not UTF-8"
-            raise SpecError([SpecIssue(message=message, file=path, line=line, column=1)]) from exc
+            raise SpecError(
+                [SpecIssue(message=message, file=self.shown(path), line=line, column=1)]
+            ) from exc
         except (OSError, ValueError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else str(exc)
             message = f"cannot read the file: {(reason or str(exc)).lower()}"
-            raise SpecError([SpecIssue(message=message, file=path)]) from exc
+            raise SpecError([SpecIssue(message=message, file=self.shown(path))]) from exc
 
     def read_optional(self, path: str) -> Source | None:
         return self.source(self.absolute(path))
@@ -134,7 +143,7 @@ class Files:
             message = f"file {path} not found" if asked_at is not None else "no such file"
             found = issue(message, node=asked_at, path=attribute)
             if asked_at is None:
-                found = SpecIssue(message=message, file=path)
+                found = SpecIssue(message=message, file=self.shown(path))
             raise SpecError([found])
         source.text = source.text.removeprefix("\ufeff")
         if templates.is_template(path):
@@ -184,7 +193,7 @@ class Files:
         for path in env_files:
             source = self.source(path)
             if source is None:
-                raise SpecError([SpecIssue(message="env file not found", file=path)])
+                raise SpecError([SpecIssue(message="env file not found", file=self.shown(path))])
             values, lines = dotenv.parse_with_lines(source, lookup, values)
             own = {name: values[name] for name in lines if name in values}
             self.layers.append(Layer(origin=path, values=own, lines=lines))
