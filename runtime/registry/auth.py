@@ -21,7 +21,7 @@ import aiohttp
 from yarl import URL
 
 from runtime.registry.credentials import find_credentials
-from runtime.registry.endpoints import Credentials, Endpoint, RegistryConfig, endpoint_of
+from runtime.registry.endpoints import Credentials, Endpoint, RegistryConfig, endpoint_of, proxy_for
 from runtime.registry.errors import AccessDenied, RegistryError, Unreachable, refusal
 
 CLIENT = "bayplan"
@@ -187,7 +187,12 @@ class Authoriser:
     ) -> dict[str, Any]:
         try:
             async with self._session.request(
-                method, url, allow_redirects=False, ssl=tls, **given
+                method,
+                url,
+                allow_redirects=False,
+                ssl=tls,
+                proxy=proxy_for(url, self._config),
+                **given,
             ) as response:
                 body = await response.content.read(_LARGEST)
                 while not response.content.at_eof() and len(body) < _LARGEST:

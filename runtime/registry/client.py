@@ -27,7 +27,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from runtime.registry.auth import CLIENT, Authoriser
-from runtime.registry.endpoints import Endpoint, RegistryConfig, tls_context
+from runtime.registry.endpoints import Endpoint, RegistryConfig, proxy_for, tls_context
 from runtime.registry.errors import AccessDenied, RegistryError, Unreachable, refusal
 
 _log = logging.getLogger(__name__)
@@ -234,36 +234,41 @@ class RegistryClient:
             given.setdefault("Content-Type", body.media_type)
         tls = self.tls(endpoint) if url.scheme == "https" else True
         return await self._session.request(
-            method, url, headers=given, data=data, allow_redirects=False, ssl=tls
+            method,
+            url,
+            headers=given,
+            data=data,
+            allow_redirects=False,
+            ssl=tls,
+            proxy=proxy_for(url, self.config),
         )
 
     async def _probe(self, endpoint: Endpoint) -> URL:
         """Find the scheme that the host speaks (`GET /v2/`), and its challenge."""
-        for attempt, scheme in enumerate(endpoint.schemes, 1):
+        for left, scheme in zip(range(len(endpoint.schemes), 0, -1), endpoint.schemes, strict=True):
             base = URL(f"{scheme}://{endpoint.host}/v2/")
             try:
                 response = await self._send(endpoint, "GET", base, {}, None)
-            except aiohttp.ClientConnectorCertificateError as exc:
-                raise Unreachable(
-                    f"the certificate of {endpoint.host} is not trusted",
-                    hint=f"put its authority into /etc/bayplan/certs.d/{endpoint.domain}/ca.crt",
-                ) from exc
-            except aiohttp.ClientConnectorSSLError as exc:
-                if attempt < len(endpoint.schemes):
+            except BROKEN as exc:
+                if left > 1:
                     continue
-                raise Unreachable(
-                    f"{endpoint.host} does not speak TLS",
-                    hint="call it insecure if it is meant to be spoken to without TLS",
-                ) from exc
-            except aiohttp.ServerDisconnectedError:
-                if attempt < len(endpoint.schemes):
-                    continue
+                if isinstance(exc, aiohttp.ClientConnectorCertificateError):
+                    raise Unreachable(
+                        f"the certificate of {endpoint.host} is not trusted",
+                        hint="put its authority into "
+                        f"/etc/bayplan/certs.d/{endpoint.domain}/ca.crt",
+                    ) from exc
+                if isinstance(exc, aiohttp.ClientConnectorSSLError):
+                    raise Unreachable(
+                        f"{endpoint.host} does not speak TLS",
+                        hint="call it insecure if it is meant to be spoken to without TLS",
+                    ) from exc
                 raise
             response.close()
             if response.status == 401:
                 self.authoriser.learn(endpoint, response.headers.getall("WWW-Authenticate", []))
             return base
-        raise AssertionError("unreachable")
+        raise AssertionError("an endpoint has at least one scheme")
 
     async def _refused(
         self, endpoint: Endpoint, what: str, response: aiohttp.ClientResponse

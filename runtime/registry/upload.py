@@ -6,6 +6,7 @@ another repository".
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
@@ -20,6 +21,8 @@ from runtime.registry.repository import Repository
 
 _ONE_REQUEST = 4 * 1024 * 1024
 """Blobs up to this many bytes go with the request that ends the upload."""
+
+_CANCEL_SECONDS = 2.0
 
 Content = Callable[[int, int], AsyncIterator[bytes]]
 """A blob's bytes: (offset, length) → pieces. It can be asked again."""
@@ -96,7 +99,8 @@ async def upload(
         except BaseException:
             if place is not None:
                 with contextlib.suppress(RegistryError, ImageError, *BROKEN):
-                    await _cancel(target, place)
+                    async with asyncio.timeout(_CANCEL_SECONDS):
+                        await _cancel(target, place)
             raise
 
 

@@ -35,7 +35,9 @@ _log = logging.getLogger(__name__)
 _READ_BUFFER = 1024 * 1024
 _ROUND = 60.0  # how often the background looks for what is due, in seconds
 _LINGER = 2.0  # how long a refused body is still read, so that the client sees the answer
-_GRACE = 10.0  # how long requests may take to end when the server is stopped
+# How long downloads may take to end when the server is stopped. Uploads get no further bytes
+# from then on (aiohttp drops them), but keep what they have and are taken up by the next server.
+_GRACE = 3.0
 
 Call = Callable[[web.Request, Target], Awaitable[web.StreamResponse]]
 

@@ -17,6 +17,7 @@ import secrets
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtime.linux.files import write_atomically
 from runtime.oci.digest import algorithm, encoded
@@ -25,12 +26,19 @@ from runtime.registry.server.refusals import Code, Refusal, upload_unknown
 from runtime.registry.server.storage import Storage
 from runtime.registry.transfer import PIECE, drain
 
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
 _IDLE = 60.0  # an empty upload that has waited so long makes place for another, in seconds
 _ID_BYTES = 16
 
 
 class Upload:
-    """One upload. `offset` is the number of bytes that have arrived."""
+    """One upload. `offset` is the number of bytes that have arrived.
+
+    `hash` covers them, or is None for what an earlier process has received: that is hashed
+    when the upload ends.
+    """
 
     def __init__(self, identifier: str, repository: str, path: Path, kind: str, now: float) -> None:
         self.identifier = identifier
@@ -40,14 +48,7 @@ class Upload:
         self.touched_at = now
         self.offset = 0
         self.lock = asyncio.Lock()
-        self.hash = hashlib.new(kind)
-
-    def take_up(self) -> None:
-        """Hash what an earlier process has received."""
-        with open(self.path, "rb") as file:
-            while piece := file.read(PIECE):
-                self.hash.update(piece)
-                self.offset += len(piece)
+        self.hash: Hash | None = hashlib.new(kind)
 
     @property
     def range(self) -> str:
@@ -84,8 +85,10 @@ class Uploads:
             try:
                 document = json.loads(path.read_bytes())
                 repository, kind = str(document["repository"]), str(document["algorithm"])
-                upload = Upload(data.name, repository, data, kind, data.stat().st_mtime)
-                upload.take_up()
+                hashlib.new(kind)
+                status = data.stat()
+                upload = Upload(data.name, repository, data, kind, status.st_mtime)
+                upload.offset, upload.hash = status.st_size, None
             except (OSError, ValueError, KeyError, TypeError):
                 path.unlink(missing_ok=True)
                 data.unlink(missing_ok=True)
@@ -176,7 +179,8 @@ class Uploads:
                 view = memoryview(piece)
                 while view:
                     view = view[file.write(view) :]
-                upload.hash.update(piece)
+                if upload.hash is not None:
+                    upload.hash.update(piece)
                 upload.offset += len(piece)
 
             try:
@@ -241,7 +245,7 @@ def _verify(upload: Upload, digest: str) -> bool:
     wanted = algorithm(digest)
     found = upload.hash
     with open(upload.path, "rb") as file:
-        if wanted != upload.algorithm:
+        if found is None or wanted != upload.algorithm:
             found = hashlib.new(wanted)
             while piece := file.read(PIECE):
                 found.update(piece)

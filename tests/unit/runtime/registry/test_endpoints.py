@@ -6,6 +6,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
 from runtime.images.reference import Reference
 from runtime.registry.endpoints import (
@@ -14,6 +15,7 @@ from runtime.registry.endpoints import (
     endpoint_of_url,
     endpoints_for_pull,
     is_insecure,
+    proxy_for,
     tls_context,
 )
 from runtime.registry.errors import RegistryError
@@ -107,3 +109,37 @@ def test_an_authority_that_cannot_be_read_is_an_error_and_not_ignored(tmp_path: 
     config = RegistryConfig(environ={}, certificates=(tmp_path,))
     with pytest.raises(RegistryError, match=r"certificates for registry\.test"):
         tls_context(endpoint_of("registry.test", config), config)
+
+
+@pytest.mark.parametrize(
+    ("url", "environ", "expected"),
+    [
+        ("https://a.test/v2/", {}, None),
+        ("https://a.test/v2/", {"HTTPS_PROXY": "http://p.test:3128"}, "http://p.test:3128"),
+        ("https://a.test/v2/", {"https_proxy": "p.test:3128"}, "http://p.test:3128"),
+        ("https://a.test/v2/", {"HTTP_PROXY": "http://p.test"}, None),
+        ("http://a.test/v2/", {"HTTP_PROXY": "http://p.test"}, "http://p.test"),
+        ("https://127.0.0.1:5000/", {"HTTPS_PROXY": "http://p.test"}, None),
+        ("https://[::1]:5000/", {"HTTPS_PROXY": "http://p.test"}, None),
+        ("https://localhost:5000/", {"HTTPS_PROXY": "http://p.test"}, None),
+        ("https://a.test/", {"HTTPS_PROXY": "http://p.test", "NO_PROXY": "b.test, a.test"}, None),
+        ("https://x.a.test/", {"HTTPS_PROXY": "http://p.test", "NO_PROXY": ".a.test"}, None),
+        ("https://a.test/", {"HTTPS_PROXY": "http://p.test", "NO_PROXY": "*"}, None),
+        ("https://10.1.2.3/", {"HTTPS_PROXY": "http://p.test", "NO_PROXY": "10.0.0.0/8"}, None),
+        (
+            "https://ba.test/",
+            {"HTTPS_PROXY": "http://p.test", "NO_PROXY": "a.test"},
+            "http://p.test",
+        ),
+    ],
+)
+def test_proxies_are_taken_from_the_environment(
+    url: str, environ: dict[str, str], expected: str | None
+) -> None:
+    found = proxy_for(URL(url), RegistryConfig(environ=environ))
+    assert (None if found is None else str(found).rstrip("/")) == expected
+
+
+def test_a_proxy_that_is_no_url_is_named() -> None:
+    with pytest.raises(RegistryError, match="https_proxy is not"):
+        proxy_for(URL("https://a.test"), RegistryConfig(environ={"https_proxy": "ftp://p"}))
