@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -109,8 +110,23 @@ def hierarchies() -> Hierarchies:
     return read_hierarchies(Path("/proc/self/mountinfo").read_text())
 
 
+_NAME = "[a-zA-Z0-9_@:-][a-zA-Z0-9_.@:-]*"
+_PARENT = re.compile(f"/?{_NAME}(?:/{_NAME})*/?")
+
+
+def check_parent(parent: str) -> None:
+    """Raises RuntimeFault for a parent group that is no plain path below the root."""
+    if len(parent) > 1024 or not _PARENT.fullmatch(parent):
+        raise RuntimeFault(
+            f"cgroup parent {parent!r} is not valid",
+            hint="names of letters, digits and _.@:- with slashes between them, below the root",
+        )
+
+
 def open_cgroup(parent: str, name: str) -> Cgroup:
-    """The group `parent`/`name`, not made yet; `parent` is one name below the root."""
+    """The group `parent`/`name`, not made yet; `parent` is a path below the root."""
+    check_parent(parent)
+    parent = parent.strip("/")
     from runtime.cgroups.v1 import CgroupV1
     from runtime.cgroups.v2 import CgroupV2
 

@@ -21,13 +21,16 @@ _WANTED = ("cpu", "memory", "pids", "io", "cpuset")
 class CgroupV2:
     def __init__(self, root: Path, parent: str, name: str) -> None:
         self._root = root
-        self._parent = root / parent
+        self._parent = Path(parent)
         self._directory = root / parent / name
 
     def create(self, resources: Resources, devices: Sequence[DeviceRule]) -> None:
-        self._parent.mkdir(exist_ok=True)
-        self._pass_down(self._root)
-        self._pass_down(self._parent)
+        above = self._root
+        self._pass_down(above)
+        for part in self._parent.parts:
+            above = above / part
+            above.mkdir(exist_ok=True)
+            self._pass_down(above)
         self._directory.mkdir(exist_ok=True)
         self.update(resources)
         if tuple(devices) != EVERYTHING:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from runtime.cgroups.manager import Cgroup, Usage, open_cgroup, remove_parent
+from runtime.cgroups.manager import Cgroup, Usage, check_parent, open_cgroup, remove_parent
 from runtime.container import launcher, sessions
 from runtime.container.config import ContainerConfig, ExecConfig
 from runtime.container.paths import ContainerPaths, Instance
@@ -80,6 +80,8 @@ class Containers:
                 f"container id {config.id!r} is not valid",
                 hint="a letter or digit, then letters, digits, dots, dashes and underscores",
             )
+        if config.cgroup_parent is not None:
+            check_parent(config.cgroup_parent)
         paths = self._paths(config.id)
         with files.locked(self._lock(config.id)):
             if paths.directory.exists():
@@ -292,8 +294,9 @@ class Containers:
         """Finish what a crash has left half done; the ids of containers that were lost.
 
         A container is lost when its monitor was killed: the kernel has ended it, and nobody
-        was there to record it.
+        was there to record it. The launcher is let go too: it may be one of an older version.
         """
+        self._end_launcher()
         for entry in list(self._instance.containers.iterdir()):
             if entry.name.startswith(".gone-"):
                 shutil.rmtree(entry, ignore_errors=True)
@@ -319,8 +322,7 @@ class Containers:
         """End the launcher when no container runs; what runs keeps its monitor and stays."""
         if any(state.status in ("running", "paused") for state in self.list()):
             return
-        with contextlib.suppress(OSError, EOFError):
-            self._converse({"op": "end"})
+        self._end_launcher()
         with contextlib.suppress(OSError):
             remove_parent(self._instance.tag)
         with contextlib.suppress(OSError):
@@ -375,6 +377,10 @@ class Containers:
             answer, _fds = sockets.receive(connection)
             return answer
 
+    def _end_launcher(self) -> None:
+        with contextlib.suppress(OSError, EOFError):
+            self._converse({"op": "end"})
+
     def _ensure_launcher(self) -> None:
         with files.locked(self._instance.root / "launcher.lock"):
             try:
@@ -410,7 +416,9 @@ class Containers:
                 self._lock(id).unlink(missing_ok=True)
 
     def _cgroup(self, id: str) -> Cgroup:
-        return open_cgroup(self._instance.tag, id)
+        """The group of the present run, or the last one."""
+        started = read_start(self._paths(id).state)
+        return open_cgroup(*self._instance.cgroup(id, started.cgroup_parent if started else None))
 
     def _frozen(self, id: str) -> bool:
         return self._cgroup(id).frozen()

@@ -123,7 +123,10 @@ def serve(listener: socket.socket, instance: Instance) -> None:
     {"op": "end"} by {"ended"}.
     """
     while True:
-        connection, _address = listener.accept()
+        try:
+            connection, _address = listener.accept()
+        except BlockingIOError:
+            return  # told to end, and nobody waits any more
         with connection:
             connection.settimeout(_PATIENCE)
             try:
@@ -133,11 +136,14 @@ def serve(listener: socket.socket, instance: Instance) -> None:
             for fd in fds:
                 os.close(fd)
             if request.get("op") == "end":
-                with contextlib.suppress(FileNotFoundError):
-                    instance.launcher_socket.unlink()
+                if listener.getblocking():  # else the name is no longer ours
+                    with contextlib.suppress(FileNotFoundError):
+                        instance.launcher_socket.unlink()
+                # Whoever has connected before is still served.
+                listener.setblocking(False)
                 with contextlib.suppress(OSError):
                     sockets.send(connection, {"ended": os.getpid()})
-                return
+                continue
             try:
                 child = os.fork()
             except OSError as error:

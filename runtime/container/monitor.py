@@ -53,7 +53,7 @@ class Monitor:
         self._instance = instance
         self._config = config
         self._paths: ContainerPaths = instance.container(config.id)
-        self._cgroup: Cgroup = open_cgroup(instance.tag, config.id)
+        self._cgroup: Cgroup = open_cgroup(*instance.cgroup(config.id, config.cgroup_parent))
         self._selector = selectors.DefaultSelector()
         self._preparation = prepare.prepare(config, self._paths, instance.seccomp_cache)
         self._connections: set[socket.socket] = set()
@@ -102,6 +102,7 @@ class Monitor:
             monitor=os.getpid(),
             monitor_started=process.start_time(os.getpid()) or 0,
             started_at=time.time_ns(),
+            cgroup_parent=self._config.cgroup_parent,
         )
         write_start(self._paths.state, self._started)
         self._adopt_output(own_ends, terminal)

@@ -23,6 +23,10 @@ class Instance:
         digest = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()
         return f"bayplan-{digest[:8]}"
 
+    def cgroup(self, id: str, parent: str | None) -> tuple[str, str]:
+        """Parent and name of a container's control group, below `parent` where one is asked for."""
+        return (parent, f"{self.tag}-{id}") if parent else (self.tag, id)
+
     @property
     def containers(self) -> Path:
         return self.root / "containers"

@@ -30,6 +30,7 @@ class StartRecord:
     monitor: int
     monitor_started: int
     started_at: int
+    cgroup_parent: str | None = None
     boot: str = dataclasses.field(default_factory=boot_id)
 
     def alive(self) -> bool:

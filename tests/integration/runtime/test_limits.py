@@ -215,6 +215,30 @@ def test_the_control_groups_inside_begin_at_the_container_s_own(yard: Yard) -> N
     assert yard.instance.tag not in run.output
 
 
+def test_the_group_can_lie_below_another_one(yard: Yard) -> None:
+    parent = f"{yard.instance.tag}-above/inner"
+    id = yard.start("sleep", "1000", cgroup_parent=f"/{parent}", resources=Resources(pids=9))
+    pid = yard.containers.get(id).pid
+    groups = Path(f"/proc/{pid}/cgroup").read_text()
+    assert f"/{parent}/{yard.instance.tag}-{id}\n" in groups
+    assert yard.exec(id, "true").exit_code == 0
+    assert yard.containers.processes(id) == [pid]
+    yard.containers.pause(id, True)
+    yard.containers.delete(id, force=True)
+    found = hierarchies()
+    for root in {*found.v1.values(), *([found.unified] if found.unified else [])}:
+        if (root / parent).exists():
+            assert [entry for entry in (root / parent).iterdir() if entry.is_dir()] == []
+            (root / parent).rmdir()
+            (root / parent).parent.rmdir()
+
+
+@pytest.mark.parametrize("parent", ["../x", "a/../b", "/", "", "a//b", "a b", "x\n", ".", "a/.."])
+def test_a_parent_group_cannot_lead_elsewhere(shared: Yard, parent: str) -> None:
+    with pytest.raises(RuntimeFault, match="cgroup parent"):
+        shared.create("true", cgroup_parent=parent)
+
+
 # --- the v2 program on devices --------------------------------------------------------------
 
 

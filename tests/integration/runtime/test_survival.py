@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -87,6 +88,32 @@ def test_containers_run_on_without_the_launcher_and_the_next_start_makes_one(yar
     yard.exec(id, "touch", "/go")
     assert yard.finish(id).exit_code == 0
     assert yard.log(id) == "one\ntwo\n"
+
+
+def test_a_sweep_lets_the_launcher_go_and_every_start_is_answered(yard: Yard) -> None:
+    id = yard.start("sleep", "1000")
+    first = yard.launcher_pid()
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            while not stop.is_set():
+                yard.run("true")
+        except BaseException as error:  # shown by the assertion below
+            failures.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(5):
+        assert yard.containers.sweep() == []
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert yard.containers.get(id).status == "running"
+    until(lambda: first not in yard.processes(f"launcher of {yard.root}"), what="the first ends")
 
 
 def test_another_process_finds_everything_as_it_is(yard: Yard) -> None:
