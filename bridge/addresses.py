@@ -12,6 +12,7 @@ from ipaddress import IPv4Network as Subnet
 
 from bridge import ipam
 from bridge.config import (
+    DEFAULT_MTU,
     OPTION_NAME,
     EndpointConfig,
     Network,
@@ -29,9 +30,15 @@ _INTERFACE = re.compile(r"eth(\d+)")
 
 
 def design_network(
-    instance: Instance, leases: LeaseDatabase, config: NetworkConfig, host: list[tuple[Subnet, str]]
+    instance: Instance,
+    leases: LeaseDatabase,
+    config: NetworkConfig,
+    host: list[tuple[Subnet, str]],
+    mtu: int | None,
 ) -> Network:
     """The network that `config` asks for, with a subnet that meets nothing in `host` or here.
+
+    `mtu` is what it gets where `config` says nothing and it leads out of the host.
 
     Raises AddressPoolExhausted or SubnetOverlap.
     """
@@ -55,7 +62,7 @@ def design_network(
         interface=config.options.get(OPTION_NAME) or instance.bridge(config.id),
         ip_range=None if ip_range is None else str(ip_range),
         internal=config.internal,
-        mtu=network_mtu(config),
+        mtu=network_mtu(config) or (None if config.internal else mtu),
         labels=dict(config.labels),
         options=dict(config.options),
     )
@@ -71,7 +78,7 @@ def check_same(network: Network, config: NetworkConfig) -> None:
         ("gateway", network.gateway, config.gateway, config.gateway is not None),
         ("ip_range", network.ip_range, ip_range, config.subnet is not None),
         ("internal", network.internal, config.internal, True),
-        ("mtu", network.mtu, network_mtu(config), True),
+        ("mtu", network.mtu, network_mtu(config), network_mtu(config) is not None),
         ("options", dict(network.options), dict(config.options), True),
     ):
         if given and existing != wanted:
@@ -90,6 +97,24 @@ def host_subnets(route: RouteSocket, *, resolv_conf: str) -> list[tuple[Subnet, 
         if len(words) >= 2 and words[0] == "nameserver" and ":" not in words[1]:
             found.append((Subnet(parse_address(words[1], "nameserver")), "name server"))
     return found
+
+
+def uplink_mtu(route: RouteSocket) -> int | None:
+    """The MTU that a network inherits from the links of the host's default routes.
+
+    Theirs where they agree, larger ones included; else the smallest. None means the kernel's
+    own, 1500, which is also the most where they differ. What a packet would have to be cut
+    for on its way out is then not sent in the first place: tunnels and clouds have smaller
+    ones, and many firewalls drop the messages that would tell (RFC 2923).
+    """
+    links = {link.index: link.mtu for link in route.links()}
+    found = {
+        min(links[index], mtu or links[index]) for index, mtu in route.uplinks() if index in links
+    }
+    if not found:
+        return None
+    inherited = min(found) if len(found) == 1 else min(*found, DEFAULT_MTU)
+    return None if inherited == DEFAULT_MTU else inherited
 
 
 def lease_address(

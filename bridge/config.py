@@ -25,6 +25,7 @@ PROTOCOLS = ("tcp", "udp")
 _OPTIONS = (OPTION_NAME, OPTION_ICC, OPTION_MASQUERADE, OPTION_HOST_BINDING, OPTION_MTU)
 _LINK_NAME_LENGTH = 15  # IFNAMSIZ less the terminating zero
 _SMALLEST_MTU = 68  # RFC 791
+DEFAULT_MTU = 1500  # of a bridge and a veth, unless told otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,9 @@ class NetworkConfig:
     """A network to create. `subnet` is CIDR, `gateway` an address in it; None: chosen here.
 
     `ip_range` (CIDR, inside the subnet) limits the addresses that are given out. `mtu` in
-    bytes, None for the kernel's. `options` are the bridge driver's.
+    bytes; None, or 0, for that of the links which carry the host's default routes when the
+    network is made (`addresses.uplink_mtu`), and for whatever it is of one that stands.
+    `options` are the bridge driver's, of which com.docker.network.driver.mtu is the MTU too.
     """
 
     id: str

@@ -15,7 +15,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from bridge import namespaces
-from bridge.addresses import check_same, design_network, host_subnets
+from bridge.addresses import check_same, design_network, host_subnets, uplink_mtu
 from bridge.bridges import ensure_bridge, ensure_forwarding, remove_bridge
 from bridge.config import (
     Endpoint,
@@ -84,8 +84,9 @@ class Networks:
             existing = self._leases.network(config.id)
             if existing is None:
                 host = host_subnets(self._route, resolv_conf=_host_resolv_conf())
+                mtu = uplink_mtu(self._route)
                 with self._leases.transaction():
-                    network = design_network(self._instance, self._leases, config, host)
+                    network = design_network(self._instance, self._leases, config, host, mtu)
                     self._leases.add_network(network)
             else:
                 check_same(existing, config)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from ipaddress import IPv4Network as Subnet
@@ -44,7 +44,8 @@ _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 3, 4, 10, 18
 _IFLA_IFALIAS, _IFLA_EXT_MASK, _IFLA_ADDRESS = 20, 29, 1
 _IFLA_INFO_KIND = 1
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_TABLE = 1, 4, 15
+_RTA_DST, _RTA_OIF, _RTA_METRICS, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 8, 9, 15
+_RTAX_MTU = 2
 _RT_TABLE_LOCAL = 255
 _RTEXT_FILTER_SKIP_STATS = 8
 _IFF_UP = 1
@@ -270,6 +271,24 @@ class RouteSocket(NetlinkSocket):
             found.append((Subnet((int.from_bytes(destination, "big"), prefix)), index))
         return tuple(found)
 
+    def uplinks(self) -> tuple[tuple[int, int | None], ...]:
+        """(link index, MTU of the route or None) of each default route of the main table."""
+        message = rtmsg()
+        message["family"] = socket.AF_INET
+        found = []
+        for payload in self._list(message, _RTM_GETROUTE, "list routes"):
+            prefix, table, kind = payload[1], payload[4], payload[7]
+            if prefix or table != _RT_TABLE_MAIN or kind != _RTN_UNICAST:
+                continue
+            parts = dict(attributes(payload, 12))
+            mtu = dict(attributes(parts.get(_RTA_METRICS, b""))).get(_RTAX_MTU)
+            hops = list(_next_hops(parts.get(_RTA_MULTIPATH, b"")))
+            if _RTA_OIF in parts:
+                hops.append(struct.unpack("=I", parts[_RTA_OIF])[0])
+            for index in hops:
+                found.append((index, None if mtu is None else struct.unpack("=I", mtu)[0]))
+        return tuple(found)
+
     def configure(
         self, index: int, address: IPv4Address, prefix: int, gateway: IPv4Address | None
     ) -> None:
@@ -356,6 +375,17 @@ def _default_route(gateway: IPv4Address) -> Any:
     message["type"] = _RTN_UNICAST
     message["attrs"] = [("RTA_GATEWAY", str(gateway))]
     return message
+
+
+def _next_hops(multipath: bytes) -> Iterator[int]:
+    """The link index of each struct rtnexthop."""
+    offset = 0
+    while offset + 8 <= len(multipath):
+        length, index = struct.unpack_from("=HxxI", multipath, offset)
+        if length < 8:
+            return
+        yield index
+        offset += (length + 3) & ~3
 
 
 def _decode_link(payload: bytes) -> Link:

@@ -106,6 +106,60 @@ def test_a_network_as_asked_for(lab: Lab) -> None:
     assert "shop0" not in lab.links()
 
 
+IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2  # ip(7); the socket module lacks them
+
+
+def uplink(lab: Lab, name: str, mtu: int, *route: str) -> None:
+    lab.host.run("ip", "link", "add", name, "mtu", str(mtu), "type", "bridge")
+    lab.host.run("ip", "link", "set", name, "up")
+    lab.host.run("ip", "route", "add", "default", "dev", name, *route)
+
+
+def test_a_network_inherits_the_mtu_of_the_way_out(lab: Lab) -> None:
+    assert lab.network("no-way-out").mtu is None
+    uplink(lab, "tunnel", 1420)
+    network = lab.network("front")
+    web, store = lab.container("web", network), lab.container("store", network)
+    for place in (lab.host, web, store):
+        assert "mtu 1420" in place.run("ip", "link"), place
+    store.serve(7, "store")
+    with web.socket(socket.SOCK_DGRAM) as client:
+        client.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+        client.connect((store.address, 7))
+        client.send(bytes(1420 - 28))
+        assert client.recv(100).startswith(b"store")
+        with pytest.raises(OSError, match="too long"):
+            client.send(bytes(1420 - 27))
+    assert lab.network("inside", internal=True).mtu is None
+    assert lab.network("told", mtu=1300).mtu == 1300
+    option = {"com.docker.network.driver.mtu": "1400"}
+    assert lab.network("told-by-option", options=option).mtu == 1400
+    # A network keeps what it has.
+    lab.host.run("ip", "link", "set", "tunnel", "mtu", "1380")
+    assert lab.network("front") == network
+    assert lab.networks.ensure(network.id) == ()
+    assert lab.network("new").mtu == 1380
+
+
+def test_of_several_ways_out_the_smallest_mtu_is_taken_unless_they_agree(lab: Lab) -> None:
+    uplink(lab, "jumbo0", 9000, "metric", "1")
+    assert lab.network("one").mtu == 9000
+    uplink(lab, "jumbo1", 9000, "metric", "2")
+    assert lab.network("both").mtu == 9000
+    uplink(lab, "plain", 4000, "metric", "3")
+    assert lab.network("differing").mtu is None  # 1500
+    uplink(lab, "small", 9000, "metric", "4", "mtu", "1450")
+    assert lab.network("a-small-one").mtu == 1450
+    for name in ("jumbo0", "jumbo1", "plain", "small"):
+        lab.host.run("ip", "link", "delete", name)
+    uplink(lab, "first", 1400, "metric", "1")
+    lab.host.run("ip", "link", "add", "second", "mtu", "1400", "type", "bridge")
+    lab.host.run("ip", "link", "set", "second", "up")
+    hops = ("nexthop", "dev", "first", "nexthop", "dev", "second")
+    lab.host.run("ip", "route", "replace", "default", "metric", "1", *hops)
+    assert lab.network("multipath").mtu == 1400
+
+
 def test_an_interface_of_somebody_else_is_not_taken_over(lab: Lab) -> None:
     lab.host.run("ip", "link", "add", "shop0", "type", "bridge")
     options = {"com.docker.network.bridge.name": "shop0"}
