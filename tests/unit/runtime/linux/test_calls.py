@@ -12,14 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from runtime.linux import capabilities, inotify, libc, mounts, process, sockets, terminals
+from runtime.linux import capabilities, files, inotify, libc, mounts, process, sockets, terminals
 
 
 def test_an_error_says_call_reason_and_path() -> None:
-    with pytest.raises(FileNotFoundError) as caught:
-        mounts.change_propagation("/nowhere/at/all", mounts.MS_PRIVATE) if os.geteuid() == 0 else (
-            mounts.clone_tree(mounts.AT_FDCWD, "/nowhere/at/all")
-        )
+    with pytest.raises(FileNotFoundError, match="openat2: No such file") as caught:
+        files.openat2(mounts.AT_FDCWD, "/nowhere/at/all", os.O_PATH)
     assert caught.value.filename == "/nowhere/at/all"
     assert caught.value.errno == 2
 
@@ -104,6 +102,8 @@ def test_capability_numbers_are_the_kernel_s() -> None:
 def test_only_a_multiplexer_of_a_devpts_has_a_peer() -> None:
     with open("/dev/null", "rb") as null, pytest.raises(OSError, match="not a terminal"):
         terminals.open_peer(null.fileno())
+    if not os.access("/dev/pts/ptmx", os.R_OK | os.W_OK):
+        pytest.skip("the multiplexer of this host's devpts is for root alone")
     master = os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
     peer = terminals.open_peer(master)
     assert os.isatty(peer) and not os.get_inheritable(peer)
