@@ -304,7 +304,10 @@ class _Build:
 
     def _image(self, name: str, line: int) -> Image:
         try:
-            return self._find_image(name)
+            image = self._find_image(name)
+            # Nobody may remove it while the build stands on it.
+            self._store.hold(image, self._around.lease)
+            return image
         except ImageNotFound as exc:
             hint = exc.hint
             if hint is None and name.partition(":")[0] in ("debian", "ubuntu"):

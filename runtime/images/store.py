@@ -189,6 +189,16 @@ class ImageStore:
                     )
         return tuple(self.layers.path(chain) for chain in chains)
 
+    def hold(self, image: Image, lease: Lease) -> None:
+        """Keep all of an image as long as the lease; raises ImageNotFound if it is gone."""
+        parts = (image.manifest.config, *image.manifest.layers)
+        for digest in (image.digest, *(part.digest for part in parts)):
+            if not self.blobs.claim(digest, lease):
+                raise ImageNotFound(image.id)
+        for chain in chain_ids(image.config.diff_ids):
+            with lease.publishing(chain):
+                pass  # naming it is enough
+
     def image_layers(self, image: Image) -> tuple[Layer, ...]:
         """The layers of an image, unpacked, lowest first; to build another image on."""
         self.layer_paths(image)
@@ -275,7 +285,8 @@ class ImageStore:
             self.blobs.put(manifest.to_bytes(), MANIFEST, lease), platform=complete.platform
         )
         self._index.add(descriptor, names)
-        return self.resolve(descriptor.digest)
+        # Not looked up: somebody may have removed it already, and its content is still leased.
+        return self._image(descriptor, self._index.entries())
 
     def add_names(self, descriptor: Descriptor, references: Sequence[str]) -> None:
         """Give a manifest or index whose content is all in the store its names."""

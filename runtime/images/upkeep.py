@@ -53,7 +53,9 @@ class Upkeep:
         freed = 0
         # The lock goes first, then the lease with the moved directories: deleting them is slow.
         with self._leases.open() as lease, locked(self._leases.collection):
-            wanted = self._reachable() | self._pinned() | self._leases.kept()
+            # Leases first: what one lets go of meanwhile is in the index or a pin by then.
+            wanted = self._leases.kept()
+            wanted |= self._pinned() | self._reachable()
             for digest in tuple(self._blobs.digests()):
                 if digest not in wanted:
                     freed += self._blobs.remove(digest)
