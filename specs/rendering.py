@@ -89,11 +89,14 @@ def _json(value: Any, indent: str) -> Iterator[str]:
 
 
 def escape(value: Any) -> Any:
-    """`value` with every `$` doubled, so that it is literal when it is loaded again."""
+    """`value` with every `$` doubled, so that it is literal when it is loaded again.
+
+    Keys stay as they are: variables are not looked for in them.
+    """
     if isinstance(value, str):
         return value.replace("$", "$$")
     if isinstance(value, dict):
-        return {escape(key): escape(item) for key, item in value.items()}
+        return {key: escape(item) for key, item in value.items()}
     if isinstance(value, list):
         return [escape(item) for item in value]
     return value
