@@ -16,7 +16,7 @@ from runtime.registry.client import BROKEN
 from runtime.registry.errors import RegistryError, Unreachable, printable
 from runtime.registry.partial import Partial
 from runtime.registry.repository import Repository
-from runtime.registry.transfer import drain
+from runtime.registry.transfer import drain, in_thread
 
 
 async def fetch(
@@ -58,14 +58,14 @@ async def _receive(
 ) -> None:
     if response.status == 416:
         # What is there cannot be the beginning of this blob.
-        await asyncio.to_thread(partial.restart)
+        await in_thread(partial.restart)
         raise EOFError("the registry refuses the range")
     if response.status == 206:
         start = response.headers.get("Content-Range", "")
         if not start.startswith(f"bytes {partial.offset}-"):
             raise RegistryError(f"blob {descriptor.digest}: the registry sends another range")
     elif partial.offset:
-        await asyncio.to_thread(partial.restart)
+        await in_thread(partial.restart)
     declared = response.headers.get("Content-Length", "")
     if declared.isdecimal() and int(declared) > descriptor.size - partial.offset:
         raise ImageError(

@@ -29,7 +29,7 @@ from runtime.registry.fetch import fetch
 from runtime.registry.partial import Partial, Partials
 from runtime.registry.progress import Progress, Stage, TransferEvent, silent
 from runtime.registry.repository import Document, Repository
-from runtime.registry.transfer import together
+from runtime.registry.transfer import in_thread, together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,10 +133,10 @@ class _Pull:
     async def run(
         self, wanted: Reference, document: Document, platform: Platform | None, *, unpack: bool
     ) -> Image:
-        partials = await asyncio.to_thread(Partials, self._store.root)
-        await asyncio.to_thread(partials.sweep)
+        partials = await in_thread(Partials, self._store.root)
+        await in_thread(partials.sweep)
         async with contextlib.AsyncExitStack() as stack:
-            lease = await asyncio.to_thread(stack.enter_context, self._store.lease())
+            lease = await in_thread(stack.enter_context, self._store.lease())
             top = document
             await self._put(document, lease)
             if document.is_index:
@@ -161,13 +161,13 @@ class _Pull:
             named = wanted.tagged.canonical
             if wanted.digest is not None:
                 named = f"{wanted.name}@{wanted.digest}"
-            await asyncio.to_thread(self._store.add_names, top.descriptor, [named])
-            image = await asyncio.to_thread(self._store.resolve, top.digest)
+            await in_thread(self._store.add_names, top.descriptor, [named])
+            image = await in_thread(self._store.resolve, top.digest)
         self._tell("done", top.digest)
         return image
 
     async def _put(self, document: Document, lease: Lease) -> None:
-        await asyncio.to_thread(self._store.blobs.put, document.content, document.media_type, lease)
+        await in_thread(self._store.blobs.put, document.content, document.media_type, lease)
 
     async def _child(self, descriptor: Descriptor, lease: Lease) -> Document:
         found: Document | None = None
@@ -190,7 +190,7 @@ class _Pull:
         if descriptor.size > MAX_DOCUMENT:
             raise ImageError(f"the config of {self._name} has {descriptor.size} bytes")
         await self._blob(descriptor, partials, lease)
-        content = await asyncio.to_thread(self._store.blobs.read, descriptor.digest)
+        content = await in_thread(self._store.blobs.read, descriptor.digest)
         return ImageConfig.from_bytes(content)
 
     async def _layers(
@@ -215,7 +215,7 @@ class _Pull:
             for number, descriptor in enumerate(layers):
                 await arrived[descriptor.digest].wait()
                 self._tell("unpacking", descriptor.digest, 0, descriptor.size)
-                await asyncio.to_thread(
+                await in_thread(
                     self._store.layers.ensure,
                     descriptor,
                     config.diff_ids[number],
@@ -231,15 +231,15 @@ class _Pull:
 
     async def _blob(self, descriptor: Descriptor, partials: Partials, lease: Lease) -> None:
         """Have a blob in the store, kept by the lease, whoever fetches it."""
-        if await asyncio.to_thread(self._store.blobs.claim, descriptor.digest, lease):
+        if await in_thread(self._store.blobs.claim, descriptor.digest, lease):
             self._tell("exists", descriptor.digest, descriptor.size, descriptor.size)
             return
         self._tell("waiting", descriptor.digest, 0, descriptor.size)
         async with partials.hold(descriptor) as partial:
-            if await asyncio.to_thread(self._store.blobs.claim, descriptor.digest, lease):
+            if await in_thread(self._store.blobs.claim, descriptor.digest, lease):
                 self._tell("exists", descriptor.digest, descriptor.size, descriptor.size)
                 return
-            await asyncio.to_thread(partial.take_up)
+            await in_thread(partial.take_up)
             for last, repository in self._sources():
                 try:
                     await self._fetch(repository, descriptor, partial)
@@ -249,9 +249,9 @@ class _Pull:
                         raise
             if partial.resumed and not partial.is_right():
                 # What an earlier attempt left may have been another one's fault.
-                await asyncio.to_thread(partial.restart)
+                await in_thread(partial.restart)
                 await self._fetch(self._repositories[-1], descriptor, partial)
-            await asyncio.to_thread(partial.publish, self._store.blobs, lease)
+            await in_thread(partial.publish, self._store.blobs, lease)
 
     async def _fetch(
         self, repository: Repository, descriptor: Descriptor, partial: Partial
@@ -269,7 +269,7 @@ class _Pull:
             layer.digest: layer.size for layer in layers if not self._store.blobs.has(layer.digest)
         }
         needed = sum(missing.values())
-        free = (await asyncio.to_thread(shutil.disk_usage, self._store.root)).free
+        free = (await in_thread(shutil.disk_usage, self._store.root)).free
         if needed > free:
             raise ImageError(
                 f"{self._name} needs {needed} bytes, but {free} are free in {self._store.root}",

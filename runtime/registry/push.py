@@ -7,7 +7,6 @@ are not and the registry does not have them either, the platform that is there i
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from runtime.registry.endpoints import RegistryConfig, endpoint_of
 from runtime.registry.errors import printable
 from runtime.registry.progress import Progress, Stage, TransferEvent, silent
 from runtime.registry.repository import Document, Repository, document_of
-from runtime.registry.transfer import read_pieces, side_by_side
+from runtime.registry.transfer import in_thread, read_pieces, side_by_side
 from runtime.registry.upload import mount, upload
 
 
@@ -52,12 +51,12 @@ async def push(
             f"cannot push {wanted.familiar()}: a digest is what a push gives, not what it takes",
             hint="push a tag",
         )
-    image = await asyncio.to_thread(store.resolve, source or reference)
+    image = await in_thread(store.resolve, source or reference)
     async with RegistryClient(config) as client:
         target = Repository(
             client, endpoint_of(wanted.domain, client.config), wanted.path, write=True
         )
-        origins = await asyncio.to_thread(_origins, store, wanted)
+        origins = await in_thread(_origins, store, wanted)
         pushing = _Push(target, store, wanted.familiar(), progress, origins)
         return await pushing.run(wanted.tagged.tag or "", image.digest)
 
@@ -102,7 +101,7 @@ class _Push:
         return Pushed(reference=self._name, digest=document.digest, size=len(document.content))
 
     async def _document(self, digest: str) -> Document:
-        content = await asyncio.to_thread(self._store.blobs.read, digest)
+        content = await in_thread(self._store.blobs.read, digest)
         return document_of(content)
 
     async def _index(self, document: Document) -> Document:

@@ -8,13 +8,33 @@ stays bounded.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 PIECE = 1024 * 1024
 
+P = ParamSpec("P")
 T = TypeVar("T")
+
+
+async def in_thread(function: Callable[P, T], /, *arguments: P.args, **named: P.kwargs) -> T:
+    """Call a function that blocks in a worker thread.
+
+    A caller that is cancelled waits until the thread is done: it may hold files, locks or a
+    lease that the caller is about to close.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **named))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({work})
+        if not work.cancelled():
+            work.exception()  # is taken notice of; the cancellation is what is told
+        raise
 
 
 async def gathered(pieces: AsyncIterator[bytes], size: int = PIECE) -> AsyncIterator[bytes]:

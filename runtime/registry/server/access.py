@@ -10,7 +10,6 @@ Source: distribution docs "Token Authentication Specification", RFC 7519, RFC 75
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import hashlib
@@ -28,6 +27,7 @@ from aiohttp import web
 from runtime.errors import RuntimeFault
 from runtime.registry.server.config import TokenAccess
 from runtime.registry.server.refusals import Code, Refusal
+from runtime.registry.transfer import in_thread
 
 _REALM = "registry"
 _REMEMBERED_SECONDS = 300.0
@@ -146,7 +146,7 @@ class Access:
         if len(header) <= _LONGEST_HEADER:
             if self._passwords is not None and scheme.lower() == "basic":
                 pair = _decoded(value)
-                if pair is not None and await asyncio.to_thread(self._passwords.check, *pair):
+                if pair is not None and await in_thread(self._passwords.check, *pair):
                     return
             if (
                 self._token is not None

@@ -30,6 +30,7 @@ from runtime.registry.server.refusals import Code, Refusal, unsupported
 from runtime.registry.server.requests import Kind, Target, parse_target
 from runtime.registry.server.storage import Storage
 from runtime.registry.server.uploads import Uploads
+from runtime.registry.transfer import in_thread
 
 _log = logging.getLogger(__name__)
 _READ_BUFFER = 1024 * 1024
@@ -131,7 +132,7 @@ class Registry:
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         await self.access.check(request, Wanted(repository="", actions=frozenset({"*"})))
-        gauges = dict(await asyncio.to_thread(self.storage.counts))
+        gauges = dict(await in_thread(self.storage.counts))
         gauges["uploads"] = len(self.uploads)
         body = self.metrics.render(gauges).encode()
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
@@ -158,7 +159,7 @@ class Registry:
     async def collect(self) -> Collected:
         """Collect garbage now, while requests go on."""
         proxy = self.config.proxy
-        done = await asyncio.to_thread(
+        done = await in_thread(
             collect,
             self.storage,
             self.config.retention,

@@ -27,6 +27,7 @@ from runtime.registry.server.requests import (
 )
 from runtime.registry.server.storage import Storage
 from runtime.registry.server.uploads import Upload, Uploads
+from runtime.registry.transfer import in_thread
 
 _NOTHING = digest_of(b"")
 
@@ -50,7 +51,7 @@ class BlobCalls:
 
     async def get(self, request: web.Request, target: Target) -> web.StreamResponse:
         digest = target.argument
-        size = await asyncio.to_thread(self._storage.find_blob, target.repository, digest)
+        size = await in_thread(self._storage.find_blob, target.repository, digest)
         if size is not None:
             if self._proxy is not None:
                 self._metrics.counters["proxy_hits_total"] += 1
@@ -74,7 +75,7 @@ class BlobCalls:
 
     async def _send_file(self, request: web.Request, digest: str, size: int) -> web.StreamResponse:
         try:
-            file = await asyncio.to_thread(_open, self._storage.blob_path(digest))
+            file = await in_thread(_open, self._storage.blob_path(digest))
         except FileNotFoundError:
             raise blob_unknown(digest) from None
         with file:
@@ -165,9 +166,7 @@ class BlobCalls:
         return web.Response(status=204)
 
     async def delete(self, _request: web.Request, target: Target) -> web.StreamResponse:
-        if not await asyncio.to_thread(
-            self._storage.remove_blob, target.repository, target.argument
-        ):
+        if not await in_thread(self._storage.remove_blob, target.repository, target.argument):
             raise blob_unknown(target.argument)
         return web.Response(status=202, headers={"Docker-Content-Digest": target.argument})
 
@@ -183,7 +182,7 @@ class BlobCalls:
                 await self._access.check(request, wanted)
             except Refusal:
                 return False
-        return await asyncio.to_thread(self._storage.mount_blob, repository, digest, source)
+        return await in_thread(self._storage.mount_blob, repository, digest, source)
 
     def _check_order(self, request: web.Request, upload: Upload) -> None:
         part = content_range(request)

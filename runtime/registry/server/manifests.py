@@ -5,7 +5,6 @@ Source: OCI distribution-spec 1.1, end-3, end-7 to end-9, end-12; the catalogue 
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import hashlib
 import json
@@ -25,6 +24,7 @@ from runtime.registry.server.proxy import PullThrough
 from runtime.registry.server.refusals import Code, Refusal, manifest_unknown
 from runtime.registry.server.requests import Target, check_tag, matches, page_size
 from runtime.registry.server.storage import MissingParts, Storage, Stored
+from runtime.registry.transfer import in_thread
 
 _STALE = '299 - "the remote registry cannot be reached: this is what it last had"'
 _MOST_TAGS = 100
@@ -44,7 +44,7 @@ class ManifestCalls:
             if found is not None and found.stale:
                 extra["Warning"] = _STALE
         else:
-            stored = await asyncio.to_thread(
+            stored = await in_thread(
                 self._storage.find_manifest, target.repository, target.argument
             )
         if stored is None:
@@ -79,9 +79,7 @@ class ManifestCalls:
         for tag in tags:
             check_tag(tag)
         try:
-            subject = await asyncio.to_thread(
-                self._storage.put_manifest, target.repository, document, tags
-            )
+            subject = await in_thread(self._storage.put_manifest, target.repository, document, tags)
         except MissingParts as exc:
             raise Refusal(
                 Code.MANIFEST_BLOB_UNKNOWN,
@@ -108,7 +106,7 @@ class ManifestCalls:
             if is_digest(target.argument)
             else self._storage.remove_tag
         )
-        if not await asyncio.to_thread(remove, target.repository, target.argument):
+        if not await in_thread(remove, target.repository, target.argument):
             raise manifest_unknown(target.argument)
         return web.Response(status=202)
 
@@ -121,10 +119,8 @@ class ManifestCalls:
         if remote is not None:
             later = sorted(tag for tag in remote if tag > last)
             names, more = later[:count], len(later) > count
-        elif await asyncio.to_thread(self._storage.has_repository, target.repository):
-            names, more = await asyncio.to_thread(
-                self._storage.tags, target.repository, last, count
-            )
+        elif await in_thread(self._storage.has_repository, target.repository):
+            names, more = await in_thread(self._storage.tags, target.repository, last, count)
         else:
             raise Refusal(
                 Code.NAME_UNKNOWN,
@@ -138,7 +134,7 @@ class ManifestCalls:
     async def catalog(self, request: web.Request, _target: Target) -> web.StreamResponse:
         count = page_size(request, self._limits.page)
         last = request.query.get("last", "")
-        names, more = await asyncio.to_thread(self._storage.repositories, last, count)
+        names, more = await in_thread(self._storage.repositories, last, count)
         return _listing(request, {"repositories": names}, names, count, more)
 
     async def referrers(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -153,7 +149,7 @@ class ManifestCalls:
             fitting.sort(key=lambda descriptor: descriptor.digest)
             found, more = fitting[:count], len(fitting) > count
         else:
-            found, more = await asyncio.to_thread(
+            found, more = await in_thread(
                 self._storage.referrers, target.repository, target.argument, kind, last, count
             )
         headers = {"OCI-Filters-Applied": "artifactType"} if kind else {}

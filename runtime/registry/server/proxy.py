@@ -28,7 +28,7 @@ from runtime.registry.server.config import Proxy
 from runtime.registry.server.metrics import Metrics
 from runtime.registry.server.refusals import Code, Refusal
 from runtime.registry.server.storage import Storage, Stored
-from runtime.registry.transfer import PIECE
+from runtime.registry.transfer import PIECE, in_thread
 
 _log = logging.getLogger(__name__)
 _LAYER = "application/octet-stream"
@@ -63,7 +63,7 @@ class Download:
                 if self.available > offset:
                     count = min(length, self.available - offset, PIECE)
                     file.seek(offset)
-                    piece = await asyncio.to_thread(file.read, count)
+                    piece = await in_thread(file.read, count)
                 if not piece:
                     await self._wait()
                     continue
@@ -133,7 +133,7 @@ class PullThrough:
         return await asyncio.shield(known)
 
     async def _manifest(self, repository: str, reference: str) -> Found | None:
-        stored = await asyncio.to_thread(self._storage.find_manifest, repository, reference)
+        stored = await in_thread(self._storage.find_manifest, repository, reference)
         if stored is not None and await self._is_fresh(repository, reference, stored):
             self._metrics.counters["proxy_hits_total"] += 1
             return Found(stored=stored)
@@ -144,14 +144,10 @@ class PullThrough:
             if is_tag and stored is not None:
                 descriptor = await remote.find_manifest(reference)
                 if descriptor is None:
-                    await asyncio.to_thread(self._storage.remove_tag, repository, reference)
+                    await in_thread(self._storage.remove_tag, repository, reference)
                     return None
-                if await asyncio.to_thread(
-                    self._storage.set_tag, repository, reference, descriptor.digest
-                ):
-                    current = await asyncio.to_thread(
-                        self._storage.find_manifest, repository, reference
-                    )
+                if await in_thread(self._storage.set_tag, repository, reference, descriptor.digest):
+                    current = await in_thread(self._storage.find_manifest, repository, reference)
                     if current is not None:
                         return Found(stored=current)
             document = await remote.manifest(reference)
@@ -162,7 +158,7 @@ class PullThrough:
                 raise Refusal(Code.DENIED, 502, f"the remote registry fails: {exc}") from exc
             _log.warning("%s:%s is served as last known: %s", repository, reference, exc)
             return Found(stored=stored, stale=True)
-        await asyncio.to_thread(
+        await in_thread(
             self._storage.put_manifest,
             repository,
             document,
@@ -178,13 +174,13 @@ class PullThrough:
     async def _is_fresh(self, repository: str, reference: str, stored: Stored) -> bool:
         if reference == stored.digest:
             return True
-        checked = await asyncio.to_thread(self._storage.tag_checked_at, repository, reference)
+        checked = await in_thread(self._storage.tag_checked_at, repository, reference)
         return checked is not None and checked + self._proxy.fresh > self._storage.clock()
 
     # Blobs
 
     async def blob_size(self, repository: str, digest: str) -> int | None:
-        size = await asyncio.to_thread(self._storage.expected_size, repository, digest)
+        size = await in_thread(self._storage.expected_size, repository, digest)
         if size is not None:
             return size
         return await self._ask(lambda: self.remote(repository).has_blob(digest))
@@ -210,7 +206,7 @@ class PullThrough:
         descriptor = Descriptor(media_type=_LAYER, digest=digest, size=download.size)
         try:
             async with self._partials.hold(descriptor) as partial:
-                await asyncio.to_thread(partial.take_up)
+                await in_thread(partial.take_up)
                 download.path = partial.path
                 download.advance(partial.offset)
                 await fetch(
@@ -220,10 +216,8 @@ class PullThrough:
                     written=download.advance,
                     retrying=lambda _offset, _reason: None,
                 )
-                path = await asyncio.to_thread(partial.finished)
-                await asyncio.to_thread(
-                    self._storage.add_blob, repository, digest, download.size, path
-                )
+                path = await in_thread(partial.finished)
+                await in_thread(self._storage.add_blob, repository, digest, download.size, path)
             download.advance(download.size)
         except (RegistryError, ImageError, ImageNotFound, OSError) as exc:
             _log.warning("fetch blob %s: %s", digest, exc)

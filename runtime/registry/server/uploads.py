@@ -24,12 +24,13 @@ from runtime.oci.digest import algorithm, encoded
 from runtime.registry.server.config import Limits
 from runtime.registry.server.refusals import Code, Refusal, upload_unknown
 from runtime.registry.server.storage import Storage
-from runtime.registry.transfer import PIECE, drain
+from runtime.registry.transfer import PIECE, drain, in_thread
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
 
 _IDLE = 60.0  # an empty upload that has waited so long makes place for another, in seconds
+_LOOK_AGAIN = 1.0
 _ID_BYTES = 16
 
 
@@ -63,6 +64,7 @@ class Uploads:
         self._storage = storage
         self._limits = limits
         self._uploads: dict[str, Upload] = {}
+        self._look_again_at = 0.0
         self.load()
 
     def __len__(self) -> int:
@@ -99,32 +101,41 @@ class Uploads:
         """Begin an upload; refused with 429 where there are too many."""
         now = self._storage.clock()
         if len(self._uploads) >= self._limits.uploads:
-            idle = [
-                upload
-                for upload in self._uploads.values()
-                if not upload.offset
-                and not upload.lock.locked()
-                and upload.touched_at < now - _IDLE
-            ]
-            if not idle:
+            idle = self._longest_idle(now)
+            if idle is None:
                 raise Refusal(
                     Code.TOOMANYREQUESTS,
                     429,
                     f"{len(self._uploads)} uploads are open",
                     headers={"Retry-After": "30"},
                 )
-            await self.drop(min(idle, key=lambda upload: upload.touched_at))
+            await self.drop(idle)
         identifier = secrets.token_hex(_ID_BYTES)
         path = self._storage.uploads / identifier
         upload = Upload(identifier, repository, path, kind, now)
         # In the table before the first await, so that the limit holds for all who come at once.
         self._uploads[identifier] = upload
         try:
-            await asyncio.to_thread(_create, path, {"repository": repository, "algorithm": kind})
+            await in_thread(_create, path, {"repository": repository, "algorithm": kind})
         except BaseException:
             self._uploads.pop(identifier, None)
             raise
         return upload
+
+    def _longest_idle(self, now: float) -> Upload | None:
+        """The empty upload that has waited longest, None where none has waited long enough."""
+        # Looking through all is dear when refusals come by the thousand.
+        if now < self._look_again_at:
+            return None
+        idle = [
+            upload
+            for upload in self._uploads.values()
+            if not upload.offset and not upload.lock.locked() and upload.touched_at < now - _IDLE
+        ]
+        if not idle:
+            self._look_again_at = now + _LOOK_AGAIN
+            return None
+        return min(idle, key=lambda upload: upload.touched_at)
 
     def find(self, repository: str, identifier: str) -> Upload:
         """Raises the 404 that the specification wants."""
@@ -156,7 +167,7 @@ class Uploads:
 
     async def receive(self, upload: Upload, pieces: AsyncIterator[bytes]) -> int:
         """Append a body; what arrived before a connection broke stays."""
-        free = (await asyncio.to_thread(shutil.disk_usage, self._storage.uploads)).free
+        free = (await in_thread(shutil.disk_usage, self._storage.uploads)).free
         allowed = self._limits.blob - upload.offset
         room = min(allowed, free - self._limits.minimum_free)
 
@@ -198,7 +209,7 @@ class Uploads:
 
     async def finish(self, upload: Upload, digest: str) -> None:
         """Verify an upload and make it a blob; one that is something else is dropped."""
-        right = await asyncio.to_thread(_verify, upload, digest)
+        right = await in_thread(_verify, upload, digest)
         if not right:
             await self.drop(upload)
             raise Refusal(
@@ -207,7 +218,7 @@ class Uploads:
                 "what was uploaded has another digest",
                 detail={"digest": digest},
             )
-        await asyncio.to_thread(
+        await in_thread(
             self._storage.add_blob, upload.repository, digest, upload.offset, upload.path
         )
         await self.drop(upload)
@@ -215,7 +226,7 @@ class Uploads:
     async def drop(self, upload: Upload) -> None:
         """Forget an upload and its bytes."""
         self._uploads.pop(upload.identifier, None)
-        await asyncio.to_thread(_remove, upload.path)
+        await in_thread(_remove, upload.path)
 
     async def expire(self) -> int:
         """Drop what nobody has touched for too long; the number of uploads."""

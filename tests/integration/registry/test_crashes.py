@@ -23,35 +23,19 @@ from tests.integration.registry.peers import make_image, quick
 
 MIB = 1024 * 1024
 
-# Collects as fast as it can, whatever is not named by a manifest, while it serves.
 SERVE = """
 import asyncio, sys
 from pathlib import Path
-from runtime.registry.server import app
+from runtime.registry.server.app import serve
 from runtime.registry.server.config import Retention, ServerConfig
 
-async def main():
-    config = ServerConfig(
-        storage=Path(sys.argv[1]),
-        listen="127.0.0.1:0",
-        collect_every=None,
-        retention=Retention(unused_age=float(sys.argv[2]), untagged_age=0.0),
-    )
-    app_ = app.create_server
-    made = []
-    def create(config):
-        made.append(app_(config))
-        return made[-1]
-    app.create_server = create
-    async def collecting():
-        while True:
-            if made and sys.argv[3] == "collect":
-                await made[0][app.REGISTRY].collect()
-            await asyncio.sleep(0.001)
-    task = asyncio.create_task(collecting())
-    await app.serve(config, ready=lambda address: print(address, flush=True))
-
-asyncio.run(main())
+config = ServerConfig(
+    storage=Path(sys.argv[1]),
+    listen="127.0.0.1:0",
+    collect_every=float(sys.argv[3]) if sys.argv[3] else None,
+    retention=Retention(unused_age=float(sys.argv[2]), untagged_age=0.0),
+)
+asyncio.run(serve(config, ready=lambda address: print(address, flush=True)))
 """
 
 
@@ -65,7 +49,7 @@ async def served(
         SERVE,
         str(directory),
         str(unused_age),
-        "collect" if collecting else "",
+        "0.001" if collecting else "",
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[3],
     )

@@ -13,6 +13,7 @@ import pytest
 
 from runtime.registry.server.app import REGISTRY, create_server
 from runtime.registry.server.config import Limits, ServerConfig
+from runtime.registry.server.refusals import Refusal
 from tests.integration.registry.wire import digest_of, wired
 
 MIB = 1024 * 1024
@@ -84,6 +85,28 @@ def test_uploads_at_once_are_bounded_whoever_comes(tmp_path: Path) -> None:
             assert statuses.count(202) == 20
             files = list((tmp_path / "registry" / "uploads").iterdir())
             assert len(files) == 2 * 20
+
+    asyncio.run(scenario())
+
+
+def test_a_hundred_thousand_who_want_to_upload_cost_little(tmp_path: Path) -> None:
+    config = ServerConfig(storage=tmp_path, limits=Limits(uploads=100))
+    registry = create_server(config)[REGISTRY]
+
+    async def scenario() -> None:
+        refused = 0
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for _ in range(100_000):
+            try:
+                await registry.uploads.open("a")
+            except Refusal as refusal:
+                assert refusal.status == 429
+                refused += 1
+        assert refused == 99_900
+        assert len(list((tmp_path / "uploads").iterdir())) == 200
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
+        async for _ in registry.run(None):  # type: ignore[arg-type]  # the application is not looked at
+            break
 
     asyncio.run(scenario())
 
