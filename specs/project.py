@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import ValidationError
+
 from specs import canonical as canonical_form
 from specs.build import Build, Ulimit
 from specs.deploy import Deploy, DeviceRequest, Resource, Resources, UpdateConfig
@@ -79,4 +81,11 @@ class Project(Model):
 
         Raises CanonicalError for a document of a newer version or of another shape.
         """
-        return cls.model_validate(canonical_form.upgrade(document))
+        try:
+            return cls.model_validate(canonical_form.upgrade(document))
+        except ValidationError as exc:
+            fault = exc.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(step) for step in fault["loc"])
+            raise canonical_form.CanonicalError(
+                f"document is not a project: {place}: {fault['msg'].lower()}"
+            ) from exc

@@ -116,13 +116,36 @@ def _environment(*, marked: bool) -> SandboxedEnvironment:
                 else:
                     yield token
 
-    return ImmutableSandboxedEnvironment(
+    class Sandbox(ImmutableSandboxedEnvironment):
+        """Also keeps arithmetic from making values that do not fit into memory."""
+
+        intercepted_binops = frozenset({"*", "**"})
+
+        def call_binop(
+            self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any
+        ) -> Any:
+            if operator == "**" and not _small_power(left, right):
+                raise jinja2.exceptions.SecurityError("power is too large")
+            if operator == "*" and _repeated_size(left, right) > _SIZE_LIMIT:
+                raise jinja2.exceptions.SecurityError("repetition is too long")
+            return super().call_binop(context, operator, left, right)
+
+    return Sandbox(
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
         extensions=[LineMarkers] if marked else [],
     )
+
+
+def _small_power(left: Any, right: Any) -> bool:
+    return isinstance(left, int | float) and isinstance(right, int | float) and abs(right) < 1000
+
+
+def _repeated_size(left: Any, right: Any) -> int:
+    sized, count = (left, right) if hasattr(left, "__len__") else (right, left)
+    return len(sized) * count if hasattr(sized, "__len__") and isinstance(count, int) else 0
 
 
 def _render(template: Source, values: Mapping[str, Any], *, marked: bool) -> str:

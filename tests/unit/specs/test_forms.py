@@ -11,7 +11,7 @@ from specs import canonical, grammar, rendering
 from specs.canonical import CanonicalError, Change
 from specs.explain import explain
 from specs.loader import LoadOptions
-from specs.project import Project
+from specs.project import Project, Service
 from specs.selection import select
 from tests.unit.specs.conftest import Load
 
@@ -51,6 +51,8 @@ def test_a_document_of_a_newer_release_is_refused() -> None:
         Project.from_canonical({"version": 99})
     with pytest.raises(CanonicalError, match="no version"):
         Project.from_canonical({"name": "x"})
+    with pytest.raises(CanonicalError, match="not a project: working_dir: field required"):
+        Project.from_canonical({"version": 1, "name": "x"})
 
 
 def test_an_older_document_is_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +151,8 @@ def test_a_variable_is_explained_with_what_it_hides(load: Load) -> None:
     assert explain("NOPE", options).setting is None
 
 
-def test_the_schema_for_editors_has_every_service_key() -> None:
+def test_the_schema_for_editors_and_the_model_have_every_service_key() -> None:
+    assert set(grammar.SERVICE.properties) <= set(Service.model_fields)
     schema = grammar.json_schema()
     assert len(schema["$defs"]["service"]["properties"]) == 93
     assert schema["properties"]["services"]["patternProperties"]

@@ -74,3 +74,6 @@ def test_a_template_runs_in_a_sandbox(load: Load) -> None:
         load({"compose.yaml.j2": "x-a: {{ ''.__class__.__mro__[1].__subclasses__() }}\n"})
     with pytest.raises(SpecError, match="template: "):
         load({"compose.yaml.j2": "x-a: {{ range(999999999) | list | length }}\n"})
+    for expression in ("'a' * 10**10", "10**10 * [1]", "9 ** 99999999"):
+        with pytest.raises(SpecError, match="too l"):
+            load({"compose.yaml.j2": f"x-a: {{{{ {expression} }}}}\n"})
