@@ -99,7 +99,8 @@ async def execute(
     cancel = cancel or asyncio.Event()
     running: dict[asyncio.Task[None], tuple[Step, float]] = {}
     canceling = asyncio.ensure_future(cancel.wait())
-    interrupted = False
+    stopped = False
+    interrupted: set[asyncio.Task[None]] = set()
 
     def tell(step: Step, status: StepStatus, detail: str = "", seconds: float = 0.0) -> None:
         emit(
@@ -158,11 +159,13 @@ async def execute(
             try:
                 await _first_done(running, canceling)
             except asyncio.CancelledError:
-                interrupted = True
+                stopped = True
                 cancel.set()
             if cancel.is_set():
                 for task, (step, _) in running.items():
-                    if step.action.interruptible:
+                    # Once only: a second time would cut short what it does to end cleanly.
+                    if step.action.interruptible and task not in interrupted:
+                        interrupted.add(task)
                         task.cancel()
             for task in [task for task in running if task.done()]:
                 finish(task)
@@ -172,7 +175,7 @@ async def execute(
         if step.id not in walk.statuses:
             walk.statuses[step.id] = "canceled"
             tell(step, "canceled")
-    if interrupted:
+    if stopped:
         raise asyncio.CancelledError
     return Outcome(statuses=dict(sorted(walk.statuses.items())), failures=tuple(walk.failures))
 

@@ -93,6 +93,7 @@ async def serve(root: Path, run: Path, ready_fd: int | None) -> None:
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        stack.push_async_callback(instance.end_runs)
         await _listen(runner, run / SOCKET)
         stack.callback((run / SOCKET).unlink, missing_ok=True)
         # What start-up made stays for good; the collector need not look at it again.

@@ -14,7 +14,8 @@ from orchestrator.supervisor.operations import Operations
 
 @dataclass(slots=True, kw_only=True)
 class Instance:
-    """`ending` is set when the daemon is told to end."""
+    """`ending` is set when the daemon is told to end; `runs` are the operations under way, each
+    with the event that ends it early."""
 
     host: Host
     backend: LocalBackend
@@ -22,3 +23,12 @@ class Instance:
     operations: Operations
     started_at: float = field(default_factory=time)
     ending: asyncio.Event = field(default_factory=asyncio.Event)
+    runs: dict[asyncio.Task[None], asyncio.Event] = field(default_factory=dict)
+
+    async def end_runs(self) -> None:
+        """Cancel every operation and wait until what it was doing is done: what they use must
+        not be closed under them."""
+        while self.runs:
+            for cancel in self.runs.values():
+                cancel.set()
+            await asyncio.wait(tuple(self.runs))

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from orchestrator.supervisor.errors import error_body, expected
 from orchestrator.supervisor.operations import Run
+from orchestrator.supervisor.requests import instance_of
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +32,10 @@ async def stream_run(request: web.Request, operation: Operation) -> web.StreamRe
     await response.prepare(request)
     events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
     run = Run(emit=events.put_nowait, cancel=asyncio.Event())
+    runs = instance_of(request).runs
     task = asyncio.create_task(_finish(operation, run, events))
+    runs[task] = run.cancel
+    task.add_done_callback(runs.pop)
     try:
         while (event := await events.get()) is not None:
             await response.write(_line(event))
@@ -39,7 +43,7 @@ async def stream_run(request: web.Request, operation: Operation) -> web.StreamRe
     except (ConnectionError, asyncio.CancelledError) as exc:
         run.cancel.set()
         # The run decides when it has ended: half an action would leave the unknown.
-        await asyncio.shield(task)
+        await asyncio.wait((task,))
         if isinstance(exc, asyncio.CancelledError):
             raise
     return response

@@ -170,6 +170,38 @@ def test_cancelling_the_task_does_the_same() -> None:
     assert (backend.started, backend.ended) == (["a"], ["a"])
 
 
+def test_what_is_interrupted_may_take_its_time_to_end() -> None:
+    class Slow(Recorder):
+        """Its waits end only some time after they were told to."""
+
+        async def wait_container(self, action: WaitContainer) -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                for _ in range(20):
+                    await asyncio.sleep(0)
+                self.ended.append(action.name)
+                raise
+
+    async def main() -> Slow:
+        cancel = asyncio.Event()
+        backend = Slow()
+        builder = PlanBuilder("shop")
+        for name in ("a", "b", "c"):
+            builder.add(WaitContainer(name=name, service=name, cause=CAUSE, condition="ready"))
+        builder.add(start("d"))
+
+        def emit(event: StepEvent) -> None:
+            if event.id == 4 and event.status == "done":
+                cancel.set()
+
+        outcome = await execute(builder.build(), backend, emit, cancel=cancel)
+        assert outcome.statuses == {1: "canceled", 2: "canceled", 3: "canceled", 4: "done"}
+        return backend
+
+    assert sorted(asyncio.run(main()).ended) == ["a", "b", "c", "d"]
+
+
 def test_an_empty_plan_ends_at_once() -> None:
     outcome, events = run(Plan(project="shop"), Recorder())
     assert outcome.ok

@@ -193,6 +193,27 @@ def test_a_client_that_goes_away_cancels_its_run(tmp_path: Path) -> None:
     serve(tmp_path, ScriptedOperations(up), body)
 
 
+def test_a_daemon_that_ends_waits_for_what_its_runs_are_doing(tmp_path: Path) -> None:
+    steps: list[str] = []
+
+    async def up(run: Run) -> dict[str, Any]:
+        run.emit({"type": "plan", "empty": False})
+        await run.cancel.wait()
+        await asyncio.sleep(0)
+        steps.append("the run has ended")
+        return {"type": "result", "ok": False}
+
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        async with client.post("/v1/projects/shop/up", json={"project": DOCUMENT}) as response:
+            await response.content.readline()
+            await instance.end_runs()
+            steps.append("nothing runs")
+            assert json.loads(await response.content.readline())["type"] == "result"
+
+    serve(tmp_path, ScriptedOperations(up), body)
+    assert steps == ["the run has ended", "nothing runs"]
+
+
 def test_events_are_followed_by_project_until_the_daemon_ends(tmp_path: Path) -> None:
     def event(project: str) -> ContainerEvent:
         return ContainerEvent(
