@@ -54,6 +54,10 @@ class Firewall:
         self._generation = after if after == before + 1 else None
         return True
 
+    def is_touched(self) -> bool:
+        """Whether rules, of any table, were changed since this one was last known to be right."""
+        return self._applied is None or self._current() != self._generation
+
     def other_instance(self, host_ip: str, host_port: int, protocol: str) -> str | None:
         """The table of another instance that publishes a port which this one would meet.
 

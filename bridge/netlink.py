@@ -73,7 +73,7 @@ class NetlinkSocket:
         answers: list[bytes] = []
         failure: LinkError | None = None
         while waiting:
-            for kind, flags, sequence, payload in _messages(self._socket.recv(_RECEIVE_SIZE)):
+            for kind, flags, sequence, payload in split_messages(self._socket.recv(_RECEIVE_SIZE)):
                 if sequence not in waiting:
                     continue
                 waiting.discard(sequence)
@@ -102,7 +102,7 @@ class NetlinkSocket:
         found: list[bytes] = []
         whole = True
         while True:
-            for kind, flags, sequence_, payload in _messages(self._socket.recv(_RECEIVE_SIZE)):
+            for kind, flags, sequence_, payload in split_messages(self._socket.recv(_RECEIVE_SIZE)):
                 if sequence_ != sequence:
                     continue
                 whole = whole and not flags & _NLM_F_DUMP_INTR
@@ -140,7 +140,7 @@ def nested(kind: int, *inner: bytes) -> bytes:
     return attribute(kind | _NLA_F_NESTED, b"".join(inner))
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
+def split_messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     """(type, flags, sequence, payload) of each message in a datagram."""
     offset = 0
     while offset + HEADER_SIZE <= len(data):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from bridge.config import (
     check_network,
 )
 from bridge.conntrack import forget_udp, open_connections, open_socket
+from bridge.drift import concerned, out_of_place
 from bridge.errors import NetworkError, NetworkInUse, NetworkNotFound, TeardownError
 from bridge.firewall import Firewall
 from bridge.instance import Instance
@@ -280,6 +281,32 @@ class Networks:
             if failures:
                 raise TeardownError("cannot put all networks in order", failures)
             return tuple(done)
+
+    # what `watch` asks
+
+    @property
+    def table(self) -> str:
+        """The name of the packet filter's table, of family ip."""
+        return self._instance.table
+
+    def link_names(self) -> dict[int, str]:
+        """The host's links: index -> name."""
+        with self._lock():
+            return {link.index: link.name for link in self._route.links()}
+
+    def drifted(self, names: Collection[str]) -> frozenset[str]:
+        """The networks whose links or addresses are not as they should be, where links of these
+        names are ours; else none."""
+        with self._lock():
+            networks, endpoints = self._leases.networks(), self._leases.endpoints()
+            if not concerned(names, networks, endpoints):
+                return frozenset()
+            return out_of_place(networks, endpoints, self._route.links(), self._route.addresses())
+
+    def rules_touched(self) -> bool:
+        """Whether somebody else changed packet filter rules since ours were known to be right."""
+        with self._lock():
+            return self._firewall.is_touched()
 
     def obstacles(self) -> tuple[str, ...]:
         """Other tables' chains ("ip filter FORWARD") that drop whatever nobody accepts on its
