@@ -144,7 +144,7 @@ class _Build:
         self._steps = steps
         self._progress = progress
         self._find_image = find_image
-        self._cancel = cancel
+        self._cancel = cancel or threading.Event()
         self._platform = host_platform()
         self._results: dict[int, StageResult] = {}
         self._consumed: set[str] = set()
@@ -197,7 +197,7 @@ class _Build:
             network=request.network,
             secrets=request.secrets,
             ssh=request.ssh,
-            check_canceled=self._check_canceled,
+            wait=self._wait,
         )
 
     def _build_stages(self, numbers: Sequence[int]) -> None:
@@ -387,8 +387,8 @@ class _Build:
                 )
             )
 
-    def _check_canceled(self) -> None:
-        if self._cancel is not None and self._cancel.is_set():
+    def _wait(self, seconds: float) -> None:
+        if self._cancel.wait(seconds):
             raise BuildError("the build was canceled")
         if self._stopped.is_set():
             raise BuildError("another stage of the build failed")

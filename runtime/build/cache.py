@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,14 @@ from runtime.errors import ImageError
 from runtime.images.layers import Layer
 from runtime.images.leases import Lease
 from runtime.images.store import ImageStore
-from runtime.linux.files import locked, try_lock, write_atomically
+from runtime.linux.files import try_lock, write_atomically
 from runtime.oci.descriptor import Descriptor
 from runtime.oci.digest import check_digest, digest_of, encoded
 from runtime.oci.documents import serialise
 
 _log = logging.getLogger(__name__)
 _VERSION = 1
+_PATIENCE = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,14 +69,21 @@ class StepCache:
         return digest_of(serialise({**fields, "version": _VERSION}))
 
     @contextlib.contextmanager
-    def working_on(self, key: str) -> Iterator[None]:
-        """One build at a time makes a step; the others wait and find it made."""
+    def working_on(self, key: str, wait: Callable[[float], object]) -> Iterator[None]:
+        """One build at a time makes a step; the others wait and find it made.
+
+        `wait` is called again and again while another build holds the step: it waits for the
+        seconds that it is given, and raises where this build is to end.
+        """
         path = self._locks / encoded(key)
-        with locked(path):
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+        while (held := _lock_of(path)) is None:
+            wait(_PATIENCE)
+        try:
+            yield
+        finally:
+            # Whoever waits sees that the file is gone and takes a new one.
+            path.unlink(missing_ok=True)
+            os.close(held)
 
     def find(self, key: str, lease: Lease, parents: Sequence[str]) -> CachedStep | None:
         """A step's result on top of the chain `parents`, protected by the lease; None where
@@ -193,3 +201,17 @@ def _tree_size(path: Path) -> int:
             with contextlib.suppress(FileNotFoundError):
                 total += os.lstat(os.path.join(directory, name)).st_size
     return total
+
+
+def _lock_of(path: Path) -> int | None:
+    """The lock file, locked; None while somebody else holds it or has just let go of it."""
+    held = try_lock(path)
+    if held is None:
+        return None
+    try:
+        if os.path.samestat(os.fstat(held), os.stat(path)):
+            return held
+    except FileNotFoundError:
+        pass  # unlinked by its last holder
+    os.close(held)
+    return None

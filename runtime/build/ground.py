@@ -34,7 +34,8 @@ class Surroundings:
 
     `open_source` gives the tree that `--from` names (None: the build context), for the line
     that asks; `epoch` is SOURCE_DATE_EPOCH in seconds; `secrets` are contents and `ssh` are
-    agents' sockets by ID; `keys` collects the cache keys of the steps.
+    agents' sockets by ID; `keys` collects the cache keys of the steps; `wait` passes the given
+    seconds and raises BuildError once the build is to end.
     """
 
     store: ImageStore
@@ -45,6 +46,7 @@ class Surroundings:
     open_source: Callable[[str | None, int], AbstractContextManager[SourceTree]]
     dockerfile: str
     epoch: int | None
+    wait: Callable[[float], None]
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
     ulimits: tuple[Ulimit, ...] = ()
@@ -52,7 +54,6 @@ class Surroundings:
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)
     keys: dict[str, None] = field(default_factory=dict)
-    check_canceled: Callable[[], None] = field(default=lambda: None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

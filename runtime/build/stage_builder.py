@@ -71,7 +71,7 @@ class StageBuilder:
     def run(self, instructions: Sequence[ins.Instruction]) -> None:
         """Execute instructions; raises BuildError with the line of the one that fails."""
         for instruction in instructions:
-            self._around.check_canceled()
+            self._around.wait(0)
             self._number += 1
             self._line = instruction.line
             try:
@@ -167,7 +167,7 @@ class StageBuilder:
             made = self._made(plan)
             around.cache.put(key, made)
             return made, False
-        with around.cache.working_on(key):
+        with around.cache.working_on(key, around.wait):
             known = around.cache.find(key, around.lease, parents)
             if known is not None:
                 return known, True

@@ -25,7 +25,7 @@ from runtime.build.events import (
 from runtime.build.steps import RunStep
 from runtime.errors import BuildError
 from runtime.images.store import ImageStore
-from tests.unit.runtime.build.workshop import Workshop
+from tests.unit.runtime.build.workshop import ScriptedRunner, Workshop
 from tests.unit.runtime.images.archives import archive, directory, member, symlink
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="owners are set by root alone")
@@ -762,3 +762,32 @@ def test_a_dockerfile_that_is_a_link_stays_in_the_context(shop: Workshop, tmp_pa
     with pytest.raises(BuildError, match="there is no Dockerfile"):
         attempt("../outside")
     attempt("inside")
+
+
+def test_a_build_that_waits_for_another_can_be_canceled(shop: Workshop) -> None:
+    running, finish, cancel = threading.Event(), threading.Event(), threading.Event()
+    errors: list[BuildError] = []
+
+    def slow(step: RunStep, output: Callable[[bytes], None]) -> int:
+        running.set()
+        finish.wait(30)
+        return 0
+
+    def one(runner: ScriptedRunner, cancel: threading.Event | None) -> None:
+        request = BuildRequest(context=shop.context, dockerfile_inline="FROM scratch\nRUN a\n")
+        try:
+            build(request, store=shop.store, steps=runner, progress=lambda _: None, cancel=cancel)
+        except BuildError as exc:
+            errors.append(exc)
+
+    first = threading.Thread(target=one, args=(ScriptedRunner(slow), None))
+    second = threading.Thread(target=one, args=(ScriptedRunner(None), cancel))
+    first.start()
+    assert running.wait(30)
+    second.start()
+    cancel.set()
+    second.join(30)
+    assert not second.is_alive()
+    finish.set()
+    first.join(30)
+    assert [str(error) for error in errors] == ["the build was canceled"]
