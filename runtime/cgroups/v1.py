@@ -96,10 +96,15 @@ class CgroupV1:
     def kill(self) -> None:
         if self._unified is not None and (self._unified / "cgroup.kill").exists():
             write(self._unified / "cgroup.kill", "1")
-            return
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        else:
+            with contextlib.suppress(RuntimeFault, KeyError):
+                self.freeze(True)  # so that nothing forks away from us
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        # A frozen process dies only once it is thawed (freezer-subsystem.rst).
+        with contextlib.suppress(RuntimeFault, KeyError):
+            self.freeze(False)
 
     def processes(self) -> list[int]:
         return pids_in(self._directories()[0] / "cgroup.procs")

@@ -245,11 +245,16 @@ class Containers:
         return states
 
     def config(self, id: str) -> ContainerConfig:
-        """Raises NotFound."""
+        """Raises NotFound, and RuntimeFault for a description that a power cut has damaged."""
         try:
             return ContainerConfig.from_json(self._paths(id).config.read_bytes())
         except FileNotFoundError as error:
             raise NotFound("container", id) from error
+        except (ValueError, TypeError) as error:
+            raise RuntimeFault(
+                f"the description of container {id[:12]} is damaged",
+                hint="remove the container and create it again",
+            ) from error
 
     def log_path(self, id: str) -> Path:
         return self._paths(id).log

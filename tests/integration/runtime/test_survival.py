@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import pytest
+
+from runtime.container import init
 from runtime.container.config import ExecConfig
 from runtime.container.containers import Containers
+from runtime.errors import RuntimeFault
 from runtime.linux import capabilities, process, sockets
 from tests.integration.runtime.yard import Yard, needs, until
 
@@ -61,6 +66,43 @@ def test_a_killed_monitor_takes_the_container_with_it_and_is_reported(yard: Yard
     assert yard.containers.get(id) == state
     yard.containers.start(id)
     assert yard.containers.get(id).status == "running"
+
+
+def test_a_paused_container_whose_monitor_was_killed_is_swept_too(yard: Yard) -> None:
+    id = yard.start("sh", "-c", "sleep 1000 & sleep 1000", pid_namespace="host")
+    until(lambda: len(yard.containers.processes(id)) == 2, what="both run")
+    members = list(yard.containers.processes(id))
+    yard.containers.pause(id, True)
+    os.kill(yard.monitor_pid(id), signal.SIGKILL)
+    until(lambda: yard.containers.get(id).status == "exited", what="it is known to be lost")
+    assert yard.containers.sweep() == [id]
+    until(lambda: not any(map(process.start_time, members)), what="nothing of it runs")
+
+
+def test_a_damaged_description_can_be_removed(yard: Yard) -> None:
+    id = yard.create("true")
+    yard.instance.container(id).config.write_text("")
+    with pytest.raises(RuntimeFault, match="is damaged"):
+        yard.containers.start(id)
+    assert [state.status for state in yard.containers.list()] == ["created"]
+    yard.containers.delete(id)
+
+
+def test_a_child_whose_monitor_died_first_does_not_go_on() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    codes = []
+    for alive in (True, False):
+        if not alive:
+            ours.close()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            init.close_all_but(theirs)
+            init.stay_with_parent()
+            os._exit(0)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    theirs.close()
+    assert codes == [0, 125]
 
 
 def test_a_container_that_outlives_its_monitor_is_swept(yard: Yard) -> None:
