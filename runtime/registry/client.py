@@ -27,7 +27,13 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from runtime.registry.auth import CLIENT, Authoriser
-from runtime.registry.endpoints import Endpoint, RegistryConfig, proxy_for, tls_context
+from runtime.registry.endpoints import (
+    Endpoint,
+    RegistryConfig,
+    endpoint_of,
+    proxy_for,
+    tls_context,
+)
 from runtime.registry.errors import AccessDenied, RegistryError, Unreachable, refusal
 
 _log = logging.getLogger(__name__)
@@ -87,6 +93,13 @@ class RegistryClient:
         if key not in self._contexts:
             self._contexts[key] = tls_context(endpoint, self.config)
         return self._contexts[key]
+
+    def _tls_for(self, url: URL, endpoint: Endpoint) -> ssl.SSLContext:
+        """A host's own settings: those of the registry that redirects to it are not for it."""
+        host = url.host_port_subcomponent or ""
+        if host == endpoint.host.removesuffix(":443"):
+            return self.tls(endpoint)
+        return self.tls(endpoint_of(host, self.config))
 
     async def base(self, endpoint: Endpoint) -> URL:
         """`https://host/v2/`, found out and asked for its challenge the first time.
@@ -232,7 +245,7 @@ class RegistryClient:
                 data = io.BytesIO(data)  # is sent in pieces
             given["Content-Length"] = str(body.length)
             given.setdefault("Content-Type", body.media_type)
-        tls = self.tls(endpoint) if url.scheme == "https" else True
+        tls = self._tls_for(url, endpoint) if url.scheme == "https" else True
         return await self._session.request(
             method,
             url,

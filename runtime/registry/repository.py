@@ -236,7 +236,7 @@ class Repository:
             ) as response:
                 if response.status == 404:
                     raise self._missing("")
-                names = _listed(await read_bounded(response, MAX_DOCUMENT), "tags", str)
+                names = _tags(await read_bounded(response, MAX_DOCUMENT))
                 following = response.links.get("next")
             found += names
             if following is None:
@@ -330,11 +330,11 @@ def _fallback_tag(digest: str) -> str:
     return f"{algorithm(digest)}-{encoded(digest)[:64]}"
 
 
-def _listed(content: bytes, key: str, kind: type[str]) -> list[str]:
+def _tags(content: bytes) -> list[str]:
     try:
-        names = json.loads(content)[key] or []
+        names = json.loads(content)["tags"] or []
     except (ValueError, KeyError, TypeError, RecursionError) as exc:
-        raise RegistryError(f"the registry's list of {key} cannot be read") from exc
-    if not isinstance(names, list) or not all(isinstance(name, kind) for name in names):
-        raise RegistryError(f"the registry's list of {key} is not a list of names")
+        raise RegistryError("the registry's list of tags cannot be read") from exc
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RegistryError("the registry's list of tags is not a list of names")
     return names

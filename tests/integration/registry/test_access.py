@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import json
 import shutil
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,12 +17,13 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from runtime.images.store import ImageStore
 from runtime.registry.auth import basic
 from runtime.registry.client import RegistryClient
 from runtime.registry.copy import copy
-from runtime.registry.endpoints import Credentials, Endpoint, RegistryConfig
+from runtime.registry.endpoints import Credentials, Endpoint, RegistryConfig, endpoint_of
 from runtime.registry.errors import AccessDenied, RegistryError, Unreachable
 from runtime.registry.login import login, logout
 from runtime.registry.pull import pull, resolve_digest
@@ -296,5 +298,33 @@ def test_a_registry_without_tls_is_not_spoken_to_unless_called_insecure(tmp_path
                 with pytest.raises(Unreachable, match="does not speak TLS"):
                     await Repository(client, endpoint, "a").tags()
         assert registry.requests == []
+
+    asyncio.run(scenario())
+
+
+def test_an_insecure_registry_does_not_make_others_insecure(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        files = await made(tmp_path / "tls")
+        other = Hostile()
+
+        async def answer(request: web.Request) -> web.Response | None:
+            if "/blobs/" in request.path:
+                # The name is this machine's, but not one that is insecure by itself.
+                port = other.address.rpartition(":")[2]
+                location = f"https://other.test:{port}{request.path}"
+                return web.Response(status=307, headers={"Location": location})
+            return None
+
+        registry = Hostile(answer=answer)
+        async with other.serving(tls=(files.certificate, files.key)), registry.serving() as address:
+            config = quick(attempts=1)
+            async with RegistryClient(config) as client:
+                endpoint = endpoint_of(address, config)
+                assert not endpoint.verify
+                there = URL(f"https://other.test:{other.address.rpartition(':')[2]}/")
+                assert client._tls_for(there, endpoint).verify_mode is ssl.CERT_REQUIRED
+                with pytest.raises(Unreachable):
+                    await Repository(client, endpoint, "a").has_blob("sha256:" + "0" * 64)
+        assert other.requests == []
 
     asyncio.run(scenario())

@@ -29,6 +29,7 @@ from tests.integration.registry.peers import (
     docker_registry,
     make_image,
     quick,
+    required,
     skopeo,
 )
 
@@ -319,6 +320,39 @@ def test_what_skopeo_pushes_elsewhere_is_pulled_by_us(tmp_path: Path) -> None:
             target = ImageStore(tmp_path / "target")
             pulled = await pull(f"{theirs}/a:1", store=target, config=quick())
             assert pulled.digest == image.digest
+            assert target.check() == ()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.root
+def test_podman_pulls_from_our_server_and_pushes_to_it(tmp_path: Path) -> None:
+    program = required("podman")
+
+    async def podman(*arguments: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            program,
+            *(f"--root={tmp_path}/root", f"--runroot={tmp_path}/run", f"--tmpdir={tmp_path}/tmp"),
+            "--storage-driver=vfs",
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            output, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()
+        return output.decode().strip()
+
+    async def scenario() -> None:
+        store = ImageStore(tmp_path / "store")
+        async with our_registry(tmp_path / "registry") as address:
+            image = make_image(store, f"{address}/team/app:1", sizes=(1000, MIB))
+            await push(f"{address}/team/app:1", store=store, config=quick())
+            pulled = await podman("pull", "--tls-verify=false", f"{address}/team/app:1")
+            assert f"sha256:{pulled}" == image.id
+            await podman("push", "--tls-verify=false", pulled, f"{address}/back:1")
+            target = ImageStore(tmp_path / "target")
+            assert (await pull(f"{address}/back:1", store=target, config=quick())).id == image.id
             assert target.check() == ()
 
     asyncio.run(scenario())
