@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.build.archives import extract, is_archive
+from runtime.build.chmod import parse_chmod
 from runtime.build.copying import (
     Copier,
     Destination,
     Owner,
-    parse_mode,
     parse_owner,
 )
 from runtime.build.downloads import Download, fetch, is_remote
@@ -45,8 +45,8 @@ class _CopyPlan:
         self._around = ground.around
         self._word = "ADD" if instruction.add else "COPY"
         self._exclude = tuple(map(ground.scope.expand, instruction.exclude))
-        chmod = ground.expanded(instruction.chmod)
-        self._mode = None if chmod is None else parse_mode(chmod)
+        self._chmod = ground.expanded(instruction.chmod)
+        self._mode = None if self._chmod is None else parse_chmod(self._chmod)
         self._owner = self._parse_owner()
 
     def plan(self) -> LayerPlan:
@@ -78,7 +78,7 @@ class _CopyPlan:
             "do": "add" if any(one.archive for one in selections) else "copy",
             "destination": [destination.path, destination.directory],
             "owner": self._owner and [self._owner.uid, self._owner.gid],
-            "mode": self._mode,
+            "mode": self._chmod,
             "content": content,
             "documents": documents,
             "downloads": [[one.name, one.digest, one.mtime] for one in downloads],

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.build.chmod import Chmod
 from runtime.build.sources import Item, Selected, SourceTree
 from runtime.container import identity
 from runtime.errors import RuntimeFault
@@ -56,14 +57,6 @@ def parse_owner(text: str, passwd: bytes | None, group: bytes | None) -> Owner:
     return Owner(uid=found.uid, gid=gid)
 
 
-def parse_mode(text: str) -> int:
-    """`--chmod`: octal digits."""
-    digits = text.removeprefix("0o")
-    if not digits or len(digits) > 5 or set(digits) - set("01234567") or int(digits, 8) > 0o7777:
-        raise CopyRefused(f"--chmod={text}: not an octal mode such as 0755")
-    return int(digits, 8)
-
-
 class Copier:
     """Copies into `upper`; `owner` and `mode`, where given, replace those of the sources.
 
@@ -76,7 +69,7 @@ class Copier:
         source: SourceTree,
         *,
         owner: Owner | None,
-        mode: int | None,
+        mode: Chmod | None,
         share: bool = False,
     ) -> None:
         self._upper = upper
@@ -133,7 +126,7 @@ class Copier:
             while view:
                 view = view[os.write(target, view) :]
             self._own(target, 0, 0)
-            os.fchmod(target, 0o644 if self._mode is None else self._mode)
+            os.fchmod(target, self._changed_mode(0o644, directory=False))
             os.utime(target, ns=(mtime_ns, mtime_ns))
         finally:
             os.close(target)
@@ -153,7 +146,7 @@ class Copier:
             try:
                 copy_content(source, target)
                 self._own(target, 0, 0)
-                os.fchmod(target, 0o600 if self._mode is None else self._mode)
+                os.fchmod(target, self._changed_mode(0o600, directory=False))
                 os.utime(target, (mtime, mtime))
             finally:
                 os.close(target)
@@ -200,8 +193,7 @@ class Copier:
             self._upper.clear_if_there(target, fd)
             os.mknod(target[-1], status.st_mode, status.st_rdev, dir_fd=fd)
             self._adorn_name(item, target[-1], fd)
-            mode = stat.S_IMODE(status.st_mode) if self._mode is None else self._mode
-            os.chmod(target[-1], mode, dir_fd=fd)  # just made, so no link
+            os.chmod(target[-1], self._mode_of(status), dir_fd=fd)  # just made, so no link
 
     def _directory(self, item: Item, target: Parts) -> None:
         real, fd = self._directory_at(target)
@@ -209,7 +201,7 @@ class Copier:
         found = self._source.tree.entry(item.parts)
         if found is not None:
             _copy_attributes(found, fd, os.O_RDONLY | os.O_DIRECTORY)
-        os.fchmod(fd, stat.S_IMODE(item.status.st_mode) if self._mode is None else self._mode)
+        os.fchmod(fd, self._mode_of(item.status))
         self._times[real] = item.status.st_mtime_ns
 
     def _file(self, item: Item, found: Found, target: Parts, fd: int) -> None:
@@ -238,8 +230,7 @@ class Copier:
                 copy_content(source, written)
                 self._own(written, *self._source.owner(status))
                 _copy_attributes(found, written)
-                mode = stat.S_IMODE(status.st_mode) if self._mode is None else self._mode
-                os.fchmod(written, mode)
+                os.fchmod(written, self._mode_of(status))
                 os.utime(written, ns=(status.st_mtime_ns, status.st_mtime_ns))
             finally:
                 os.close(written)
@@ -263,6 +254,13 @@ class Copier:
         if self._upper.privileged:
             owner = self._owner or Owner(uid=uid, gid=gid)
             os.fchown(fd, owner.uid, owner.gid)
+
+    def _mode_of(self, status: os.stat_result) -> int:
+        directory = stat.S_ISDIR(status.st_mode)
+        return self._changed_mode(stat.S_IMODE(status.st_mode), directory=directory)
+
+    def _changed_mode(self, mode: int, *, directory: bool) -> int:
+        return mode if self._mode is None else self._mode.apply(mode, directory=directory)
 
     def _adorn_name(self, item: Item, name: bytes, fd: int) -> None:
         status = item.status
