@@ -16,6 +16,7 @@ import contextlib
 import io
 import logging
 import random
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -34,10 +35,12 @@ from runtime.registry.endpoints import (
     proxy_for,
     tls_context,
 )
-from runtime.registry.errors import AccessDenied, RegistryError, Unreachable, refusal
+from runtime.registry.errors import AccessDenied, RegistryError, Unreachable, printable, refusal
 
 _log = logging.getLogger(__name__)
 _REDIRECTS = 10
+_WARNING = re.compile(r'299 - "(.*)"\Z')
+_MOST_WARNINGS = 20
 _LARGEST_REFUSAL = 64 * 1024
 _AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _LONGEST_RETRY_AFTER = 60.0
@@ -63,6 +66,7 @@ class RegistryClient:
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
         self._bases: dict[Endpoint, URL] = {}
         self._probes: dict[Endpoint, asyncio.Lock] = {}
+        self.warnings: list[str] = []
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -157,9 +161,19 @@ class RegistryClient:
         try:
             if response.status not in expect:
                 raise await self._refused(endpoint, what, response)
+            self._note_warnings(endpoint, response)
             yield response
         finally:
             response.release()
+
+    def _note_warnings(self, endpoint: Endpoint, response: aiohttp.ClientResponse) -> None:
+        """Keep what a registry wants its users to read (distribution-spec "Warnings")."""
+        for header in response.headers.getall("Warning", []):
+            match = _WARNING.match(header)
+            if match is not None:
+                text = f"{endpoint.host}: {printable(match[1])}"
+                if text not in self.warnings and len(self.warnings) < _MOST_WARNINGS:
+                    self.warnings.append(text)
 
     async def pause(self, attempt: int, at_least: float = 0.0) -> None:
         """Wait before the next attempt: doubling, with a random part."""

@@ -44,6 +44,8 @@ async def copy(
         await copying.document(found.document, _DEPTH)
         asked = given.tag or given.digest or given.tagged.tag or ""
         await target.put_manifest(asked, found.document)
+        for warning in client.warnings:
+            copying.tell("warning", found.document.digest, detail=warning)
         copying.tell("done", found.document.digest)
         return Pushed(
             reference=given.familiar(),

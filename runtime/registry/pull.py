@@ -163,6 +163,8 @@ class _Pull:
                 named = f"{wanted.name}@{wanted.digest}"
             await in_thread(self._store.add_names, top.descriptor, [named])
             image = await in_thread(self._store.resolve, top.digest)
+        for warning in self._client.warnings:
+            self._tell("warning", top.digest, detail=warning)
         self._tell("done", top.digest)
         return image
 

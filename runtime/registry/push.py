@@ -97,6 +97,8 @@ class _Push:
         else:
             await self._blobs(document)
         await self._target.put_manifest(tag, document)
+        for warning in self._target.client.warnings:
+            self._tell("warning", document.digest, detail=warning)
         self._tell("done", document.digest)
         return Pushed(reference=self._name, digest=document.digest, size=len(document.content))
 

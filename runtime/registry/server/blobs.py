@@ -141,8 +141,7 @@ class BlobCalls:
     async def append(self, request: web.Request, target: Target) -> web.StreamResponse:
         upload = self._uploads.find(target.repository, target.argument)
         async with self._uploads.alone(upload):
-            self._check_order(request, upload)
-            await self._receive(request, upload)
+            await self._chunk(request, upload)
         return web.Response(status=202, headers=self._uploads.headers(upload))
 
     async def finish(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -150,8 +149,7 @@ class BlobCalls:
         upload = self._uploads.find(target.repository, target.argument)
         async with self._uploads.alone(upload):
             if request.body_exists or "Content-Range" in request.headers:
-                self._check_order(request, upload)
-                await self._receive(request, upload)
+                await self._chunk(request, upload)
             await self._uploads.finish(upload, digest)
         return self._created(target.repository, digest)
 
@@ -184,14 +182,17 @@ class BlobCalls:
                 return False
         return await in_thread(self._storage.mount_blob, repository, digest, source)
 
-    def _check_order(self, request: web.Request, upload: Upload) -> None:
+    async def _chunk(self, request: web.Request, upload: Upload) -> None:
         part = content_range(request)
         if part is not None and part[0] != upload.offset:
             raise self._uploads.out_of_order(
                 upload, f"the next byte of this upload is {upload.offset}, not {part[0]}"
             )
+        received = await self._receive(request, upload)
+        if part is not None and received != part[1]:
+            raise Refusal(Code.SIZE_INVALID, 400, f"the chunk has {received} bytes, not {part[1]}")
 
-    async def _receive(self, request: web.Request, upload: Upload) -> None:
+    async def _receive(self, request: web.Request, upload: Upload) -> int:
         length = request.content_length
         if length is not None and upload.offset + length > self._uploads.largest:
             raise Refusal(
@@ -200,6 +201,7 @@ class BlobCalls:
         pieces: AsyncIterator[bytes] = request.content.iter_any()
         received = await self._uploads.receive(upload, pieces)
         self._metrics.counters["received_bytes_total"] += received
+        return received
 
     def _created(self, repository: str, digest: str) -> web.Response:
         return web.Response(

@@ -424,6 +424,39 @@ def test_a_pull_can_be_cancelled_at_once(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_what_a_registry_wants_its_users_to_read_is_passed_on(tmp_path: Path) -> None:
+    content = Content()
+
+    async def answer(request: web.Request) -> web.Response | None:
+        if "/manifests/" in request.path:
+            return manifest_answer(content.manifest, Warning='299 - "moving soon"')
+        return None
+
+    _store, events = pull_from(Hostile(content, answer), tmp_path)
+    (warning,) = [event.detail for event in events if event.stage == "warning"]
+    assert warning.endswith(": moving soon")
+
+
+def test_a_registry_is_reached_through_the_proxy_of_the_environment(tmp_path: Path) -> None:
+    proxy = Hostile()
+
+    async def scenario() -> None:
+        async with proxy.serving() as address:
+            config = quick(
+                environ={"HTTP_PROXY": f"http://{address}", "HTTPS_PROXY": f"http://{address}"},
+                insecure=("registry.test",),
+                attempts=1,
+            )
+            store = ImageStore(tmp_path)
+            image = await pull("registry.test/app:1", store=store, config=config)
+            assert image.references == ("registry.test/app:1",)
+
+    asyncio.run(scenario())
+    assert {request.headers["Host"] for request in proxy.requests if request.method == "GET"} == {
+        "registry.test"
+    }
+
+
 # Credentials
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -103,6 +103,19 @@ def test_chunks_whose_range_and_length_differ_are_refused(tmp_path: Path) -> Non
         reply = await wire("PATCH", place, b"12345", Content_Range="0-9")
         assert (reply.status, reply.code) == (400, "SIZE_INVALID")
         assert (await wire("GET", place)).headers["Range"] == "0-0"
+
+    run(tmp_path, scenario)
+
+
+def test_a_chunk_without_a_length_must_have_that_of_its_range(tmp_path: Path) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"12345"
+
+    async def scenario(wire: Wire) -> None:
+        place = (await wire("POST", "/v2/a/blobs/uploads/", b"")).location()
+        reply = await wire("PATCH", place, pieces(), Content_Range="0-9")
+        assert (reply.status, reply.code) == (400, "SIZE_INVALID")
+        assert (await wire("GET", place)).headers["Range"] == "0-4"
 
     run(tmp_path, scenario)
 
