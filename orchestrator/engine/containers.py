@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 import signal
 from collections.abc import Mapping
@@ -12,8 +13,9 @@ from bridge.errors import NetworkError
 from orchestrator.engine.contents import read_contents
 from orchestrator.engine.errors import EngineError
 from orchestrator.engine.exits import ended, settle
-from orchestrator.engine.filesystem import anonymous_volumes
+from orchestrator.engine.filesystem import anonymous_volumes, content_files
 from orchestrator.engine.host import Host
+from orchestrator.engine.limits import resources
 from orchestrator.engine.process import Process, effective_process, signal_number
 from orchestrator.engine.records import ContainerRecord, EndpointRecord, ProcessRecord
 from orchestrator.engine.sandboxes import (
@@ -155,14 +157,45 @@ class ContainerWork:
         endpoints = open_sandbox(host, record)
         ports = publish(host, record)
         try:
-            state = host.containers.start(record.id)
-        except InvalidState:
-            state = host.containers.get(record.id)
+            state = self._start_process(record)
         except BaseException:
             if own_sandbox(record.spec["service"]):
                 host.networks.unpublish(record.id)
             raise
         return state, endpoints, ports
+
+    def _start_process(self, record: ContainerRecord) -> ContainerState:
+        containers = self._host.containers
+        try:
+            return containers.start(record.id)
+        except InvalidState:
+            return containers.get(record.id)
+        except ContainerStartError as exc:
+            if exc.step != "secret":
+                raise
+        # The runtime keeps secrets in memory alone, and that is gone after a reboot.
+        self._give_secrets(record)
+        return containers.start(record.id)
+
+    def _give_secrets(self, record: ContainerRecord) -> None:
+        """Hand a container its secrets once more, from the project as it was last applied;
+        raises EngineError where they are not the same any more."""
+        project = self._host.store.project(record.project)
+        if project is None:
+            raise EngineError(f"container {record.name}: its secrets are gone", hint="run bay up")
+        service = record.spec["service"]
+        contents = read_contents(project.spec, {record.service: service})
+        for key, content in contents.items():
+            known = record.spec["contents"].get(key)
+            if content.secret and known is not None and known != content.digest:
+                raise EngineError(
+                    f"container {record.name}: {key} is not what it was made with",
+                    hint="bay up makes the container again with the new content",
+                )
+        given = {file.target: file for file in content_files(service, contents) if file.secret}
+        config = self._host.containers.config(record.id)
+        files = tuple(given.get(file.target, file) for file in config.files)
+        self._host.containers.update(record.id, config.replace(files=files))
 
     def _follow_namespaces(self, record: ContainerRecord) -> None:
         """Namespaces of another container's process are others after that one's restart."""
@@ -220,20 +253,20 @@ class ContainerWork:
         own business."""
         host = self._host
         async with host.transition(action.name):
-            record = host.record(action.name)
-            updated = host.store.update_container(record.id, spec=action.spec) or record
+            record = dataclasses.replace(host.record(action.name), spec=action.spec)
             image = await asyncio.to_thread(host.images.resolve, record.image_id)
             process = effective_process(action.spec["service"], image.config, record.name)
-            changes: dict[str, object] = {"process": process_record(process)}
+            record = dataclasses.replace(record, process=process_record(process))
+            changes: dict[str, object] = {"spec": record.spec, "process": record.process}
+            # What can fail comes first: a record tells of nothing that is not so.
+            await asyncio.to_thread(self._update_config, record, process)
             if "ports" in action.fields:
                 state = await asyncio.to_thread(host.containers.get, record.id)
                 if state.status in ("running", "paused"):
-                    changes["ports"] = await asyncio.to_thread(publish, host, updated)
+                    changes["ports"] = await asyncio.to_thread(publish, host, record)
             if "healthcheck" in action.fields:
                 changes["health"] = HealthState() if process.health else None
-            updated = host.store.update_container(record.id, **changes) or updated
-            await asyncio.to_thread(self._update_config, updated, process)
-            host.tell("update", updated)
+            host.tell("update", host.store.update_container(record.id, **changes) or record)
 
     def _update_config(self, record: ContainerRecord, process: Process) -> None:
         config: ContainerConfig = self._host.containers.config(record.id)
@@ -241,6 +274,7 @@ class ContainerWork:
             record.id,
             config.replace(
                 labels=record.labels,
+                resources=resources(record.spec["service"]),
                 stop_signal=process.stop_signal,
                 stop_timeout=int(process.stop_timeout),
             ),

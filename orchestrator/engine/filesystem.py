@@ -23,6 +23,10 @@ class Content:
     data: bytes
     secret: bool
 
+    @property
+    def digest(self) -> str:
+        return "sha256:" + hashlib.sha256(self.data).hexdigest()
+
 
 def anonymous_volumes(
     container_id: str,

@@ -92,6 +92,24 @@ _IN_PLACE = frozenset(
     }
 )
 
+# Limits of a control group, which can be set on a running container but not taken away.
+_LIMITS = frozenset(
+    {
+        "blkio_config",
+        "cpu_period",
+        "cpu_quota",
+        "cpu_shares",
+        "cpus",
+        "cpuset",
+        "mem_limit",
+        "mem_reservation",
+        "memswap_limit",
+        "mem_swappiness",
+        "pids_limit",
+        "deploy.resources",
+    }
+)
+
 # Maps that are compared key by key; everything else is one value.
 _MAPS = frozenset(
     {
@@ -168,8 +186,11 @@ def resource_drift(old: Spec, new: Spec) -> tuple[Change, ...]:
     )
 
 
-def field_class(field: str) -> FieldClass:
-    """The class of a service's field, by its path (`deploy.replicas`, `environment.DEBUG`)."""
+def field_class(field: str, old: Any = None, new: Any = None) -> FieldClass:
+    """The class of a service's field, by its path (`deploy.replicas`, `environment.DEBUG`);
+    a limit's depends on its values, too."""
+    if _listed(field, _LIMITS):
+        return FieldClass.IN_PLACE if _only_sets(old, new) else FieldClass.RECREATE
     if _listed(field, _IGNORED):
         return FieldClass.IGNORED
     return FieldClass.IN_PLACE if _listed(field, _IN_PLACE) else FieldClass.RECREATE
@@ -180,9 +201,21 @@ def _listed(field: str, table: frozenset[str]) -> bool:
     return head in table or f"{head}.{rest.partition('.')[0]}" in table
 
 
+def _only_sets(old: Any, new: Any) -> bool:
+    """Whether everything that `old` sets is still set, and only numbers and texts differ."""
+    if isinstance(old, Mapping) or isinstance(new, Mapping):
+        before, after = old or {}, new or {}
+        return all(
+            _only_sets(before.get(key), after.get(key)) for key in before.keys() | after.keys()
+        )
+    if isinstance(old, list) or isinstance(new, list):
+        return bool(old == new)
+    return new is not None
+
+
 def _service_changes(old: Spec, new: Spec) -> Iterator[Change]:
     for field, before, after in _differences(old, new, _MAPS):
-        yield Change(field=field, old=before, new=after, kind=field_class(field))
+        yield Change(field=field, old=before, new=after, kind=field_class(field, before, after))
 
 
 def _content_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:

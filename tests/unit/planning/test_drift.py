@@ -111,3 +111,35 @@ def test_long_values_are_shown_by_where_they_differ() -> None:
     assert drift(old, new) == [
         "command: …xxxxxxxxxxx one yyyyyyyyyyy… → …xxxxxxxxxxx two yyyyyyyyyyy…"
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [
+        ({}, {"mem_limit": 100}, FieldClass.IN_PLACE),
+        ({"mem_limit": 50}, {"mem_limit": 100}, FieldClass.IN_PLACE),
+        ({"mem_limit": 50}, {}, FieldClass.RECREATE),
+        (
+            {"deploy": {"resources": {"limits": {"cpus": 1.0}}}},
+            {"deploy": {"resources": {"limits": {"cpus": 2.0, "pids": 9}}}},
+            FieldClass.IN_PLACE,
+        ),
+        (
+            {"deploy": {"resources": {"limits": {"cpus": 1.0, "pids": 9}}}},
+            {"deploy": {"resources": {"limits": {"cpus": 2.0}}}},
+            FieldClass.RECREATE,
+        ),
+        (
+            {},
+            {"deploy": {"resources": {"reservations": {"devices": [{"count": 1}]}}}},
+            FieldClass.RECREATE,
+        ),
+    ],
+)
+def test_a_limit_can_be_set_in_place_but_not_taken_away(
+    old: dict[str, Any], new: dict[str, Any], kind: FieldClass
+) -> None:
+    (change,) = service_drift(
+        blueprint(**old), blueprint(**new), old_image="sha256:1", new_image="sha256:1"
+    )
+    assert change.kind is kind
