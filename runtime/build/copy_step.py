@@ -19,6 +19,7 @@ from runtime.build.copying import (
     parse_owner,
 )
 from runtime.build.downloads import Download, fetch, is_remote
+from runtime.build.git import GitSource, check_out, find_commit, is_git
 from runtime.build.ground import Ground, LayerPlan
 from runtime.build.ignore import IgnoreRules
 from runtime.build.instructions import Copy
@@ -58,8 +59,10 @@ class _CopyPlan:
             raise ground.error(
                 "with more than one source the destination must be a directory and end with /"
             )
-        downloads = [self._fetch(word) for word in sources if self._is_remote(word)]
-        self._check_checksum(len(downloads), len(sources))
+        remote = [word for word in sources if self._is_remote(word)]
+        repositories = [self._commit(word) for word in remote if is_git(word)]
+        downloads = [self._fetch(word) for word in remote if not is_git(word)]
+        self._check_flags(len(remote), len(sources), bool(repositories))
         local = [word for word in sources if not self._is_remote(word)]
         documents = [
             (
@@ -82,10 +85,15 @@ class _CopyPlan:
             "content": content,
             "documents": documents,
             "downloads": [[one.name, one.digest, one.mtime] for one in downloads],
+            "repositories": [
+                [one.commit, one.subdirectory, instruction.keep_git_dir] for one in repositories
+            ],
         }
 
         def make(upper: Path) -> None:
             self._write(upper, selections, documents, downloads, destination)
+            for repository in repositories:
+                self._write_repository(upper, repository, destination)
 
         return LayerPlan(fields=fields, make=make, by=instruction.original, alone=instruction.link)
 
@@ -120,6 +128,29 @@ class _CopyPlan:
                 reason = (exc.strerror or str(exc)).lower()
                 raise self._ground.error(f"cannot copy{where}: {reason}") from exc
             tree.restore_times()
+
+    def _write_repository(
+        self, upper: Path, repository: GitSource, destination: Destination
+    ) -> None:
+        around = self._around
+        checkout = around.lease.path("git")
+        check_out(repository, checkout, around.ssh, keep=self._instruction.keep_git_dir)
+        with (
+            self._lower() as lower,
+            self._ground.upper(upper, lower) as tree,
+            SourceTree((checkout,), keep_owner=False) as source,
+        ):
+            copier = Copier(tree, source, owner=self._owner, mode=self._mode)
+            for one in self._select(source, repository.subdirectory or "/"):
+                copier.copy(one.selected, one.items, destination)
+            tree.restore_times()
+
+    def _commit(self, word: str) -> GitSource:
+        found = find_commit(word, self._around.ssh)
+        checksum = self._ground.expanded(self._instruction.checksum)
+        if checksum is not None and not found.commit.startswith(checksum):
+            raise self._ground.error(f"{word} is the commit {found.commit}, not {checksum}")
+        return found
 
     def _select(self, source: SourceTree, word: str) -> Iterator[_Selection]:
         if self._instruction.parents:
@@ -159,11 +190,11 @@ class _CopyPlan:
         checksum = self._ground.expanded(self._instruction.checksum)
         return fetch(url, self._around.lease.path("download"), checksum=checksum)
 
-    def _check_checksum(self, downloads: int, sources: int) -> None:
-        if self._instruction.checksum is not None and (downloads != 1 or sources != 1):
-            raise self._ground.error("--checksum needs exactly one source, by HTTP or HTTPS")
-        if self._instruction.keep_git_dir:
-            raise self._ground.error("ADD --keep-git-dir is not supported yet")
+    def _check_flags(self, remote: int, sources: int, git: bool) -> None:
+        if self._instruction.checksum is not None and (remote != 1 or sources != 1):
+            raise self._ground.error("--checksum needs exactly one source, and a remote one")
+        if self._instruction.keep_git_dir and not git:
+            raise self._ground.error("--keep-git-dir needs a git repository as source")
 
     def _parse_owner(self) -> Owner | None:
         text = self._ground.expanded(self._instruction.chown)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.build.copying import CopyRefused
+from runtime.build.git import is_git
 
 _TIMEOUT = 60.0
 _CHUNK = 1024 * 1024
-_GIT = ("git@", "git://", "ssh://")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +35,12 @@ class Download:
 
 def is_remote(word: str) -> bool:
     """True for a source that is no path."""
-    return "://" in word or word.startswith("git@")
+    return "://" in word or is_git(word)
 
 
 def fetch(url: str, target: Path, *, checksum: str | None) -> Download:
     """Fetch `url` to the new file `target`; raises CopyRefused."""
     split = urllib.parse.urlsplit(url)
-    if url.startswith(_GIT) or split.path.endswith(".git"):
-        raise CopyRefused(f"ADD of the git repository {url} is not supported yet")
     if split.scheme not in ("http", "https"):
         raise CopyRefused(f"{url}: only http and https can be fetched")
     name = posixpath.basename(urllib.parse.unquote(split.path))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import http.server
+import shutil
 import stat
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from runtime.build import git
 from runtime.errors import BuildError
 from runtime.oci.digest import digest_of
 from tests.unit.runtime.build.workshop import Workshop
 
+needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 CONTENT = b"content from a server"
 
 
@@ -74,13 +78,62 @@ def test_a_failing_server_is_told(shop: Workshop, url: str, path: str) -> None:
         shop.build(f"FROM scratch\nADD {url}/{path} /\n")
 
 
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A repository with two commits, the first one tagged."""
+    monkeypatch.setattr(git, "_PROTOCOLS", "file")
+    path = tmp_path / "repo.git"
+
+    def call(*words: str) -> None:
+        identity = ("-c", "user.name=x", "-c", "user.email=x@example")
+        subprocess.run(("git", "-C", str(path), *identity, *words), check=True)
+
+    path.mkdir()
+    call("init", "-q", "-b", "main")
+    for content in ("one", "two"):
+        (path / "sub").mkdir(exist_ok=True)
+        (path / "sub/f").write_text(content)
+        (path / "top").write_text(content)
+        call("add", ".")
+        call("commit", "-q", "-m", content)
+        if content == "one":
+            call("tag", "-a", "v1", "-m", "first")
+    return f"file://{path}"
+
+
+@needs_git
+def test_a_repository_is_checked_out(shop: Workshop, repository: str) -> None:
+    dockerfile = (
+        f"FROM scratch\nADD {repository} /head\nADD {repository}#v1:sub /tag/\n"
+        f"ADD --keep-git-dir=true {repository}#main /kept\n"
+    )
+    image = shop.build(dockerfile)
+    files = shop.files(image)
+    assert {path: text for path, text in files.items() if ".git/" not in path} == {
+        "head/sub/f": "two", "head/top": "two", "tag/f": "one",
+        "kept/sub/f": "two", "kept/top": "two",
+    }  # fmt: skip
+    assert "kept/.git/HEAD" in files and "head/.git/HEAD" not in files
+    assert shop.build(dockerfile).id == image.id
+
+
+@needs_git
+def test_a_commit_is_checked(shop: Workshop, repository: str) -> None:
+    with pytest.raises(BuildError, match=r"is the commit [0-9a-f]{40}, not 000"):
+        shop.build(f"FROM scratch\nADD --checksum=000 {repository} /\n")
+    with pytest.raises(BuildError, match="has no 'nothing'"):
+        shop.build(f"FROM scratch\nADD {repository}#nothing /\n")
+    with pytest.raises(BuildError, match="is not a git source"):
+        shop.build(f"FROM scratch\nADD {repository}#--upload-pack=x /\n")
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
         ("file:///etc/passwd", "only http and https"),
         ("ftp://127.0.0.1/x", "only http and https"),
-        ("git@example:x/y.git", "git repository"),
-        ("https://127.0.0.1:1/x/y.git", "git repository"),
+        ("file:///x/y.git", "git: .*not allowed"),
+        ("https://127.0.0.1:1/x/y.git", "git: .*unable to access"),
         ("http://127.0.0.1:1/x", "cannot fetch"),
     ],
 )

@@ -93,7 +93,7 @@ class Workshop:
                     else:
                         content = tree.read(b"/" + b"/".join(here))
                         assert content is not None
-                        found[path] = content.decode()
+                        found[path] = content.decode(errors="replace")
         return found
 
     def status(self, image: Image, path: str) -> os.stat_result:
