@@ -55,12 +55,12 @@ def open_in_root(root: int, path: str, flags: int = os.O_PATH, *, mode: int = 0)
 
 
 def make_directories_in_root(
-    root: int, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0
+    root: int, path: str, *, mode: int = 0o755, uid: int = 0, gid: int = 0, links: int = 40
 ) -> int:
     """Open the directory `path` inside `root`, creating what is missing; an O_PATH descriptor.
 
-    Existing symbolic links are followed inside the root. Raises OSError (ENOTDIR, ELOOP,
-    EEXIST for a link that leads nowhere).
+    Symbolic links are followed inside the root, at most `links` of those that lead to what has
+    to be made. Raises OSError (ENOTDIR, ELOOP).
     """
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
@@ -71,33 +71,58 @@ def make_directories_in_root(
         pass
     current = open_in_root(root, "/", os.O_PATH | os.O_DIRECTORY)
     try:
-        for depth in range(1, len(parts) + 1):
-            prefix = "/".join(parts[:depth])
+        for depth, name in enumerate(parts):
             try:
-                found = open_in_root(root, prefix, os.O_PATH | os.O_DIRECTORY)
+                below = open_in_root(root, "/".join(parts[: depth + 1]), os.O_PATH | os.O_DIRECTORY)
             except FileNotFoundError:
-                created = False
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(parts[depth - 1], mode, dir_fd=current)
-                    created = True
-                found = openat2(
-                    current,
-                    parts[depth - 1],
-                    os.O_PATH | os.O_DIRECTORY,
-                    resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
-                )
-                if created and (uid or gid):
-                    os.chown(parts[depth - 1], uid, gid, dir_fd=current, follow_symlinks=False)
+                onward = _beyond_link(current, parts, depth)
+                if onward is not None and links:
+                    return make_directories_in_root(
+                        root, onward, mode=mode, uid=uid, gid=gid, links=links - 1
+                    )
+                below = _make_directory(current, name, mode, uid, gid)
             os.close(current)
-            current = found
-        return current
-    except BaseException:
-        os.close(current)
-        raise
+            current = below
+        result, current = current, -1
+        return result
+    finally:
+        if current >= 0:
+            os.close(current)
 
 
-def make_file_in_root(root: int, path: str, *, mode: int = 0o644) -> int:
-    """Open the file at `path` inside `root`, made empty where missing; an O_PATH descriptor."""
+def _make_directory(parent: int, name: str, mode: int, uid: int, gid: int) -> int:
+    try:
+        os.mkdir(name, mode, dir_fd=parent)
+    except FileExistsError:
+        pass
+    else:
+        if uid or gid:
+            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
+    flags = os.O_PATH | os.O_DIRECTORY
+    return openat2(parent, name, flags, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+
+
+def _beyond_link(parent: int, parts: list[str], depth: int) -> str | None:
+    """The path that `parts` stand for if the one at `depth` is a link to what is not there.
+
+    A link that climbs stays as it is: where it leads cannot be told from the text when there
+    are links on the way to it.
+    """
+    try:
+        target = os.readlink(parts[depth], dir_fd=parent)
+    except OSError:
+        return None
+    if ".." in target.split("/"):
+        return None
+    before = [] if target.startswith("/") else parts[:depth]
+    return "/".join((*before, target, *parts[depth + 1 :]))
+
+
+def make_file_in_root(root: int, path: str, *, mode: int = 0o644, links: int = 40) -> int:
+    """Open the file at `path` inside `root`, made empty where missing; an O_PATH descriptor.
+
+    Symbolic links are followed as by `make_directories_in_root`.
+    """
     try:
         return open_in_root(root, path, os.O_PATH)
     except FileNotFoundError:
@@ -105,6 +130,10 @@ def make_file_in_root(root: int, path: str, *, mode: int = 0o644) -> int:
     parent_path, _, name = path.rstrip("/").rpartition("/")
     parent = make_directories_in_root(root, parent_path)
     try:
+        onward = _beyond_link(parent, [name], 0) if links else None
+        if onward is not None:
+            path = onward if onward.startswith("/") else f"{parent_path}/{onward}"
+            return make_file_in_root(root, path, mode=mode, links=links - 1)
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         with contextlib.suppress(FileExistsError):
             os.close(os.open(name, flags, mode, dir_fd=parent))

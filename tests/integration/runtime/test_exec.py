@@ -138,6 +138,12 @@ def test_it_goes_on_when_nobody_waits_for_it(shared: Yard, running: str) -> None
     assert shared.exec(running, "true").exit_code == 0
 
 
+def test_it_ends_though_a_child_of_it_keeps_its_output_open(shared: Yard, running: str) -> None:
+    config = ExecConfig(argv=("sh", "-c", "setsid sleep 1000 & exit 3"))
+    with shared.containers.exec(running, config) as session:
+        assert session.wait() == 3
+
+
 def test_it_dies_with_the_container(shared: Yard) -> None:
     id = shared.start("sleep", "1000")
     with shared.containers.exec(id, ExecConfig(argv=("sleep", "1000"))) as session:

@@ -24,6 +24,11 @@ def test_the_exit_code_is_recorded(shared: Yard) -> None:
     assert shared.sh("exit 3").exit_code == 3
 
 
+def test_it_ends_with_its_first_process_whoever_holds_its_output(shared: Yard) -> None:
+    run = shared.sh("setsid sleep 1000 & echo said; exit 4")
+    assert (run.exit_code, run.output) == (4, "said\n")
+
+
 def test_a_signal_counts_as_128_more(shared: Yard) -> None:
     id = shared.start("sleep", "1000")
     assert shared.kill(id).exit_code == 137

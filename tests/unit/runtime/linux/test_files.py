@@ -86,9 +86,26 @@ def test_directories_are_made_inside(root: int, tmp_path: Path) -> None:
     os.close(files.make_directories_in_root(root, ""))
 
 
-def test_directories_are_not_made_through_links_or_dots(root: int, tmp_path: Path) -> None:
-    for path in ("nowhere/x", "self/x", "etc/passwd/x", "a/../../b"):
-        with pytest.raises(OSError, match=path.split("/")[0] + r"|\.\.|ymbolic|directory"):
+def test_what_a_link_leads_to_is_made_inside(root: int, tmp_path: Path) -> None:
+    os.close(files.make_directories_in_root(root, "nowhere/x"))
+    assert (tmp_path / "root/not/there/x").is_dir()
+    (tmp_path / "root/etc/relative").symlink_to("gone/deep")
+    os.close(files.make_directories_in_root(root, "etc/relative/y"))
+    assert (tmp_path / "root/etc/gone/deep/y").is_dir()
+    (tmp_path / "root/file").symlink_to("/new/file")
+    os.close(files.make_file_in_root(root, "file"))
+    assert (tmp_path / "root/new/file").is_file()
+    (tmp_path / "root/etc/here").symlink_to("other")
+    os.close(files.make_file_in_root(root, "etc/here"))
+    assert (tmp_path / "root/etc/other").is_file()
+
+
+def test_directories_are_not_made_through_rings_or_dots(root: int, tmp_path: Path) -> None:
+    (tmp_path / "root/ring").symlink_to("ring2")
+    (tmp_path / "root/ring2").symlink_to("/ring/x")
+    (tmp_path / "root/climbs").symlink_to("../../absent")
+    for path in ("self/x", "ring", "climbs/x", "etc/passwd/x", "a/../../b"):
+        with pytest.raises(OSError, match=r"\.\.|ymbolic|directory"):
             files.make_directories_in_root(root, path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["etc", "root"]
 
@@ -101,7 +118,7 @@ def test_a_file_is_made_where_it_is_missing(root: int, tmp_path: Path) -> None:
     assert os.path.samestat(os.fstat(fd), (tmp_path / "root/etc/passwd").stat())
     os.close(fd)
     with pytest.raises(OSError, match="ymbolic"):
-        files.make_file_in_root(root, "nowhere")
+        files.make_file_in_root(root, "self")
 
 
 def test_a_swapping_link_never_leads_outside(root: int, tmp_path: Path) -> None:
