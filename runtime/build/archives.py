@@ -26,7 +26,7 @@ _MAGIC = 6
 
 def is_archive(source: SourceTree, item: Item) -> bool:
     """True for a file that holds a tar, compressed or not."""
-    if not stat.S_ISREG(item.status.st_mode) or item.status.st_size < BLOCK // 8:
+    if not stat.S_ISREG(item.status.st_mode):
         return False
     fd = _open(source, item)
     with io.FileIO(fd, "rb") as file:
@@ -35,8 +35,8 @@ def is_archive(source: SourceTree, item: Item) -> bool:
             start = b""
             while len(start) < BLOCK and (piece := plain.read(BLOCK)):
                 start += piece
-        except (ImageError, OSError, EOFError, lzma.LZMAError):
-            return False
+        except ImageError:
+            return False  # a damaged archive is a file like any other
     return len(start) >= BLOCK and _is_tar(start[:BLOCK])
 
 
@@ -69,10 +69,24 @@ def _plain(file: io.FileIO) -> Source:
     if start.startswith(b"\x28\xb5\x2f\xfd"):
         return unzstd(file)
     if start.startswith(b"BZh"):
-        return bz2.open(file)
+        return _Checked(bz2.BZ2File(file), "bzip2")
     if start.startswith(b"\xfd7zXZ\0"):
-        return lzma.open(file)
+        return _Checked(lzma.LZMAFile(file), "xz")
     return file
+
+
+class _Checked:
+    """Turns the standard library's several errors for a damaged stream into one of ours."""
+
+    def __init__(self, inner: bz2.BZ2File | lzma.LZMAFile, name: str) -> None:
+        self._inner = inner
+        self._name = name
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._inner.read(size)
+        except (OSError, EOFError, lzma.LZMAError) as exc:
+            raise ImageError(f"the {self._name} stream is damaged") from exc
 
 
 def _is_tar(block: bytes) -> bool:

@@ -544,6 +544,18 @@ def test_add_leaves_other_files_as_they_are(shop: Workshop) -> None:
     assert set(shop.files(shop.build("FROM scratch\nADD f.tar /d/\n"))) == {"d/f.tar"}
 
 
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
+def test_a_damaged_archive_is_an_error_of_its_line(shop: Workshop, compression: str) -> None:
+    (shop.context / "src").mkdir()
+    (shop.context / "src/f").write_bytes(os.urandom(3_000_000))
+    with tarfile.open(shop.context / "a", f"w:{compression}") as tar:  # type: ignore[call-overload]
+        tar.add(shop.context / "src", arcname="top")
+    content = (shop.context / "a").read_bytes()
+    (shop.context / "a").write_bytes(content[: len(content) // 2])
+    with pytest.raises(BuildError, match=r":2: .*stream is (damaged|cut)"):
+        shop.build("FROM scratch\nADD a /d/\n")
+
+
 def test_a_hostile_archive_stays_inside(shop: Workshop, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
