@@ -88,7 +88,7 @@ def _register(
         values = _plain(given)
         here = {name: value for name, value in values.items() if not name.startswith("global_")}
         for name, value in values.items():
-            if name.startswith("global_") and value not in (None, ()):
+            if name.startswith("global_") and value not in (None, (), False):
                 _add(settings, name.removeprefix("global_"), value)
         return carry_out(Line(command, settings, {**command.defaults(), **here}))
 

@@ -137,6 +137,11 @@ GLOBAL_OPTIONS = (
     text("--project-directory", help="Directory that relative paths start from", metavar="DIR"),
     repeated("--env-file", name="env_files", help="Environment file (repeatable)", metavar="FILE"),
     repeated("--profile", name="profiles", help="Profile to enable (repeatable)", metavar="NAME"),
+    repeated(
+        "--values", name="value_files", help="Values for templates (repeatable)", metavar="FILE"
+    ),
+    repeated("--set", name="settings", help="One value for templates", metavar="KEY=VALUE"),
+    flag("--strict", help="Refuse attributes that have no effect, instead of naming them"),
     text("--root", help="State directory [/var/lib/bayplan]", metavar="DIR"),
     text("--run", help="Run-time directory [/run/bayplan]", metavar="DIR"),
     choice("--ansi", help="Colours and cursor control", choices=("auto", "never", "always")),

@@ -25,6 +25,15 @@ def as_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
+def write(rendered: str, path: str | None) -> None:
+    """Print what a command rendered, or write it to the file `path`."""
+    if path is None:
+        print(rendered, end="" if rendered.endswith("\n") else "\n")
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(rendered)
+
+
 def warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 

@@ -37,6 +37,9 @@ class Session:
         self.project_directory = _text(options["project_directory"])
         self.profiles = _words(options["profiles"])
         self.env_files = _words(options["env_files"])
+        self.value_files = _words(options["value_files"])
+        self.settings = _words(options["settings"])
+        self.strict = bool(options["strict"])
         self.ansi = _text(options["ansi"]) or environ.get("COMPOSE_ANSI") or "auto"
         self.progress = _text(options["progress"]) or environ.get("COMPOSE_PROGRESS") or "auto"
         self._client: Client | None = None
@@ -60,6 +63,8 @@ class Session:
             "project_name": self.given_name,
             "profiles": list(self.profiles),
             "env_files": list(self.env_files),
+            "value_files": list(self.value_files),
+            "settings": list(self.settings),
         }
 
     def remembered(self, services: tuple[str, ...] | None = None) -> dict[str, Any] | None:
@@ -70,7 +75,7 @@ class Session:
         """
         from orchestrator.cli import remembered
 
-        if "-" in self.files:
+        if "-" in self.files or self.strict:
             return None
         return remembered.find(
             self.client,
@@ -94,13 +99,12 @@ class Session:
     def load_request(
         self,
         services: tuple[str, ...] = (),
-        *,
-        interpolate: bool = True,
-        resolve_paths: bool = True,
+        **changes: bool,
     ) -> LoadOptions:
-        """What the options of the command line mean to the loader."""
+        """What the options of the command line mean to the loader; `changes` are switches of it."""
         from pathlib import Path
 
+        from orchestrator.engine.inert import INERT
         from specs.loader import LoadOptions
 
         return LoadOptions(
@@ -113,18 +117,29 @@ class Session:
             environ=dict(self.environ),
             cwd=Path(self.cwd),
             stdin=sys.stdin.read() if "-" in self.files else None,
-            interpolate=interpolate,
-            resolve_paths=resolve_paths,
+            value_files=self.value_files,
+            settings=self.settings,
+            inert=INERT,
+            **changes,
         )
 
-    def load(self, services: tuple[str, ...] = (), *, resolve_paths: bool = True) -> LoadedProject:
-        """Read the stack's files; prints the warnings, raises SpecError with all mistakes."""
+    def load(self, services: tuple[str, ...] = (), **changes: bool) -> LoadedProject:
+        """Read the stack's files; prints the warnings, raises SpecError with all mistakes.
+
+        What has no effect on this host is named in one line, or a mistake with `--strict`.
+        """
         from orchestrator.cli.output import warn
+        from specs.errors import SpecError
         from specs.loader import load_project
 
-        loaded = load_project(self.load_request(services, resolve_paths=resolve_paths))
+        loaded = load_project(self.load_request(services, **changes))
+        if self.strict and loaded.unsupported:
+            raise SpecError(loaded.unsupported)
         for issue in loaded.warnings:
             warn(str(issue))
+        if loaded.unsupported:
+            named = "; ".join(f"{issue.path} ({issue.message})" for issue in loaded.unsupported)
+            warn(f"without effect: {named}")
         return loaded
 
     def inputs(self, loaded: LoadedProject, services: tuple[str, ...]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ VERBS = (
     "restart",
     "kill",
     "config",
+    "graph",
     "images",
     "ls",
     "image",

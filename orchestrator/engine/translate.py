@@ -12,37 +12,6 @@ from orchestrator.engine.process import Process
 from orchestrator.planning.observed import Spec
 from runtime.container.config import ContainerConfig, File
 
-UNSUPPORTED = (
-    "blkio_config.device_read_bps",
-    "blkio_config.device_read_iops",
-    "blkio_config.device_write_bps",
-    "blkio_config.device_write_iops",
-    "blkio_config.weight_device",
-    "cpu_count",
-    "cpu_percent",
-    "cpu_rt_period",
-    "cpu_rt_runtime",
-    "credential_spec",
-    "external_links",
-    "gpus",
-    "isolation",
-    "models",
-    "post_start",
-    "pre_start",
-    "pre_stop",
-    "provider",
-    "runtime",
-    "storage_opt",
-    "use_api_socket",
-    "userns_mode",
-    "volumes_from",
-    "deploy.endpoint_mode",
-    "deploy.placement",
-    "deploy.rollback_config",
-    "deploy.update_config",
-)
-"""Attributes of a service that have no effect yet; a plan names those that are used."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
@@ -130,19 +99,6 @@ def container_config(
 
 def container_hostname(id: str, service: Spec) -> str:
     return str(service.get("hostname") or id[:SHORT_ID])
-
-
-def unsupported(service: Spec) -> tuple[str, ...]:
-    """The attributes of `service` that are set and have no effect, by their path."""
-    found = []
-    for path in UNSUPPORTED:
-        head, _, rest = path.partition(".")
-        value = service.get(head)
-        if rest:
-            value = value.get(rest) if isinstance(value, Mapping) else None
-        if value not in (None, False, 0, "", (), [], {}):
-            found.append(path)
-    return tuple(found)
 
 
 def _namespace(service: Spec, attribute: str, surroundings: Surroundings) -> str:

@@ -19,7 +19,6 @@ from orchestrator.engine.events import BuildEvent, Event, StepEvent
 from orchestrator.engine.executor import Outcome, execute
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.preflight import check_ports
-from orchestrator.engine.translate import unsupported
 from orchestrator.planning import lifecycle
 from orchestrator.planning.actions import BuildImage, Cause
 from orchestrator.planning.blueprint import image_reference
@@ -66,7 +65,7 @@ class Operations:
         )
 
     async def plan(self, project: Project, policy: Policy) -> Plan:
-        return _with_notes(reconcile(project, await self.observe(project), policy, time()), project)
+        return reconcile(project, await self.observe(project), policy, time())
 
     async def up(self, project: Project, policy: Policy, run: Run) -> dict[str, Any]:
         """Make the project so; the result is the last event of the run."""
@@ -208,13 +207,3 @@ def result(outcome: Outcome | None) -> dict[str, Any]:
 
 def _without_builds(policy: Policy) -> Policy:
     return dataclasses.replace(policy, build="missing")
-
-
-def _with_notes(plan: Plan, project: Project) -> Plan:
-    """Add what the project asks for and this host does not do."""
-    notes = []
-    for name, service in sorted(project.canonical()["services"].items()):
-        found = unsupported(service)
-        if found:
-            notes.append(f"service {name}: no effect yet: {', '.join(found)}")
-    return dataclasses.replace(plan, notes=(*plan.notes, *notes))

@@ -1,80 +1,171 @@
-"""`bay config`: the stack's files checked, merged and resolved, or one aspect of them."""
+"""`bay config`: the stack's files checked, merged and resolved, or one aspect of them.
+
+`bay config schema` prints the JSON Schema of what is accepted, for editors.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.errors import UsageError
 from orchestrator.cli.options import Argument, Command, choice, flag, text
 from orchestrator.cli.session import Session
 
 if TYPE_CHECKING:
+    from specs.explain import Explanation
     from specs.loader import LoadedProject
+    from specs.project import Project
+
+# Aspects that need no env file to be read, as in Compose.
+_WITHOUT_ENVIRONMENT = ("services", "volumes")
 
 
 def run(
-    session: Session,
-    *,
-    quiet: bool,
-    format: str | None,
-    output: str | None,
-    hash: str | None,
-    no_interpolate: bool,
-    no_path_resolution: bool,
-    service: tuple[str, ...],
-    **aspects: bool,
+    session: Session, *, quiet: bool, output: str | None, service: tuple[str, ...], **chosen: Any
 ) -> int:
-    from specs import rendering
-    from specs.loader import load_model
+    from orchestrator.cli.output import write
 
-    resolve_paths = not no_path_resolution
-    aspect = next((name for name, chosen in aspects.items() if chosen), None)
-    if no_interpolate or aspect == "variables":
-        model = load_model(session.load_request(interpolate=False, resolve_paths=resolve_paths))
-        if aspect == "variables":
-            names = [f"{v.name}\t{v.default or ''}" for v in rendering.variables(model)]
-            rendered = "".join(f"{name}\n" for name in names)
-        else:
-            rendered = rendering.render_model(model, form=format or "yaml")
-    else:
-        loaded = session.load(service, resolve_paths=resolve_paths)
-        rendered = _render(loaded, aspect=aspect, format=format, hash=hash, services=service)
-    if quiet:
-        return 0
-    if output:
-        with open(output, "w", encoding="utf-8") as file:
-            file.write(rendered)
-    else:
-        print(rendered, end="")
+    rendered = _rendered(session, service, **chosen)
+    if not quiet:
+        write(rendered, output)
     return 0
 
 
-def _render(
-    loaded: LoadedProject,
+def _rendered(
+    session: Session,
+    service: tuple[str, ...],
     *,
-    aspect: str | None,
     format: str | None,
     hash: str | None,
-    services: tuple[str, ...],
+    explain: str | None,
+    rendered: bool,
+    no_interpolate: bool,
+    no_path_resolution: bool,
+    no_env_resolution: bool,
+    no_consistency: bool,
+    resolve_image_digests: bool,
+    lock_image_digests: bool,
+    **aspects: bool,
+) -> str:
+    aspect = next((name for name, wanted in aspects.items() if wanted), None)
+    if service == ("schema",):
+        return _schema()
+    if explain is not None:
+        return _explanation(session, explain, format)
+    if no_interpolate or aspect == "variables":
+        return _uninterpolated(session, aspect, format, resolve_paths=not no_path_resolution)
+    loaded = session.load(
+        service,
+        resolve_paths=not no_path_resolution,
+        resolve_environment=not no_env_resolution and aspect not in _WITHOUT_ENVIRONMENT,
+        check_consistency=not no_consistency,
+    )
+    if rendered:
+        return _templates(loaded)
+    project = _selected(loaded.project, service)
+    if aspect == "environment":
+        from specs import rendering
+
+        return _lines(rendering.environment(loaded.environment))
+    if lock_image_digests or resolve_image_digests:
+        return _with_digests(project, format, lock=lock_image_digests)
+    return _project(project, aspect, format, hash)
+
+
+def _schema() -> str:
+    import json
+
+    from specs import grammar
+
+    return json.dumps(grammar.json_schema(), indent=2)
+
+
+def _uninterpolated(
+    session: Session, aspect: str | None, format: str | None, *, resolve_paths: bool
 ) -> str:
     from specs import rendering
+    from specs.loader import load_model
 
-    project = loaded.project
+    model = load_model(session.load_request(interpolate=False, resolve_paths=resolve_paths))
+    if aspect == "variables":
+        return rendering.variable_table(rendering.variables(model))
+    return rendering.render_model(model, form=format or "yaml")
+
+
+def _templates(loaded: LoadedProject) -> str:
+    if not loaded.rendered:
+        raise UsageError("no template is among the files", hint="templates are named *.j2")
+    several = len(loaded.rendered) > 1
+    return "".join(
+        (f"# {path}\n" if several else "") + text for path, text in loaded.rendered.items()
+    )
+
+
+def _selected(project: Project, services: tuple[str, ...]) -> Project:
     unknown = [name for name in services if name not in project.services]
     if unknown:
         raise UsageError(f"no such service: {', '.join(unknown)}")
+    if not services:
+        return project
+    chosen = {name: project.services[name] for name in services}
+    return project.model_copy(update={"services": chosen})
+
+
+def _with_digests(project: Project, format: str | None, *, lock: bool) -> str:
+    from orchestrator.engine import digests
+    from specs import rendering
+
+    if lock:
+        return rendering.lock_image_digests(project, digests.resolve)
+    return _project(rendering.with_image_digests(project, digests.resolve), None, format, None)
+
+
+def _project(project: Project, aspect: str | None, format: str | None, hash: str | None) -> str:
+    from specs import rendering
+
     if hash is not None:
         hashes = rendering.hashes(project)
         wanted = hashes if hash == "*" else hash.split(",")
-        return "".join(f"{name} {hashes[name]}\n" for name in wanted if name in hashes)
-    if aspect == "environment":
-        return "".join(f"{line}\n" for line in rendering.environment(loaded.environment))
+        return _lines(f"{name} {hashes[name]}" for name in wanted if name in hashes)
     if aspect is not None:
-        return "".join(f"{name}\n" for name in getattr(rendering, aspect)(project))
-    if services:
-        chosen = {name: project.services[name] for name in services}
-        project = project.model_copy(update={"services": chosen})
+        return _lines(getattr(rendering, aspect)(project))
     return rendering.render_json(project) if format == "json" else rendering.render_yaml(project)
+
+
+def _lines(lines: Any) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _explanation(session: Session, name: str, format: str | None) -> str:
+    from specs.explain import explain
+
+    found = explain(name, session.load_request())
+    if format == "json":
+        import dataclasses
+        import json
+
+        return json.dumps(dataclasses.asdict(found), indent=2)
+    return _explained(found)
+
+
+def _explained(found: Explanation) -> str:
+    lines = []
+    if found.setting is None:
+        lines.append(f"{found.name} is not set")
+    else:
+        lines.append(f"{found.name}={found.setting.value}")
+        lines.append(f"  from {_origin(found.setting.origin, found.setting.line)}")
+    for hidden in found.shadowed:
+        lines.append(f"  hides {hidden.value!r} from {_origin(hidden.origin, hidden.line)}")
+    for use in found.uses:
+        extra = ", required" if use.required else ""
+        extra += f", default {use.default!r}" if use.default else ""
+        lines.append(f"  used at {use.file}:{use.line}:{use.column} in {use.path}{extra}")
+    return _lines(lines)
+
+
+def _origin(origin: str, line: int) -> str:
+    return "the environment" if origin == "environment" else f"{origin}:{line}"
 
 
 COMMAND = Command(
@@ -88,13 +179,27 @@ COMMAND = Command(
         flag("--images", help="Only the names of images"),
         flag("--volumes", help="Only the names of volumes"),
         flag("--networks", help="Only the names of networks"),
+        flag("--models", help="Only the names of models"),
         flag("--profiles", help="Only the names of profiles"),
         flag("--environment", help="Only the variables that were seen"),
         flag("--variables", help="Only the variables that the files refer to"),
         text("--hash", help="Only digests of services (* for all)", metavar="SERVICES"),
+        text("--explain", help="Where a variable's value comes from", metavar="VARIABLE"),
+        flag("--rendered", help="Only the text that the templates give"),
         flag("--no-interpolate", help="Leave ${…} as it is"),
         flag("--no-path-resolution", help="Leave relative paths as they are"),
+        flag("--no-env-resolution", help="Leave env files unread"),
+        flag("--no-consistency", help="Do not check the whole for consistency"),
+        flag("--resolve-image-digests", help="Pin images to the digests of their tags"),
+        flag("--lock-image-digests", help="Only an override file that pins the images"),
         text("-o", "--output", help="Write to a file", metavar="FILE"),
     ),
-    arguments=(Argument("service", many=True, required=False, help="Services (default: all)"),),
+    arguments=(
+        Argument(
+            "service",
+            many=True,
+            required=False,
+            help="Services (default: all), or the word schema for the schema of spec files",
+        ),
+    ),
 )

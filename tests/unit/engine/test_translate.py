@@ -10,7 +10,7 @@ import pytest
 from orchestrator.engine.errors import EngineError
 from orchestrator.engine.filesystem import Content, anonymous_volumes
 from orchestrator.engine.process import effective_process, signal_number
-from orchestrator.engine.translate import Surroundings, container_config, unsupported
+from orchestrator.engine.translate import Surroundings, container_config
 from runtime.container.config import ContainerConfig, Device, Mount, Tmpfs, Ulimit
 from runtime.oci.image_config import ImageConfig, ImageHealthcheck
 
@@ -235,9 +235,3 @@ def test_the_files_of_the_network_are_the_containers_own() -> None:
         ("/etc/hosts", "h"),
         ("/etc/resolv.conf", "r"),
     ]
-
-
-def test_attributes_without_effect_are_named() -> None:
-    service = {"gpus": [{"count": 1}], "deploy": {"update_config": {"order": "start-first"}}}
-    assert unsupported(service) == ("gpus", "deploy.update_config")
-    assert unsupported({"image": "app"}) == ()
