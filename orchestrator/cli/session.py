@@ -138,8 +138,8 @@ class Session:
         for issue in loaded.warnings:
             warn(str(issue))
         if loaded.unsupported:
-            named = "; ".join(f"{issue.path} ({issue.message})" for issue in loaded.unsupported)
-            warn(f"without effect: {named}")
+            named = (f"{issue.path} {issue.message}" for issue in loaded.unsupported)
+            warn(f"without effect: {'; '.join(named)}")
         return loaded
 
     def inputs(self, loaded: LoadedProject, services: tuple[str, ...]) -> dict[str, Any]:
