@@ -118,7 +118,8 @@ class ContainerConfig:
 
     `layers` are the image's unpacked layers, lowest first; `netns` is the path of a network
     namespace, None the host's own; `pid_namespace`, `ipc_namespace` and `uts_namespace` are
-    "private", "host" or the path of a namespace. `user` is Docker's `name|uid[:group|gid]`.
+    "private", "host" or the path of a namespace; the first two also "container:<id>", which is
+    looked up at each start. `user` is Docker's `name|uid[:group|gid]`.
     `stop_signal` is a signal number, `stop_timeout` in seconds (-1: wait for ever).
     `upper` and `work` replace the container's own writable layer (a build step's result);
     `volatile` lets the kernel skip every sync of that layer, which is then lost with a crash.

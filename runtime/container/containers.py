@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import shutil
 import signal
 import socket
@@ -22,7 +21,7 @@ from typing import Any, Literal
 from runtime.cgroups.manager import Cgroup, Usage, check_parent, open_cgroup, remove_parent
 from runtime.container import launcher, sessions
 from runtime.container.config import ContainerConfig, ExecConfig
-from runtime.container.paths import ContainerPaths, Instance
+from runtime.container.paths import ContainerPaths, Instance, is_id
 from runtime.container.record import (
     ExitRecord,
     StartRecord,
@@ -44,7 +43,6 @@ from runtime.linux import files, process, sockets
 
 Status = Literal["created", "running", "paused", "exited"]
 
-_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _LOST = 137
 
 
@@ -75,7 +73,7 @@ class Containers:
 
     def create(self, config: ContainerConfig) -> None:
         """Write down what to run; nothing runs yet. Raises AlreadyExists."""
-        if not _ID.fullmatch(config.id):
+        if not is_id(config.id):
             raise RuntimeFault(
                 f"container id {config.id!r} is not valid",
                 hint="a letter or digit, then letters, digits, dots, dashes and underscores",
@@ -396,7 +394,7 @@ class Containers:
     # --- small things ----------------------------------------------------------------------
 
     def _paths(self, id: str) -> ContainerPaths:
-        if not _ID.fullmatch(id):
+        if not is_id(id):
             raise NotFound("container", id)
         return self._instance.container(id)
 

@@ -29,11 +29,13 @@ from runtime.container import exec, init, prepare
 from runtime.container.config import ContainerConfig, ExecConfig
 from runtime.container.logs import LogWriter
 from runtime.container.mounting import step
-from runtime.container.paths import ContainerPaths, Instance
+from runtime.container.paths import ContainerPaths, Instance, is_id
 from runtime.container.record import (
     ExitRecord,
     StartRecord,
+    boot_id,
     exit_reserve,
+    read_start,
     reserve_exit,
     write_exit,
     write_start,
@@ -50,6 +52,7 @@ _ROUNDS = 16
 
 class Monitor:
     def __init__(self, instance: Instance, config: ContainerConfig) -> None:
+        config = _with_shared_namespaces(instance, config)
         self._instance = instance
         self._config = config
         self._paths: ContainerPaths = instance.container(config.id)
@@ -354,6 +357,34 @@ class Monitor:
     @property
     def selector(self) -> selectors.BaseSelector:
         return self._selector
+
+
+def _with_shared_namespaces(instance: Instance, config: ContainerConfig) -> ContainerConfig:
+    """Replace "container:<id>" by the namespaces that the container has now.
+
+    They are opened and then proven to be its own: a pid alone may be somebody else's by now.
+    Raises RuntimeFault where it does not run.
+    """
+    shared = {}
+    for kind, wanted in (("pid", config.pid_namespace), ("ipc", config.ipc_namespace)):
+        if not wanted.startswith("container:"):
+            continue
+        other = wanted.removeprefix("container:")
+        started = read_start(instance.container(other).state) if is_id(other) else None
+        try:
+            if started is None or started.boot != boot_id():
+                raise ProcessLookupError
+            fd = os.open(f"/proc/{started.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+            if process.start_time(started.pid) != started.pid_started:
+                os.close(fd)
+                raise ProcessLookupError
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise RuntimeFault(
+                f"share the {kind} namespace of container {other[:12]}: it does not run"
+            ) from error
+        # The children find it at the same place.
+        shared[f"{kind}_namespace"] = f"/proc/self/fd/{fd}"
+    return config.replace(**shared) if shared else config
 
 
 def warm_up(instance: Instance) -> None:

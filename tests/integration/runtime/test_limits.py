@@ -194,6 +194,30 @@ def test_namespaces_of_another_container_can_be_joined(yard: Yard) -> None:
     assert yard.containers.get(first).status == "running"
 
 
+def test_namespaces_of_a_container_are_looked_up_at_each_start(yard: Yard) -> None:
+    first = yard.start("sleep", "1000")
+    shared = f"container:{first}"
+    second = yard.create(
+        "sh",
+        "-c",
+        "ps -o comm | grep -c '^sleep'; readlink /proc/self/ns/ipc",
+        pid_namespace=shared,
+        ipc_namespace=shared,
+    )
+    for _ in range(2):
+        yard.containers.start(second)
+        assert yard.finish(second).exit_code == 0
+        pid = yard.containers.get(first).pid
+        assert yard.log(second).split()[-2:] == ["1", os.readlink(f"/proc/{pid}/ns/ipc")]
+        yard.kill(first)
+        with pytest.raises(RuntimeFault, match="does not run"):
+            yard.containers.start(second)
+        yard.containers.start(first)
+    for other in ("container:absent", "container:../x"):
+        with pytest.raises(RuntimeFault, match="does not run"):
+            yard.start("true", pid_namespace=other)
+
+
 def test_a_network_of_its_own_has_only_what_is_in_it(yard: Yard, tmp_path: Path) -> None:
     netns = tmp_path / "netns"
     netns.touch()
