@@ -51,6 +51,8 @@ class Harbour:
         os.close(ready_child)
         said = os.read(ready, 1)
         os.close(ready)
+        if not said:
+            self._daemon.wait(10)
         assert said, (self.run / "daemon.log").read_text()
 
     def kill(self) -> None:
