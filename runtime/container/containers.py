@@ -45,6 +45,9 @@ Status = Literal["created", "running", "paused", "exited"]
 
 _LOST = 137
 
+# How many launchers in a row may be ending just when they are asked.
+_PATIENCE = 4
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerState:
@@ -363,11 +366,14 @@ class Containers:
     def _ask_launcher(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to `request`, with a launcher started first where none listens."""
         try:
-            try:
-                return self._converse(request)
-            except (FileNotFoundError, ConnectionRefusedError):
-                self._ensure_launcher()
-                return self._converse(request)
+            for _attempt in range(_PATIENCE):
+                try:
+                    return self._converse(request)
+                except (FileNotFoundError, ConnectionRefusedError):
+                    self._ensure_launcher()
+                except (ConnectionResetError, BrokenPipeError):
+                    continue  # one that is ending has not read the request (unix(7))
+            return self._converse(request)
         except (EOFError, OSError) as error:
             raise LauncherError(
                 "start the container: the launcher gave no answer",

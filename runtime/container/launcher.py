@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from runtime.container.children import describe
 from runtime.container.config import ContainerConfig
-from runtime.container.monitor import Monitor, describe, warm_up
+from runtime.container.monitor import Monitor, warm_up
 from runtime.container.paths import Instance
 from runtime.errors import LauncherError, NotFound, RuntimeFault
 from runtime.linux import mounts, process, sockets

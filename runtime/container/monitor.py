@@ -15,19 +15,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from runtime.cgroups.manager import Cgroup, open_cgroup
 from runtime.container import exec, init, prepare
+from runtime.container.children import Outcome, become, close, describe, stdio
 from runtime.container.config import ContainerConfig, ExecConfig
 from runtime.container.logs import LogWriter
+from runtime.container.monitored_exec import MonitoredExec
 from runtime.container.mounting import step
 from runtime.container.paths import ContainerPaths, Instance, is_id
 from runtime.container.record import (
@@ -41,7 +42,7 @@ from runtime.container.record import (
     write_start,
 )
 from runtime.container.sessions import start_error
-from runtime.errors import ContainerStartError, RuntimeFault
+from runtime.errors import RuntimeFault
 from runtime.linux import namespaces, process, sockets
 
 _CHUNK = 64 * 1024
@@ -61,7 +62,7 @@ class Monitor:
         self._preparation = prepare.prepare(config, self._paths, instance.seccomp_cache)
         self._connections: set[socket.socket] = set()
         self._watchers: set[socket.socket] = set()
-        self.sessions: set[_Session] = set()
+        self.sessions: set[MonitoredExec] = set()
         self._outputs: dict[int, str] = {}
         self._stdin = init.NULL
         self._listening = False
@@ -91,12 +92,12 @@ class Monitor:
         self._cgroup.create(self._config.resources, prepare.rules(self._config))
         self._log = LogWriter(self._paths.directory, self._config.log)
         reserve_exit(self._paths.exit)
-        child_ends, own_ends = _stdio(self._config.stdin_open, tty=self._config.tty)
+        child_ends, own_ends = stdio(self._config.stdin_open, tty=self._config.tty)
         with self._children_in_pid_namespace():
             self._pid, report = self._fork(
                 lambda report: init.run(self._preparation, self._cgroup, report, child_ends)
             )
-        _close(child_ends)
+        close(child_ends)
         self._pidfd = os.pidfd_open(self._pid)
         terminal = self._await_exec(report, own_ends)
         self._started = StartRecord(
@@ -143,7 +144,7 @@ class Monitor:
         else:
             if pid == 0:
                 ours.close()
-                _become(body, theirs)
+                become(body, theirs)
             return pid, ours
         finally:
             theirs.close()
@@ -156,11 +157,11 @@ class Monitor:
 
     def _await_exec(self, report: socket.socket, own_ends: list[int]) -> int | None:
         """Wait until the child has become the container's program; its terminal, if any."""
-        outcome = _Outcome()
+        outcome = Outcome()
         outcome.take_all(report)
         report.close()
         if outcome.error is not None:
-            _close(own_ends if outcome.terminal is None else [outcome.terminal])
+            close(own_ends if outcome.terminal is None else [outcome.terminal])
             os.waitpid(self._pid, 0)
             os.close(self._pidfd)
             raise start_error(outcome.error)
@@ -334,13 +335,13 @@ class Monitor:
             return
         self.sessions.add(session)
 
-    def _open_session(self, connection: socket.socket, wanted: ExecConfig) -> _Session:
+    def _open_session(self, connection: socket.socket, wanted: ExecConfig) -> MonitoredExec:
         preparation = self._preparation
         if wanted.privileged and not self._config.privileged:
             preparation = prepare.prepare(
                 self._config.replace(privileged=True), self._paths, self._instance.seccomp_cache
             )
-        child_ends, own_ends = _stdio(wanted.stdin, tty=wanted.tty)
+        child_ends, own_ends = stdio(wanted.stdin, tty=wanted.tty)
         try:
             pid, report = self._fork(
                 lambda report: exec.run(
@@ -348,11 +349,11 @@ class Monitor:
                 )
             )
         except OSError as error:
-            _close(own_ends)
+            close(own_ends)
             raise RuntimeFault("start a process in a container that is ending") from error
         finally:
-            _close(child_ends)
-        return _Session(self, connection, pid, report, own_ends)
+            close(child_ends)
+        return MonitoredExec(self, connection, pid, report, own_ends)
 
     @property
     def selector(self) -> selectors.BaseSelector:
@@ -401,169 +402,6 @@ def warm_up(instance: Instance) -> None:
         with ours, theirs:
             sockets.send(ours, {"op": "watch"})
             sockets.receive(theirs)
-
-
-class _Outcome:
-    """What a child says on its way to exec: its terminal, its pid, an error, or nothing."""
-
-    def __init__(self) -> None:
-        self.complete = False
-        self.terminal: int | None = None
-        self.pid: int | None = None
-        self.error: dict[str, Any] | None = None
-
-    def take(self, report: socket.socket) -> None:
-        raw, fds, _flags, _address = socket.recv_fds(report, 16 * 1024, 1)
-        if raw == b"terminal":
-            self.terminal = fds[0]
-            os.set_inheritable(self.terminal, False)
-        elif raw.startswith(b"pid "):
-            self.pid = int(raw[4:])
-        elif raw:
-            self.error = json.loads(raw)
-        else:
-            self.complete = True
-
-    def take_all(self, report: socket.socket) -> None:
-        while not self.complete:
-            self.take(report)
-
-
-class _Session:
-    """One exec: reports its start, hands over its ends, then its exit code.
-
-    `forerunner` is the child that enters the container; the process proper is its sibling, so
-    that it is born in the container's pid namespace with nothing of the host's about it.
-    """
-
-    def __init__(
-        self,
-        monitor: Monitor,
-        connection: socket.socket,
-        forerunner: int,
-        report: socket.socket,
-        own_ends: list[int],
-    ) -> None:
-        self._monitor = monitor
-        self._connection = connection
-        self._forerunner = forerunner
-        self._report = report
-        self._own_ends = own_ends
-        self._outcome = _Outcome()
-        self._pidfd = -1
-        monitor.selector.register(report, selectors.EVENT_READ, self._on_report)
-
-    def _on_report(self, _fd: int) -> None:
-        self._outcome.take(self._report)
-        if self._outcome.complete:
-            self._started()
-
-    def _started(self) -> None:
-        """All reports are in: the forerunner has ended, the process runs or is ending too."""
-        self._monitor.selector.unregister(self._report)
-        self._report.close()
-        os.waitpid(self._forerunner, 0)
-        outcome = self._outcome
-        ends = self._own_ends if outcome.terminal is None else [outcome.terminal]
-        if outcome.error is None and outcome.pid is not None:
-            self._say({"started": outcome.pid}, tuple(fd for fd in ends if fd != init.NULL))
-            self._pidfd = os.pidfd_open(outcome.pid)
-            self._monitor.selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
-        else:
-            ended = {"message": "start a process in a container that is ending", "hint": None}
-            self._say({"error": outcome.error or ended})
-            if outcome.pid is not None:
-                os.waitpid(outcome.pid, 0)
-            self._end()
-        _close(ends)
-
-    def _on_exit(self, _fd: int) -> None:
-        """Take the exit code of the process, which has ended."""
-        self._monitor.selector.unregister(self._pidfd)
-        os.close(self._pidfd)
-        _, status = os.waitpid(self._outcome.pid or 0, 0)
-        code = os.waitstatus_to_exitcode(status)
-        self._say({"exit_code": code if code >= 0 else 128 - code})
-        self._end()
-
-    def finish(self) -> None:
-        """The container has ended, and the process with it, or it will not start any more."""
-        if not self._outcome.complete:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._forerunner, signal.SIGKILL)
-            self._outcome.take_all(self._report)
-            self._started()
-        if self in self._monitor.sessions:
-            self._on_exit(self._pidfd)
-
-    def _end(self) -> None:
-        self._connection.close()
-        self._monitor.sessions.discard(self)
-
-    def _say(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-        # Nobody has to wait for the end of an exec.
-        with contextlib.suppress(OSError):
-            sockets.send(self._connection, message, fds)
-
-
-def _stdio(stdin: bool, *, tty: bool) -> tuple[list[int], list[int]]:
-    """The child's 0, 1, 2 and our ends of them; none with a terminal.
-
-    Without `stdin` the first of each is init.NULL: the child opens its own null device.
-    """
-    if tty:
-        return [], []
-    with contextlib.ExitStack() as opened:
-        ends = []
-        for wanted in (stdin, True, True):
-            pair = os.pipe() if wanted else (init.NULL, init.NULL)
-            opened.callback(_close, pair)
-            ends.append(pair)
-        opened.pop_all()
-    (in_read, in_write), (out_read, out_write), (err_read, err_write) = ends
-    return [in_read, out_write, err_write], [in_write, out_read, err_read]
-
-
-def _close(fds: Iterable[int]) -> None:
-    for fd in fds:
-        if fd != init.NULL:
-            os.close(fd)
-
-
-def _become(body: Callable[[socket.socket], None], report: socket.socket) -> NoReturn:
-    """The child's side of a fork: never returns, and tells why where `body` fails."""
-    try:
-        body(report)
-    except Exception as error:
-        message = json.dumps(describe(error)).encode()
-        with contextlib.suppress(OSError):
-            # `init.close_all_but` has moved it.
-            moved = report.fileno() < 0
-            channel = socket.socket(fileno=init.REPORT) if moved else report
-            channel.send(message[: 16 * 1024])
-    finally:
-        os._exit(125)
-
-
-def describe(error: BaseException) -> dict[str, Any]:
-    """An error as plain data, for the way through a socket."""
-    match error:
-        case OSError():
-            about = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
-            message = about + (error.strerror or str(error)).lower()
-        case RuntimeFault():
-            message = str(error)
-        case _:
-            message = repr(error)
-    described: dict[str, Any] = {"message": message, "hint": getattr(error, "hint", None)}
-    if isinstance(error, ContainerStartError):
-        described |= {
-            "step": error.step,
-            "path": error.path,
-            "errno": error.errno,
-            "exit_code": error.exit_code,
-        }
-    return described
 
 
 def _tuples(raw: dict[str, Any]) -> dict[str, Any]:

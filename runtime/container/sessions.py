@@ -118,7 +118,7 @@ def _connect(monitor_socket: str) -> socket.socket:
 
 
 def start_error(described: dict[str, object]) -> ContainerStartError:
-    """The error that a monitor described (`runtime.container.monitor.describe`)."""
+    """The error that a monitor described (`runtime.container.children.describe`)."""
     error = ContainerStartError(
         str(described.get("message")),
         step=str(described.get("step", "start")),

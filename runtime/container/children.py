@@ -1,0 +1,99 @@
+"""A child of the monitor between fork and exec: its ends of the pipes, and what it reports."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from runtime.container import init
+from runtime.errors import ContainerStartError, RuntimeFault
+
+
+class Outcome:
+    """What a child says on its way to exec: its terminal, its pid, an error, or nothing."""
+
+    def __init__(self) -> None:
+        self.complete = False
+        self.terminal: int | None = None
+        self.pid: int | None = None
+        self.error: dict[str, Any] | None = None
+
+    def take(self, report: socket.socket) -> None:
+        raw, fds, _flags, _address = socket.recv_fds(report, 16 * 1024, 1)
+        if raw == b"terminal":
+            self.terminal = fds[0]
+            os.set_inheritable(self.terminal, False)
+        elif raw.startswith(b"pid "):
+            self.pid = int(raw[4:])
+        elif raw:
+            self.error = json.loads(raw)
+        else:
+            self.complete = True
+
+    def take_all(self, report: socket.socket) -> None:
+        while not self.complete:
+            self.take(report)
+
+
+def stdio(stdin: bool, *, tty: bool) -> tuple[list[int], list[int]]:
+    """The child's 0, 1, 2 and our ends of them; none with a terminal.
+
+    Without `stdin` the first of each is init.NULL: the child opens its own null device.
+    """
+    if tty:
+        return [], []
+    with contextlib.ExitStack() as opened:
+        ends = []
+        for wanted in (stdin, True, True):
+            pair = os.pipe() if wanted else (init.NULL, init.NULL)
+            opened.callback(close, pair)
+            ends.append(pair)
+        opened.pop_all()
+    (in_read, in_write), (out_read, out_write), (err_read, err_write) = ends
+    return [in_read, out_write, err_write], [in_write, out_read, err_read]
+
+
+def close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        if fd != init.NULL:
+            os.close(fd)
+
+
+def become(body: Callable[[socket.socket], None], report: socket.socket) -> NoReturn:
+    """The child's side of a fork: never returns, and tells why where `body` fails."""
+    try:
+        body(report)
+    except Exception as error:
+        message = json.dumps(describe(error)).encode()
+        with contextlib.suppress(OSError):
+            # `init.close_all_but` has moved it.
+            moved = report.fileno() < 0
+            channel = socket.socket(fileno=init.REPORT) if moved else report
+            channel.send(message[: 16 * 1024])
+    finally:
+        os._exit(125)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An error as plain data, for the way through a socket."""
+    match error:
+        case OSError():
+            about = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
+            message = about + (error.strerror or str(error)).lower()
+        case RuntimeFault():
+            message = str(error)
+        case _:
+            message = repr(error)
+    described: dict[str, Any] = {"message": message, "hint": getattr(error, "hint", None)}
+    if isinstance(error, ContainerStartError):
+        described |= {
+            "step": error.step,
+            "path": error.path,
+            "errno": error.errno,
+            "exit_code": error.exit_code,
+        }
+    return described
