@@ -101,9 +101,12 @@ class Authoriser:
                     return True
         return False
 
-    def forget(self, endpoint: Endpoint, scopes: frozenset[str]) -> None:
-        """A token was refused: fetch another one next time."""
-        self._tokens.pop((endpoint.host, scopes), None)
+    def forget(self, endpoint: Endpoint, scopes: frozenset[str], refused: str | None) -> None:
+        """A token was refused: fetch another one next time, unless there is one by now."""
+        key = (endpoint.host, scopes)
+        token = self._tokens.get(key)
+        if token is not None and f"Bearer {token.value}" == refused:
+            del self._tokens[key]
 
     async def authorisation(self, endpoint: Endpoint, scopes: frozenset[str]) -> str | None:
         """The `Authorization` header for a request, None where nobody has asked for one."""
@@ -137,6 +140,11 @@ class Authoriser:
         wanted = sorted(scopes) or challenge.parameters.get("scope", "").split()
         query: list[tuple[str, str]] = [("service", service)] if service else []
         what = f"get a token for {endpoint.domain}"
+        hint = (
+            f"log in: bay login {endpoint.domain}"
+            if credentials is None
+            else "check the user name and the password"
+        )
         tls = self._tls(endpoint_of(realm.host_port_subcomponent or "", self._config))
         if credentials is not None and credentials.identity_token:
             form = [
@@ -146,7 +154,7 @@ class Authoriser:
                 ("client_id", CLIENT),
                 ("scope", " ".join(wanted)),
             ]
-            document = await self._ask(what, "POST", realm, tls, data=dict(form))
+            document = await self._ask(what, hint, "POST", realm, tls, data=dict(form))
         else:
             headers = {}
             query += [("scope", scope) for scope in wanted]
@@ -158,7 +166,7 @@ class Authoriser:
                 ]
                 headers["Authorization"] = basic(credentials.username, credentials.password)
             url = realm.extend_query(query)
-            document = await self._ask(what, "GET", url, tls, headers=headers)
+            document = await self._ask(what, hint, "GET", url, tls, headers=headers)
         value = document.get("token") or document.get("access_token")
         if not isinstance(value, str) or not value or not value.isascii() or "\n" in value:
             raise RegistryError(f"{what}: the answer holds no token")
@@ -183,7 +191,7 @@ class Authoriser:
         return realm
 
     async def _ask(
-        self, what: str, method: str, url: URL, tls: ssl.SSLContext, **given: Any
+        self, what: str, hint: str, method: str, url: URL, tls: ssl.SSLContext, **given: Any
     ) -> dict[str, Any]:
         try:
             async with self._session.request(
@@ -204,7 +212,7 @@ class Authoriser:
             raise AccessDenied(
                 str(refusal(what, status, body, headers)),
                 status=status,
-                hint="check the user name and the password",
+                hint=hint,
             )
         if status != 200:
             raise refusal(what, status, body, headers)

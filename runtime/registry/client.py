@@ -72,7 +72,8 @@ class RegistryClient:
         self._session = aiohttp.ClientSession(
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": CLIENT},
+            # Digests are of the bytes as they are, so nobody may compress them on the way.
+            headers={"User-Agent": CLIENT, "Accept-Encoding": "identity"},
             read_bufsize=1024 * 1024,
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(
@@ -203,7 +204,7 @@ class RegistryClient:
             challenges = response.headers.getall("WWW-Authenticate", [])
             if not self.authoriser.learn(endpoint, challenges):
                 return response
-            self.authoriser.forget(endpoint, scopes)
+            self.authoriser.forget(endpoint, scopes, authorisation)
             if await self.authoriser.authorisation(endpoint, scopes) == authorisation:
                 return response  # nothing new to offer
             response.close()

@@ -69,14 +69,12 @@ async def resolve_digest(reference: str, config: RegistryConfig | None = None) -
     if wanted.digest is not None:
         return wanted.digest
     async with RegistryClient(config) as client:
-        problems: list[Exception] = []
         for endpoint in endpoints_for_pull(wanted, client.config):
             try:
                 descriptor = await Repository(client, endpoint, wanted.path).find_manifest(
                     wanted.tagged.tag or ""
                 )
-            except RegistryError as exc:
-                problems.append(exc)
+            except (RegistryError, ImageError):
                 if not endpoint.mirror:
                     raise
                 continue

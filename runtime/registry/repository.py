@@ -211,7 +211,7 @@ class Repository:
             "GET",
             await self.url(f"blobs/{digest}"),
             scopes=self.scopes,
-            headers={**headers, "Accept-Encoding": "identity"},
+            headers=headers,
             expect=(200, 206, 404, 416),
             what=f"fetch blob {digest} of {self.name}",
         ) as response:

@@ -56,9 +56,11 @@ def refused(registry: Hostile, directory: Path, match: str, **changes: Any) -> R
 
 
 def test_an_honest_registry_is_pulled_from(tmp_path: Path) -> None:
-    store, _events = pull_from(Hostile(), tmp_path)
+    registry = Hostile()
+    store, _events = pull_from(registry, tmp_path)
     assert len(store.list()) == 1
     assert store.check() == ()
+    assert {request.headers["Accept-Encoding"] for request in registry.requests} == {"identity"}
 
 
 # Documents
