@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from bridge.errors import RulesError
 from bridge.ruleset import PORT_MAPS, Ruleset, difference, install, remove
 from bridge.surroundings import blocking_chains, meets, other_instances, published_ports
@@ -9,7 +11,7 @@ from runtime.linux.nftables import Nftables, RulesRefused
 
 
 class Firewall:
-    """The rules of one instance. Not for several threads at a time; the caller has the lock.
+    """The rules of one instance. For one thread at a time, but for `other_instance`.
 
     What was applied last is remembered with the kernel's generation number: while that
     stands, a change is the difference between two values. When somebody else changed
@@ -23,6 +25,8 @@ class Firewall:
         self._applied: Ruleset | None = None
         self._generation: int | None = None
         self._listing: str | None = None
+        self._others: dict[str, set[tuple[str, int, str]]] = {}
+        self._others_generation: int | None = None
 
     @property
     def applied(self) -> Ruleset | None:
@@ -51,7 +55,10 @@ class Firewall:
         self._listing = None
         after = self._current()
         # More than one step means that somebody else changed something as well.
-        self._generation = after if after == before + 1 else None
+        alone = after == before + 1
+        self._generation = after if alone else None
+        if alone and self._others_generation == before:
+            self._others_generation = after
         return True
 
     def is_touched(self) -> bool:
@@ -63,15 +70,24 @@ class Firewall:
 
         Nothing listens on a published port, so that binding it does not tell.
         """
-        for table in other_instances(self._run("list tables ip"), self._table):
-            maps = (f"list map ip {table} {name}" for name in PORT_MAPS)
-            try:
-                ports = published_ports(self._run(command) for command in maps)
-            except RulesError:
-                continue  # it has just gone, or is of another make
-            if meets(ports, host_ip, host_port, protocol):
+        current = self._current()
+        if current != self._others_generation:
+            self._others = self._ports_of_others()
+            self._others_generation = current
+        for table, found in self._others.items():
+            if meets(found, host_ip, host_port, protocol):
                 return table
         return None
+
+    def _ports_of_others(self) -> dict[str, set[tuple[str, int, str]]]:
+        """Table of another instance -> what it publishes."""
+        found = {}
+        for table in other_instances(self._run("list tables ip"), self._table):
+            maps = (f"list map ip {table} {name}" for name in PORT_MAPS)
+            # One that has just gone, or is of another make, publishes nothing.
+            with contextlib.suppress(RulesError):
+                found[table] = published_ports([self._run(command) for command in maps])
+        return found
 
     def blocking_chains(self) -> tuple[str, ...]:
         """Chains of others that may keep containers from the world, as "family table chain"."""

@@ -185,15 +185,21 @@ class LeaseDatabase:
         self._rows("DELETE FROM sandboxes WHERE id = ?", sandbox_id)
 
     def endpoints(
-        self, *, sandbox_id: str | None = None, network_id: str | None = None
+        self,
+        *,
+        sandbox_id: str | None = None,
+        network_id: str | None = None,
+        leading_out: bool = False,
     ) -> tuple[Endpoint, ...]:
-        """In the order in which they were made."""
+        """In the order in which they were made; `leading_out`: those on networks that do."""
+        conditions = {"sandbox_id = ?": sandbox_id, "network_id = ?": network_id}
+        given = {text: value for text, value in conditions.items() if value is not None}
+        texts = list(given)
+        if leading_out:
+            texts.append("network_id IN (SELECT id FROM networks WHERE NOT internal)")
+        where = f" WHERE {' AND '.join(texts)}" if texts else ""
         rows = self._rows(
-            f"SELECT {_ENDPOINT_COLUMNS} FROM endpoints"
-            " WHERE (?1 IS NULL OR sandbox_id = ?1) AND (?2 IS NULL OR network_id = ?2)"
-            " ORDER BY rowid",
-            sandbox_id,
-            network_id,
+            f"SELECT {_ENDPOINT_COLUMNS} FROM endpoints{where} ORDER BY rowid", *given.values()
         )
         return tuple(_endpoint(row) for row in rows)
 

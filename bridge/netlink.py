@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -36,9 +37,13 @@ class Message:
 
 
 class NetlinkSocket:
-    """A socket to the kernel of the calling thread's network namespace, for good."""
+    """A socket to the kernel of the calling thread's network namespace, for good.
+
+    For any number of threads, one request at a time.
+    """
 
     def __init__(self, family: int) -> None:
+        self._lock = threading.Lock()
         self._sequence = 0
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family
@@ -67,6 +72,10 @@ class NetlinkSocket:
         Each of them is carried out, whatever becomes of the others. Raises LinkError for the
         first that failed: `attempted` says what for.
         """
+        with self._lock:
+            return self._request(messages, attempted)
+
+    def _request(self, messages: Sequence[Message], attempted: str) -> list[bytes]:
         first = self._sequence + 1
         self._socket.send(b"".join(self._encode(message) for message in messages))
         waiting = set(range(first, self._sequence + 1))
@@ -90,11 +99,12 @@ class NetlinkSocket:
 
         A list that changed while it was told is asked for again.
         """
-        for _attempt in range(_DUMP_ATTEMPTS):
-            found, whole = self._dump(message, attempted)
-            if whole:
-                break
-        return found
+        with self._lock:
+            for _attempt in range(_DUMP_ATTEMPTS):
+                found, whole = self._dump(message, attempted)
+                if whole:
+                    break
+            return found
 
     def _dump(self, message: Message, attempted: str) -> tuple[list[bytes], bool]:
         self._socket.send(self._encode(message, NLM_F_DUMP))

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -31,11 +30,11 @@ from bridge.errors import NetworkError, NetworkInUse, NetworkNotFound, TeardownE
 from bridge.firewall import Firewall
 from bridge.instance import Instance
 from bridge.leases import LeaseDatabase
+from bridge.locks import Locks
 from bridge.publishing import Publishing, check_service
 from bridge.rtnetlink import RouteSocket
 from bridge.ruleset import udp_ports_moved
 from bridge.sandboxes import Sandboxes
-from runtime.linux.files import locked
 
 Report = list[str]  # what was done, a line each; the class below has a method called list
 
@@ -45,16 +44,15 @@ _RESOLV_CONF = Path("/etc/resolv.conf")
 class Networks:
     """Networks, sandboxes and published ports of the instance at `root` and `run`.
 
-    For any number of threads and processes: one lock serialises all changes. Sockets belong
-    to the network namespace of the thread that makes this object.
+    For any number of threads and processes (`locks` says how). Sockets belong to the network
+    namespace of the thread that makes this object.
     """
 
     def __init__(self, root: Path, run: Path) -> None:
         self._instance = Instance.of(root, run)
         self._instance.database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._instance.namespaces.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._thread_lock = threading.RLock()
-        self._depth = 0
+        self._locks = Locks(run)
         self._leases = LeaseDatabase(self._instance.database)
         with contextlib.ExitStack() as opened:
             opened.callback(self._leases.close)
@@ -62,9 +60,10 @@ class Networks:
             self._conntrack = opened.enter_context(open_socket())
             self._counting = opened.enter_context(open_socket())
             self._opened = opened.pop_all()
-        self._counting_lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._wanted = self._settled = 0
         self._firewall = Firewall(self._instance.table)
-        self._sandboxes = Sandboxes(self._instance, self._leases, self._route)
+        self._sandboxes = Sandboxes(self._instance, self._locks, self._leases, self._route)
         self._publishing = Publishing(self._leases, self._sandboxes, self._firewall)
 
     def __enter__(self) -> Networks:
@@ -81,7 +80,7 @@ class Networks:
         Raises NetworkMismatch, SubnetOverlap, AddressPoolExhausted, InvalidNetwork…
         """
         check_network(config)
-        with self._lock():
+        with self._locks.instance():
             existing = self._leases.network(config.id)
             if existing is None:
                 host = host_subnets(self._route, resolv_conf=_host_resolv_conf())
@@ -102,12 +101,12 @@ class Networks:
 
     def ensure(self, network_id: str) -> tuple[str, ...]:
         """Repair the network's links, addresses and rules; what had to be done."""
-        with self._lock():
+        with self._locks.instance():
             return tuple(self._ensure(network_id))
 
     def remove(self, network_id: str) -> None:
         """Remove the network with its leases. Raises NetworkInUse, NetworkNotFound."""
-        with self._lock():
+        with self._locks.instance():
             network = self.get(network_id)
             users = sorted({e.sandbox_id for e in self._leases.endpoints(network_id=network_id)})
             if users:
@@ -126,7 +125,7 @@ class Networks:
 
     def set_resolver_port(self, network_id: str, port: int | None) -> None:
         """Lead what the network's containers ask of its gateway's port 53 to `port` there."""
-        with self._lock():
+        with self._locks.instance():
             self.get(network_id)
             self._leases.set_resolver_port(network_id, port)
             self._apply_rules()
@@ -135,12 +134,19 @@ class Networks:
 
     def open_sandbox(self, sandbox_id: str) -> Path:
         """The sandbox's network namespace: a file to pass to setns(2), its loopback up."""
-        with self._lock():
+        with self._locks.sandbox(sandbox_id):
             return self._sandboxes.open(sandbox_id)
 
     def connect(self, sandbox_id: str, config: EndpointConfig) -> Endpoint:
-        """Put the sandbox on a network. Raises NetworkNotFound, SandboxNotFound, AddressInUse…"""
-        with self._lock():
+        """Put the sandbox on a network. Raises NetworkNotFound, SandboxNotFound, AddressInUse…
+
+        The address of a `lease_key` is the first sandbox's that comes with it, for as long as
+        it is on the network, and then the next one's. A sandbox that comes while another has
+        it (two generations of a replica) gets another address, which it gives up with its
+        place on the network; it does not take over the key's own later. So a replica that is
+        replaced without a gap has in turn the key's address and one of its own choice.
+        """
+        with self._locks.sandbox(sandbox_id):
             before = self._sandboxes.way_out(sandbox_id)
             endpoint = self._sandboxes.connect(sandbox_id, config)
             self._follow_ports(sandbox_id, before)
@@ -148,9 +154,10 @@ class Networks:
 
     def disconnect(self, sandbox_id: str, network_id: str) -> None:
         """Take the sandbox off a network, running or not; not being on it is as good."""
-        with self._lock():
+        with self._locks.sandbox(sandbox_id):
             before = self._sandboxes.way_out(sandbox_id)
-            self._sandboxes.disconnect(sandbox_id, network_id)
+            with self._locks.instance():
+                self._sandboxes.disconnect(sandbox_id, network_id)
             self._follow_ports(sandbox_id, before)
 
     def close_sandbox(self, sandbox_id: str, *, release: bool) -> None:
@@ -159,7 +166,7 @@ class Networks:
         With `release` its addresses may go to others; without, the same lease keys get
         them again. Raises TeardownError with everything that failed.
         """
-        with self._lock():
+        with self._locks.sandbox(sandbox_id):
             failures: list[Exception] = []
             published = self._leases.is_backend(sandbox_id)
             self._leases.delete_ports(sandbox_id)
@@ -190,7 +197,7 @@ class Networks:
 
     def release_lease(self, network_id: str, lease_key: str) -> None:
         """Let the address that is kept for `lease_key` go to others."""
-        with self._lock():
+        with self._locks.instance():
             self._leases.delete_lease(network_id, lease_key)
 
     # published ports
@@ -219,9 +226,8 @@ class Networks:
     def unpublish(self, owner: str) -> None:
         """Give up the ports of a service, or of a sandbox, which then is no service's backend
         any more either."""
-        with self._lock():
-            self._leases.delete_ports(owner)
-            self._apply_rules()
+        self._leases.delete_ports(owner)
+        self._apply_rules()
 
     def published(self, owner: str) -> tuple[PublishedPort, ...]:
         """The ports of a service, or those that a sandbox has published for itself."""
@@ -235,8 +241,7 @@ class Networks:
     def connections(self, sandbox_id: str) -> int:
         """How many TCP connections that published ports led to the sandbox are open now."""
         endpoints = self._leases.endpoints(sandbox_id=sandbox_id)
-        with self._counting_lock:
-            return sum(open_connections(self._counting, IPv4Address(e.address)) for e in endpoints)
+        return sum(open_connections(self._counting, IPv4Address(e.address)) for e in endpoints)
 
     def port_owners(self) -> tuple[str, ...]:
         """Every service and sandbox that has published ports."""
@@ -249,22 +254,13 @@ class Networks:
 
         Goes on after a failure, and raises TeardownError with all of them at the end.
         """
-        with self._lock():
+        with self._locks.instance():
             done: list[str] = []
             failures: list[Exception] = []
-            known = set(self._leases.sandboxes())
-            for path in sorted(self._instance.namespaces.iterdir()):
-                if path.name not in known or not namespaces.is_bound(path):
-                    try:
-                        namespaces.release(path)
-                        done.append(f"removed namespace {path.name}")
-                    except OSError as exc:
-                        failures.append(exc)
-            for sandbox_id in sorted(known):
-                if not namespaces.is_bound(self._instance.namespace(sandbox_id)):
-                    self._leases.delete_ports(sandbox_id)
-                    self._leases.delete_sandbox(sandbox_id)
-                    done.append(f"forgot sandbox {sandbox_id}, whose namespace is gone")
+            try:
+                done += self._sweep_sandboxes()
+            except TeardownError as exc:
+                failures += exc.exceptions
             try:
                 done += self._sweep_links()
             except (NetworkError, OSError) as exc:
@@ -275,7 +271,7 @@ class Networks:
                 except (NetworkError, OSError) as exc:
                     failures.append(exc)
             try:
-                self._apply_rules()
+                self._apply_rules(anyway=True)
             except (NetworkError, OSError) as exc:
                 failures.append(exc)
             if failures:
@@ -291,75 +287,68 @@ class Networks:
 
     def link_names(self) -> dict[int, str]:
         """The host's links: index -> name."""
-        with self._lock():
+        with self._locks.instance():
             return {link.index: link.name for link in self._route.links()}
 
     def drifted(self, names: Collection[str]) -> frozenset[str]:
         """The networks whose links or addresses are not as they should be, where links of these
         names are ours; else none."""
-        with self._lock():
+        with self._locks.instance():
             networks, endpoints = self._leases.networks(), self._leases.endpoints()
             if not concerned(names, networks, endpoints):
                 return frozenset()
-            return out_of_place(networks, endpoints, self._route.links(), self._route.addresses())
+            found = self._out_of_place(networks, endpoints)
+            if found:
+                # What somebody is at work on is not to be judged before he is done.
+                idle = [e for e in endpoints if e.network_id not in found or self._is_idle(e)]
+                found = self._out_of_place(networks, idle)
+            return found
 
     def rules_touched(self) -> bool:
         """Whether somebody else changed packet filter rules since ours were known to be right."""
-        with self._lock():
+        with self._locks.rules():
             return self._firewall.is_touched()
 
     def obstacles(self) -> tuple[str, ...]:
         """Other tables' chains ("ip filter FORWARD") that drop whatever nobody accepts on its
         way through the host, as Docker and some firewalls have them: containers reach the
         world only if those are told to accept the bridges' traffic."""
-        with self._lock():
+        with self._locks.rules():
             return self._firewall.blocking_chains()
 
     def close(self) -> None:
         """Let go of everything; the rules too when no network is left to need them."""
-        with self._lock():
+        with self._locks.instance():
             if not self._leases.networks():
                 self._firewall.remove()
             self._firewall.close()
             self._opened.close()
 
-    # inside the lock
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        with self._thread_lock:
-            if self._depth:
-                yield
-                return
-            with locked(self._instance.lock):
-                self._depth += 1
-                try:
-                    yield
-                finally:
-                    self._depth -= 1
+    # inside the locks
 
     def _ensure(self, network_id: str) -> Report:
         network = self.get(network_id)
         done = ["let the host forward packets"] if ensure_forwarding() else []
         done += ensure_bridge(self._route, self._instance, network)
         done += self._sandboxes.repair(network)
-        if self._apply_rules():
+        if self._apply_rules(anyway=True):
             done.append("put the packet filter rules in place")
         return done
 
     def _publish(
         self, owner: str, ports: Sequence[PublishedPort], sandboxes: Sequence[str]
     ) -> tuple[PublishedPort, ...]:
-        with self._lock():
-            owners = {owner, *sandboxes}
-            before = [b for b in self._leases.bindings() if b.owner in owners]
+        owners = {owner, *sandboxes}
+        with self._locks.instance():
+            before = [b for owner in owners for b in self._leases.bindings(owner=owner)]
             resolved = self._publishing.publish(owner, ports, sandboxes)
-            try:
-                self._apply_rules()
-            except BaseException:
+        try:
+            self._apply_rules()
+        except BaseException:
+            with self._locks.instance():
                 self._publishing.restore(owners, before)
-                raise
-            return resolved
+            raise
+        return resolved
 
     def _forget(self, network: Network) -> None:
         """Remove the bridge, then the row, then the rules."""
@@ -367,21 +356,30 @@ class Networks:
         self._leases.delete_network(network.id)
         self._apply_rules()
 
-    def _apply_rules(self) -> bool:
-        """Make the rules be what the database calls for; whether they were anything else."""
-        ruleset = self._publishing.ruleset()
-        before = self._firewall.applied
-        if ruleset.networks or ruleset.ports:
-            changed = self._firewall.apply(ruleset)
-        else:
-            self._firewall.remove()
-            changed = False
-        moved = udp_ports_moved(before, ruleset)
-        if moved:
-            forget_udp(
-                self._conntrack, moved, {address for _, address, _ in self._route.addresses()}
-            )
-        return changed
+    def _apply_rules(self, *, anyway: bool = False) -> bool:
+        """Make the rules be what the database calls for; whether they were anything else.
+
+        Whoever comes while somebody else is at it finds, unless he wants it `anyway`, that his
+        changes have been taken along by the next one: many ports are one transaction.
+        """
+        mine = self._wanted = next(self._numbers)
+        with self._locks.rules():
+            if self._settled >= mine and not anyway:
+                return False
+            reached = self._wanted  # before the database is read
+            ruleset = self._publishing.ruleset()
+            before = self._firewall.applied
+            if ruleset.networks or ruleset.ports:
+                changed = self._firewall.apply(ruleset)
+            else:
+                self._firewall.remove()
+                changed = False
+            self._settled = reached
+            moved = udp_ports_moved(before, ruleset)
+            if moved:
+                local = {address for _, address, _ in self._route.addresses()}
+                forget_udp(self._conntrack, moved, local)
+            return changed
 
     def _follow_ports(self, sandbox_id: str, before: Endpoint | None) -> None:
         """After endpoints came or went: the sandbox's ports may lead to another one now."""
@@ -390,6 +388,43 @@ class Networks:
             self._apply_rules()
             if out is not None:
                 self._sandboxes.hairpin(out)
+
+    def _out_of_place(
+        self, networks: Sequence[Network], endpoints: Sequence[Endpoint]
+    ) -> frozenset[str]:
+        return out_of_place(networks, endpoints, self._route.links(), self._route.addresses())
+
+    def _is_idle(self, endpoint: Endpoint) -> bool:
+        with self._locks.try_sandbox(endpoint.sandbox_id) as free:
+            return free
+
+    def _sweep_sandboxes(self) -> Report:
+        """Remove namespaces that are nobody's, and forget sandboxes whose namespace is gone.
+
+        What somebody is at work on is left alone. Raises TeardownError.
+        """
+        done = []
+        failures: list[Exception] = []
+        known = set(self._leases.sandboxes())
+        paths = {path.name: path for path in self._instance.namespaces.iterdir()}
+        for name in sorted(known | paths.keys()):
+            with self._locks.try_sandbox(name) as free:
+                path = self._instance.namespace(name)
+                if not free or (name in known and namespaces.is_bound(path)):
+                    continue
+                try:
+                    if name in paths:
+                        namespaces.release(path)
+                        done.append(f"removed namespace {name}")
+                except OSError as exc:
+                    failures.append(exc)
+                if name in known:
+                    self._leases.delete_ports(name)
+                    self._leases.delete_sandbox(name)
+                    done.append(f"forgot sandbox {name}, whose namespace is gone")
+        if failures:
+            raise TeardownError("cannot remove all stale namespaces", failures)
+        return done
 
     def _sweep_links(self) -> Report:
         """Remove bridges and endpoints' links that bear our mark and stand in no row."""

@@ -142,13 +142,14 @@ class Publishing:
 
     def ruleset(self) -> Ruleset:
         """The rules that the database calls for."""
-        networks = {network.id: network for network in self._leases.networks()}
+        rules = tuple(_network_rules(network) for network in self._leases.networks())
+        bindings = sorted(self._leases.bindings())
         endpoints: dict[str, list[Endpoint]] = {}
-        for endpoint in self._leases.endpoints():
+        for endpoint in self._leases.endpoints(leading_out=True) if bindings else ():
             endpoints.setdefault(endpoint.sandbox_id, []).append(endpoint)
         published = []
-        for binding in sorted(self._leases.bindings()):
-            ways = (way_out(endpoints.get(s, ()), networks) for s in binding.sandboxes)
+        for binding in bindings:
+            ways = (way_out(endpoints.get(s, ())) for s in binding.sandboxes)
             backends = tuple(
                 Backend(address=out.address, port=binding.container_port)
                 for out in ways
@@ -163,7 +164,6 @@ class Publishing:
                         backends=backends,
                     )
                 )
-        rules = tuple(_network_rules(network) for network in networks.values())
         return Ruleset(networks=rules, ports=tuple(published))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import IPv4Address
 from ipaddress import IPv4Network as Subnet
@@ -25,6 +25,7 @@ from bridge.errors import (
 from bridge.instance import Instance
 from bridge.ipam import mac_of
 from bridge.leases import LeaseDatabase
+from bridge.locks import Locks
 from bridge.rtnetlink import RouteSocket
 from bridge.sysctls import set_parameter
 
@@ -36,21 +37,29 @@ _LOOPBACK = 1  # the index of "lo" in every network namespace
 
 
 class Sandboxes:
-    """Namespaces and endpoints of one instance. The caller holds the instance's lock."""
+    """Namespaces and endpoints of one instance.
 
-    def __init__(self, instance: Instance, leases: LeaseDatabase, route: RouteSocket) -> None:
+    The caller holds the lock of the sandbox that is spoken of.
+    """
+
+    def __init__(
+        self, instance: Instance, locks: Locks, leases: LeaseDatabase, route: RouteSocket
+    ) -> None:
         self._instance = instance
+        self._locks = locks
         self._leases = leases
         self._route = route
 
     def open(self, sandbox_id: str) -> Path:
         """The namespace of the sandbox, made where it is missing, with all its endpoints."""
         path = self._instance.namespace(sandbox_id)
-        if namespaces.is_bound(path):
-            if not self._leases.has_sandbox(sandbox_id):
-                self._leases.add_sandbox(sandbox_id)
+        bound = namespaces.is_bound(path)
+        if bound and self._leases.has_sandbox(sandbox_id):
             return path
-        self._leases.add_sandbox(sandbox_id)
+        with self._locks.instance():
+            self._leases.add_sandbox(sandbox_id)
+        if bound:
+            return path
         try:
             path.touch(mode=0o600)
             namespaces.create(path, _prepare)
@@ -60,7 +69,8 @@ class Sandboxes:
                 hint=_NAMESPACE_HINTS.get(exc.errno or 0),
             ) from exc
         for endpoint in self._leases.endpoints(sandbox_id=sandbox_id):
-            self._plug_again(endpoint)
+            with self._locks.instance():
+                self._plug_again(endpoint)
         return path
 
     def connect(self, sandbox_id: str, config: EndpointConfig) -> Endpoint:
@@ -72,40 +82,50 @@ class Sandboxes:
             check_link_name(config.interface)
         if not self._leases.has_sandbox(sandbox_id):
             raise SandboxNotFound(sandbox_id)
-        others = {}
-        for other in self._leases.endpoints(sandbox_id=sandbox_id):
-            others[other.network_id] = other
-        existing = others.pop(network.id, None)
-        if existing is not None:
-            if _fits(existing, config):
-                return self._keep(existing, config)
-            self.disconnect(sandbox_id, network.id)
-        with self._leases.transaction():
-            address, key = lease_address(self._leases, network, sandbox_id, config)
-            used = {endpoint.interface for endpoint in others.values()}
-            interface = choose_interface(used, config.interface)
-            if interface in used or interface == "lo":
-                raise InvalidNetwork(f"sandbox {sandbox_id} has an interface {interface} already")
-            endpoint = Endpoint(
-                sandbox_id=sandbox_id,
-                network_id=network.id,
-                address=str(address),
-                prefix=Subnet(network.subnet).prefixlen,
-                gateway=network.gateway,
-                mac=(config.mac or mac_of(address)).lower(),
-                interface=interface,
-                link=self._instance.new_link(),
-                aliases=config.aliases,
-                lease_key=key,
-                priority=config.priority,
-            )
-            self._leases.add_endpoint(endpoint)
+        with self._locks.instance():
+            others = {e.network_id: e for e in self._leases.endpoints(sandbox_id=sandbox_id)}
+            existing = others.pop(network.id, None)
+            if existing is not None:
+                if _fits(existing, config):
+                    return self._keep(existing, config)
+                self.disconnect(sandbox_id, network.id)
+            with self._leases.transaction():
+                endpoint = self._design(sandbox_id, network, config, others.values())
+                self._leases.add_endpoint(endpoint)
         try:
             return self._plug(network, endpoint)
         except BaseException:
-            self._leases.delete_endpoint(sandbox_id, network.id)
-            self._unplug(endpoint)
+            with self._locks.instance():
+                self._leases.delete_endpoint(sandbox_id, network.id)
+                self._unplug(endpoint)
             raise
+
+    def _design(
+        self,
+        sandbox_id: str,
+        network: Network,
+        config: EndpointConfig,
+        others: Iterable[Endpoint],
+    ) -> Endpoint:
+        """The endpoint that `config` asks for, beside the sandbox's others."""
+        address, key = lease_address(self._leases, network, sandbox_id, config)
+        used = {endpoint.interface for endpoint in others}
+        interface = choose_interface(used, config.interface)
+        if interface in used or interface == "lo":
+            raise InvalidNetwork(f"sandbox {sandbox_id} has an interface {interface} already")
+        return Endpoint(
+            sandbox_id=sandbox_id,
+            network_id=network.id,
+            address=str(address),
+            prefix=Subnet(network.subnet).prefixlen,
+            gateway=network.gateway,
+            mac=(config.mac or mac_of(address)).lower(),
+            interface=interface,
+            link=self._instance.new_link(),
+            aliases=config.aliases,
+            lease_key=key,
+            priority=config.priority,
+        )
 
     def disconnect(self, sandbox_id: str, network_id: str) -> None:
         """Take the sandbox off the network; not being on it is as good. The lease stays."""
@@ -129,7 +149,10 @@ class Sandboxes:
             self._leases.delete_sandbox(sandbox_id)
 
     def repair(self, network: Network) -> list[str]:
-        """Plug in again what should be on the network's bridge and up, and is not."""
+        """Plug in again what should be on the network's bridge and up, and is not.
+
+        The caller holds the instance's lock; a sandbox that somebody is at work on is theirs.
+        """
         bridge = find_bridge(network)
         endpoints = self._leases.endpoints(network_id=network.id)
         if bridge is None or not endpoints:
@@ -140,9 +163,11 @@ class Sandboxes:
             link = links.get(endpoint.link)
             if link is not None and link.up:
                 continue
-            if not namespaces.is_bound(self._instance.namespace(endpoint.sandbox_id)):
-                continue
-            self._plug_again(endpoint)
+            with self._locks.try_sandbox(endpoint.sandbox_id) as free:
+                path = self._instance.namespace(endpoint.sandbox_id)
+                if not free or not namespaces.is_bound(path):
+                    continue
+                self._plug_again(endpoint)
             done.append(f"connected sandbox {endpoint.sandbox_id} to {network.name} again")
         return done
 
@@ -182,11 +207,7 @@ class Sandboxes:
 
     def _plug(self, network: Network, endpoint: Endpoint) -> Endpoint:
         """Make the pair of links, and address and route inside; the endpoint with its link."""
-        bridge = find_bridge(network)
-        if bridge is None:
-            ensure_bridge(self._route, self._instance, network)
-            bridge = find_bridge(network)
-            assert bridge is not None
+        bridge = self._bridge(network)
         self._silence_departed(network, endpoint.address)
         namespace = self._open_namespace(endpoint.sandbox_id)
         try:
@@ -218,6 +239,17 @@ class Sandboxes:
             self.hairpin(endpoint)
         return endpoint
 
+    def _bridge(self, network: Network) -> int:
+        """The index of the network's bridge, which is made where it is missing."""
+        bridge = find_bridge(network)
+        if bridge is None:
+            with self._locks.instance():
+                ensure_bridge(self._route, self._instance, network)
+            bridge = find_bridge(network)
+            if bridge is None:
+                raise LinkError(f"find bridge {network.interface}", errno.ENODEV, "it is gone")
+        return bridge
+
     def _unplug(self, endpoint: Endpoint) -> None:
         """Delete the endpoint's links, by whichever end is there."""
         index = _index(endpoint.link)
@@ -245,8 +277,7 @@ class Sandboxes:
 
     def way_out(self, sandbox_id: str) -> Endpoint | None:
         """The endpoint that leads out of the host, None where the sandbox is shut in."""
-        endpoints = self._leases.endpoints(sandbox_id=sandbox_id)
-        return way_out(endpoints, {n.id: n for n in self._leases.networks()})
+        return way_out(self._leases.endpoints(sandbox_id=sandbox_id, leading_out=True))
 
     def _route_out(self, sandbox_id: str) -> None:
         """Make the default route inside be the one that the endpoints call for."""
@@ -279,14 +310,13 @@ class Sandboxes:
         return namespace
 
 
-def way_out(endpoints: Iterable[Endpoint], networks: Mapping[str, Network]) -> Endpoint | None:
-    """Of one sandbox's endpoints, oldest first, the one whose network leads out of the host.
+def way_out(endpoints: Iterable[Endpoint]) -> Endpoint | None:
+    """Of one sandbox's endpoints that lead out of the host, oldest first, the one that is used.
 
     The highest priority wins, then the oldest. It has the default route, and answers for
     the published ports.
     """
-    out = [endpoint for endpoint in endpoints if not networks[endpoint.network_id].internal]
-    return max(out, key=lambda endpoint: endpoint.priority, default=None)
+    return max(endpoints, key=lambda endpoint: endpoint.priority, default=None)
 
 
 def _prepare() -> None:
