@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -254,3 +255,29 @@ def test_two_pulls_in_one_process_share_a_layer(tmp_path: Path) -> None:
 
     asyncio.run(scenario())
     assert len(registry.asked("/blobs/")) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_pull_killed_again_and_again_leaves_a_sound_store(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+
+    async def scenario() -> None:
+        source = ImageStore(tmp_path / "source")
+        async with our_registry(tmp_path / "registry") as address:
+            name = f"{address}/app:1"
+            image = make_image(source, name, sizes=(1000, 2 * MIB, 3 * MIB, 5 * MIB), seed=seed)
+            await push(name, store=source, config=quick())
+            for _round in range(5):
+                async with pulling(tmp_path / "store", name) as process:
+                    assert process.stdout is not None
+                    for _line in range(chance.randrange(1, 25)):
+                        await process.stdout.readline()
+                    process.kill()
+                store = ImageStore(tmp_path / "store")
+                assert store.check() == ()
+            assert (await pull(name, store=store, config=quick())).id == image.id
+            assert store.check() == ()
+            assert list((store.root / "partial").iterdir()) == []
+            assert list((store.root / "ingest").iterdir()) == []
+
+    asyncio.run(scenario())
