@@ -3,73 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime.build.cache import StepCache
 from runtime.build.cache_transfer import export_cache, import_cache, local_directory
 from runtime.build.events import BuildEvent, BuildWarning
 from runtime.build.ground import Surroundings
-from runtime.build.ignore import IgnoreRules, parse_ignore
 from runtime.build.instructions import Instruction, instruction
 from runtime.build.lint import lint
-from runtime.build.parser import Dockerfile, parse
+from runtime.build.parser import parse
+from runtime.build.request import BuildRequest as BuildRequest
+from runtime.build.request import (
+    context_rules,
+    ignore_rules,
+    named_context,
+)
+from runtime.build.request import read_dockerfile as read_dockerfile
 from runtime.build.scope import PREDEFINED, Scope, platform_args
 from runtime.build.sources import SourceTree
 from runtime.build.stage_builder import StageBuilder, StageResult, without_layers
 from runtime.build.stages import SCRATCH, Stage, divide
-from runtime.build.steps import Network, StepRunner
-from runtime.container.config import Ulimit
+from runtime.build.steps import StepRunner
 from runtime.errors import BuildError, ImageError, ImageNotFound
 from runtime.images.bootstrap import source_date_epoch
 from runtime.images.leases import Lease
 from runtime.images.reference import Reference
 from runtime.images.store import Image, ImageStore, host_platform
-from runtime.linux.files import read_in_root
 from runtime.oci.image_config import ImageConfig
-
-_MAX_DOCKERFILE = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BuildRequest:
-    """What to build.
-
-    `context` is a directory; `dockerfile` a path below it (default "Dockerfile") or, absolute,
-    anywhere; `dockerfile_inline` the text itself; `args` the build arguments; `target` a
-    stage's name; `tags` the names of the result; `contexts` are named contexts: a directory,
-    or `docker-image://REFERENCE`, by the name that FROM and --from use; `no_cache_filter` are
-    stages that are built anew; `cache_from` and `cache_to` are `type=local,src=DIR` and
-    `type=local,dest=DIR`; `extra_hosts` pairs of name and address; `shm_size` in bytes;
-    `secrets` are contents and `ssh` are agents' sockets by ID, for `RUN --mount`; `environ` is
-    where SOURCE_DATE_EPOCH is looked up.
-    """
-
-    context: Path
-    dockerfile: str | None = None
-    dockerfile_inline: str | None = None
-    args: Mapping[str, str] = field(default_factory=dict)
-    target: str | None = None
-    tags: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
-    contexts: Mapping[str, str] = field(default_factory=dict)
-    no_cache: bool = False
-    no_cache_filter: tuple[str, ...] = ()
-    cache_from: tuple[str, ...] = ()
-    cache_to: tuple[str, ...] = ()
-    pull: bool = False
-    network: Network = "default"
-    extra_hosts: tuple[tuple[str, str], ...] = ()
-    shm_size: int | None = None
-    ulimits: tuple[Ulimit, ...] = ()
-    secrets: Mapping[str, bytes] = field(default_factory=dict)
-    ssh: Mapping[str, str] = field(default_factory=dict)
-    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 def build(
@@ -100,33 +63,6 @@ def check(request: BuildRequest) -> tuple[BuildWarning, ...]:
     stages = divide(parsed, request.args, platform_args(platform))
     stages.target(request.target)
     return lint(parsed, platform)
-
-
-def read_dockerfile(request: BuildRequest) -> Dockerfile:
-    """Read and parse the request's Dockerfile; raises BuildError."""
-    if request.dockerfile_inline is not None:
-        return parse(request.dockerfile_inline, name="dockerfile_inline")
-    name = request.dockerfile or "Dockerfile"
-    try:
-        if os.path.isabs(name):
-            content = _read_plain(Path(name))
-        else:
-            root = os.open(request.context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                content = read_in_root(root, name, limit=_MAX_DOCKERFILE)
-            finally:
-                os.close(root)
-    except (FileNotFoundError, NotADirectoryError) as exc:
-        raise BuildError(f"the build context {request.context} is not a directory") from exc
-    except OSError as exc:
-        reason = (exc.strerror or "").lower()
-        raise BuildError(f"cannot read the Dockerfile {name}: {reason}") from exc
-    if content is None:
-        raise BuildError(f"there is no Dockerfile {name} in {request.context}")
-    try:
-        return parse(content.decode("utf-8"), name=name)
-    except UnicodeDecodeError as exc:
-        raise BuildError(f"{name} is not UTF-8") from exc
 
 
 class _Build:
@@ -263,7 +199,7 @@ class _Build:
                 created=_EMPTY_CREATED,
             )
             return StageResult(config=config, layers=(), args={})
-        named = self._named_context(stage.base, stage.line)
+        named = self._named(stage.base, stage.line)
         if isinstance(named, Path):
             raise BuildError(
                 f"the named context {stage.base!r} is a directory: FROM needs an image",
@@ -327,13 +263,13 @@ class _Build:
     def _open_source(self, name: str | None, line: int) -> Iterator[SourceTree]:
         if name is None:
             with SourceTree(
-                (self._request.context,), keep_owner=False, rules=self._rules()
+                (self._request.context,), keep_owner=False, rules=context_rules(self._request)
             ) as source:
                 yield source
             return
-        named = self._named_context(name, line)
+        named = self._named(name, line)
         if isinstance(named, Path):
-            with SourceTree((named,), keep_owner=False, rules=_ignore_rules(named)) as source:
+            with SourceTree((named,), keep_owner=False, rules=ignore_rules(named)) as source:
                 yield source
             return
         number = self._stages.find(name) if named is None else None
@@ -353,26 +289,11 @@ class _Build:
         ) as source:
             yield source
 
-    def _named_context(self, name: str, line: int) -> Path | str | None:
-        """What a named context stands for: a directory, or an image; None for no such name."""
-        value = self._request.contexts.get(name)
-        if value is None:
-            return None
-        if value.startswith(_IMAGE_CONTEXT):
-            return value.removeprefix(_IMAGE_CONTEXT)
-        if "://" in value or not os.path.isdir(value):
-            raise BuildError(
-                f"the named context {name!r} is {value!r}: neither a directory nor an image",
-                dockerfile=self._stages.dockerfile,
-                line=line,
-            )
-        return Path(value)
-
-    def _rules(self) -> IgnoreRules:
-        """The rules of `<Dockerfile>.dockerignore`, else of `.dockerignore`."""
-        name = self._request.dockerfile or "Dockerfile"
-        own = self._request.dockerfile_inline is None and not os.path.isabs(name)
-        return _ignore_rules(self._request.context, *((f"{name}.dockerignore",) if own else ()))
+    def _named(self, name: str, line: int) -> Path | str | None:
+        try:
+            return named_context(self._request, name)
+        except ValueError as exc:
+            raise BuildError(str(exc), dockerfile=self._stages.dockerfile, line=line) from None
 
     def _tell_unused_args(self) -> None:
         known = self._consumed | set(self._stages.global_args) | PREDEFINED
@@ -395,36 +316,8 @@ class _Build:
 
 
 _AT_ONCE = 4
-_IMAGE_CONTEXT = "docker-image://"
 _EMPTY_CREATED = "1970-01-01T00:00:00Z"
-
-
-def _ignore_rules(context: Path, *before: str) -> IgnoreRules:
-    """The rules of the first file that is there: one of `before`, or `.dockerignore`."""
-    root = os.open(context, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for name in (*before, ".dockerignore"):
-            content = read_in_root(root, name)
-            if content is not None:
-                return parse_ignore(content.decode("utf-8", "surrogateescape"))
-    except (ValueError, OSError) as exc:
-        raise BuildError(f"{name}: {exc}") from exc
-    finally:
-        os.close(root)
-    return IgnoreRules()
 
 
 def _only(values: Mapping[str, str], name: str) -> dict[str, str]:
     return {name: values[name]} if name in values else {}
-
-
-def _read_plain(path: Path) -> bytes | None:
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_DOCKERFILE:
-            raise OSError(0, "not a Dockerfile: no regular file of up to 4 MiB", str(path))
-        return file.read()

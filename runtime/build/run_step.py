@@ -41,6 +41,7 @@ def plan_run(instruction: Run, ground: Ground) -> LayerPlan:
         open_source=around.open_source,
         secrets=around.secrets,
         ssh=around.ssh,
+        wait=around.wait,
     )
     fields = {
         "do": "run",

@@ -36,6 +36,7 @@ _OPTIONS = {
 _ALIASES = {"dst": "target", "destination": "target", "src": "source"}
 _SWITCHES = {"ro": True, "readonly": True, "rw": False, "readwrite": False}
 _PLACES = 64
+_PATIENCE = 0.1
 
 
 class MountRefused(ValueError):
@@ -123,7 +124,8 @@ def parse_mount(text: str, expand: Callable[[str], str], cwd: str) -> StepMount:
 
 class StepMounts:
     """Prepares mounts. `caches` is the directory of cache mounts, `locks` that of their locks;
-    `secrets` are contents by ID, `ssh` the sockets of agents by ID."""
+    `secrets` are contents by ID, `ssh` the sockets of agents by ID; `wait` passes seconds while
+    another step holds a cache mount, and raises where the build is to end."""
 
     def __init__(
         self,
@@ -134,6 +136,7 @@ class StepMounts:
         open_source: Callable[[str | None, int], AbstractContextManager[SourceTree]],
         secrets: Mapping[str, bytes],
         ssh: Mapping[str, str],
+        wait: Callable[[float], object],
     ) -> None:
         self._caches = caches
         self._locks = locks
@@ -141,6 +144,7 @@ class StepMounts:
         self._open_source = open_source
         self._secrets = secrets
         self._ssh = ssh
+        self._wait = wait
 
     def key(self, mounts: Sequence[StepMount], line: int) -> list[dict[str, Any]]:
         """What of the mounts decides a step's result: content of binds, not of caches and
@@ -222,7 +226,9 @@ class StepMounts:
 
     def _held(self, name: str, sharing: str, stack: contextlib.ExitStack) -> Path:
         if sharing == "locked":
-            stack.enter_context(locked(self._locks / name))
+            while (held := try_lock(self._locks / name)) is None:
+                self._wait(_PATIENCE)
+            stack.callback(os.close, held)
         if sharing != "private":
             return self._caches / name / "data"
         for number in range(_PLACES):
