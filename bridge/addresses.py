@@ -129,7 +129,7 @@ def lease_address(
     """
     subnet, gateway = Subnet(network.subnet), IPv4Address(network.gateway)
     key = config.lease_key or sandbox_id
-    in_use = {IPv4Address(e.address): e.sandbox_id for e in leases.endpoints(network_id=network.id)}
+    in_use = leases.addresses_in_use(network.id)
     if config.address is not None:
         address = parse_address(config.address, "address")
         ipam.check_address(address, subnet, gateway)

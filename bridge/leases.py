@@ -154,6 +154,13 @@ class LeaseDatabase:
         )
         return {key: IPv4Address(address) for key, address in rows}
 
+    def addresses_in_use(self, network_id: str) -> dict[IPv4Address, str]:
+        """Address -> the sandbox whose endpoint has it."""
+        rows = self._rows(
+            "SELECT address, sandbox_id FROM endpoints WHERE network_id = ?", network_id
+        )
+        return {IPv4Address(address): sandbox_id for address, sandbox_id in rows}
+
     def set_lease(self, network_id: str, lease_key: str, address: IPv4Address) -> None:
         """Give `address` to `lease_key`, taking it from whoever had it."""
         self._rows(

@@ -76,7 +76,7 @@ class Publishing:
                     self._leases.delete_port(binding.host_ip, binding.host_port, binding.protocol)
             for position, port in enumerate(wanted):
                 if position not in kept:
-                    kept[position] = self._reserve(owner, port, default or "")
+                    kept[position] = self._reserve(owner, port, default or "", sandboxes)
             for binding in kept.values():
                 if (binding.owner, binding.sandboxes) != (owner, sandboxes):
                     self._leases.set_binding(replace(binding, owner=owner, sandboxes=sandboxes))
@@ -107,7 +107,9 @@ class Publishing:
         network = self._leases.network(endpoint.network_id)
         return "" if network is None else network.options.get(OPTION_HOST_BINDING, "")
 
-    def _reserve(self, owner: str, port: PublishedPort, default: str) -> Binding:
+    def _reserve(
+        self, owner: str, port: PublishedPort, default: str, sandboxes: tuple[str, ...]
+    ) -> Binding:
         host_ip = _address(port, default)
         for _attempt in range(_ATTEMPTS):
             host_port = port.host_port
@@ -122,6 +124,7 @@ class Publishing:
                 protocol=port.protocol,
                 owner=owner,
                 container_port=port.container_port,
+                sandboxes=sandboxes,
             )
             self._leases.set_binding(binding)
             return binding

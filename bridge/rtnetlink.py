@@ -15,6 +15,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address
 from ipaddress import IPv4Network as Subnet
 from typing import Any
@@ -180,12 +181,12 @@ class RouteSocket(NetlinkSocket):
         self, index: int, *, hairpin: bool | None = None, isolated: bool | None = None
     ) -> None:
         """Change the bridge port `index`: may a frame go back where it came from, or to others."""
-        wanted: list[tuple[str, Any]] = []
+        wanted: list[tuple[str, int | None]] = []
         if hairpin is not None:
             wanted.append(("IFLA_BRPORT_MODE", int(hairpin)))
         if isolated is not None:
             wanted.append(("IFLA_BRPORT_ISOLATED", int(isolated)))
-        self._set_port(index, wanted)
+        self._set_port(index, tuple(wanted))
 
     def silence_bridge_port(self, index: int) -> None:
         """Send no frame to the bridge port `index` any more, and learn nothing from it.
@@ -194,23 +195,18 @@ class RouteSocket(NetlinkSocket):
         back to forwarding by the bridge at once.
         """
         flags = ("LEARNING", "UNICAST_FLOOD", "MCAST_FLOOD", "BCAST_FLOOD")
-        wanted: list[tuple[str, Any]] = [(f"IFLA_BRPORT_{flag}", 0) for flag in flags]
-        self._set_port(index, [*wanted, ("IFLA_BRPORT_FLUSH", None)])
+        wanted = [(f"IFLA_BRPORT_{flag}", 0) for flag in flags]
+        self._set_port(index, (*wanted, ("IFLA_BRPORT_FLUSH", None)))
 
-    def _set_port(self, index: int, wanted: list[tuple[str, Any]]) -> None:
-        message = _link_message(index=index)
-        message["attrs"] = [
-            (
-                "IFLA_LINKINFO",
-                {
-                    "attrs": [
-                        ("IFLA_INFO_SLAVE_KIND", "bridge"),
-                        ("IFLA_INFO_SLAVE_DATA", {"attrs": wanted}),
-                    ]
-                },
-            )
-        ]
-        self._change([(message, _RTM_NEWLINK, NLM_F_ACK)], f"change bridge port {index}")
+    def _set_port(self, index: int, wanted: tuple[tuple[str, int | None], ...]) -> None:
+        payload = _for_link(index, _port_payload(wanted))
+        message = Message(kind=_RTM_NEWLINK, flags=NLM_F_ACK, payload=payload)
+        self.request([message], f"change bridge port {index}")
+
+    def set_up(self, index: int) -> None:
+        payload = _for_link(index, _up_payload())
+        message = Message(kind=_RTM_NEWLINK, flags=NLM_F_ACK, payload=payload)
+        self.request([message], f"set link {index} up")
 
     def delete_link(self, index: int) -> None:
         """Remove the link `index`; one that is not there is as good."""
@@ -293,17 +289,19 @@ class RouteSocket(NetlinkSocket):
         self, index: int, address: IPv4Address, prefix: int, gateway: IPv4Address | None
     ) -> None:
         """Set a new link up with its address and, by `gateway`, the default route; one message."""
-        up = _link_message(up=True, index=index)
+        up = _for_link(index, _up_payload())
+        requested = _address_message(index, address, prefix)
         messages = [
-            (up, _RTM_NEWLINK, NLM_F_ACK),
-            (_address_message(index, address, prefix), _RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE),
+            Message(kind=_RTM_NEWLINK, flags=NLM_F_ACK, payload=up),
+            _encoded(requested, _RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE),
         ]
         if gateway is not None:
             route = _default_route(gateway)
             route["attrs"].append(("RTA_OIF", index))
-            flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE
-            messages.append((route, _RTM_NEWROUTE, flags))
-        self._change(messages, f"set up link {index} with address {address}/{prefix}")
+            messages.append(
+                _encoded(route, _RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)
+            )
+        self.request(messages, f"set up link {index} with address {address}/{prefix}")
 
     def replace_default_route(self, index: int, gateway: IPv4Address) -> None:
         """Send everything that no other route takes to `gateway` by the link `index`."""
@@ -340,6 +338,34 @@ class RouteSocket(NetlinkSocket):
 def _encoded(message: Any, kind: int, flags: int) -> Message:
     message.encode()
     return Message(kind=kind, flags=flags, payload=bytes(message.data)[HEADER_SIZE:])
+
+
+@cache
+def _up_payload() -> bytes:
+    """What sets a link up; for which one, `_for_link` fills in."""
+    return _encoded(_link_message(up=True), 0, 0).payload
+
+
+@cache
+def _port_payload(wanted: tuple[tuple[str, int | None], ...]) -> bytes:
+    message = _link_message()
+    message["attrs"] = [
+        (
+            "IFLA_LINKINFO",
+            {
+                "attrs": [
+                    ("IFLA_INFO_SLAVE_KIND", "bridge"),
+                    ("IFLA_INFO_SLAVE_DATA", {"attrs": list(wanted)}),
+                ]
+            },
+        )
+    ]
+    return _encoded(message, 0, 0).payload
+
+
+def _for_link(index: int, payload: bytes) -> bytes:
+    """A link message with ifi_index filled in: encoding one anew takes 60 µs and more."""
+    return payload[:4] + struct.pack("=i", index) + payload[8:]
 
 
 def _link_message(*, up: bool = False, index: int = 0) -> Any:

@@ -323,7 +323,7 @@ def _prepare() -> None:
     """Inside a new namespace: the loopback up, and no IPv6 but on it, as networks are IPv4."""
     set_parameter("ipv6/conf/default/disable_ipv6", 1, optional=True)
     with RouteSocket() as route:
-        route.set_link(_LOOPBACK, up=True)
+        route.set_up(_LOOPBACK)
 
 
 def _delete_inside(endpoint: Endpoint) -> None:
