@@ -129,6 +129,10 @@ class Resolver:
     ) -> None:
         """Set all names of a network that is served: name -> addresses.
 
+        In place of those set before, at one stroke: no question meets half of either. Which
+        replicas a name leads to is the caller's choice (those that are ready); a name with no
+        address is still known, so that nobody outside is asked for it. Raises NetworkError.
+
         `members` says which sandbox has which address there, so that one on several networks
         is recognised; without it every asker is on the one network only.
         """

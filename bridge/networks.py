@@ -144,7 +144,9 @@ class Networks:
         it is on the network, and then the next one's. A sandbox that comes while another has
         it (two generations of a replica) gets another address, which it gives up with its
         place on the network; it does not take over the key's own later. So a replica that is
-        replaced without a gap has in turn the key's address and one of its own choice.
+        replaced without a gap has in turn the key's address and one of its own choice. An
+        address that is asked for outright cannot be had by two: AddressInUse, so that such
+        a replica is to be stopped before the next one starts.
         """
         with self._locks.sandbox(sandbox_id):
             before = self._sandboxes.way_out(sandbox_id)
@@ -419,8 +421,7 @@ class Networks:
                 except OSError as exc:
                     failures.append(exc)
                 if name in known:
-                    self._leases.delete_ports(name)
-                    self._leases.delete_sandbox(name)
+                    self._sandboxes.forget(name)
                     done.append(f"forgot sandbox {name}, whose namespace is gone")
         if failures:
             raise TeardownError("cannot remove all stale namespaces", failures)

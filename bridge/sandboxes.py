@@ -131,7 +131,9 @@ class Sandboxes:
         """Take the sandbox off the network; not being on it is as good. The lease stays."""
         for endpoint in self._leases.endpoints(sandbox_id=sandbox_id, network_id=network_id):
             self._unplug(endpoint)
-            self._leases.delete_endpoint(sandbox_id, network_id)
+            with self._leases.transaction():
+                self._leases.delete_endpoint(sandbox_id, network_id)
+                self._give_up(endpoint)
         self._route_out(sandbox_id)
 
     def close(self, sandbox_id: str, *, release: bool) -> None:
@@ -144,8 +146,15 @@ class Sandboxes:
         with self._leases.transaction():
             for endpoint in self._leases.endpoints(sandbox_id=sandbox_id):
                 self._leases.add_departed(endpoint)
-                if release or is_fallback_key(endpoint.lease_key, sandbox_id):
-                    self._leases.delete_lease(endpoint.network_id, endpoint.lease_key)
+                self._give_up(endpoint, release=release)
+            self._leases.delete_sandbox(sandbox_id)
+
+    def forget(self, sandbox_id: str) -> None:
+        """Drop what is known of a sandbox whose namespace is gone; its leases stay."""
+        with self._leases.transaction():
+            for endpoint in self._leases.endpoints(sandbox_id=sandbox_id):
+                self._give_up(endpoint)
+            self._leases.delete_ports(sandbox_id)
             self._leases.delete_sandbox(sandbox_id)
 
     def repair(self, network: Network) -> list[str]:
@@ -182,6 +191,11 @@ class Sandboxes:
             self._route.set_bridge_port(index, hairpin=True)
 
     # endpoints
+
+    def _give_up(self, endpoint: Endpoint, *, release: bool = False) -> None:
+        """End the endpoint's lease, where it was for this endpoint only or with `release`."""
+        if release or is_fallback_key(endpoint.lease_key, endpoint.sandbox_id):
+            self._leases.delete_lease(endpoint.network_id, endpoint.lease_key)
 
     def _network(self, network_id: str) -> Network:
         network = self._leases.network(network_id)

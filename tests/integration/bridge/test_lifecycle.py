@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -231,6 +233,58 @@ def test_a_lease_key_keeps_its_address_until_it_is_released(lab: Lab) -> None:
     lab.networks.close_sandbox("web-b", release=False)
     lab.networks.close_sandbox("web-c", release=False)
     assert connect("web-d", "web-1") == first
+
+
+def test_two_generations_of_a_replica_have_the_keys_address_in_turn(lab: Lab) -> None:
+    network = lab.network("front")
+    neighbour = lab.container("neighbour", network)
+
+    def replica(sandbox_id: str) -> str:
+        place = lab.container(sandbox_id, network, lease_key="shop/web/1")
+        place.serve(80, sandbox_id)
+        return place.address
+
+    first = replica("one")
+    second = replica("two")  # starts before the first is stopped
+    assert second != first
+    for sandbox_id, address in (("one", first), ("two", second)):
+        assert neighbour.ask(address, 80) == (sandbox_id, neighbour.address)
+    config = EndpointConfig(network_id=network.id, lease_key="shop/web/1")
+    lab.networks.close_sandbox("one", release=False)
+    # It stays where it is, though the key's own address is free now.
+    assert lab.networks.connect("two", config).address == second
+    assert replica("three") == first
+    assert neighbour.ask(first, 80) == ("three", neighbour.address)
+    lab.networks.close_sandbox("two", release=False)
+    lab.networks.close_sandbox("three", release=False)
+    assert replica("four") == first  # and stop-first it is the same again
+    # The other generation's address went with it.
+    taken = {lab.endpoint("four", network).address, neighbour.address}
+    assert {e.address for e in lab.networks.endpoints()} == taken
+    with closing(sqlite3.connect(lab.root / "networks" / "leases.db")) as database:
+        keys = [key for (key,) in database.execute("SELECT lease_key FROM leases ORDER BY 1")]
+    assert keys == ["neighbour", "shop/web/1"]
+
+
+def test_a_generation_that_leaves_the_network_or_is_lost_keeps_no_lease(lab: Lab) -> None:
+    network = lab.network("front")
+    for name in ("one", "two", "three"):
+        lab.container(name, network, lease_key="shop/web/1")
+    lab.networks.disconnect("two", network.id)
+    namespaces.release(lab.networks.namespace("three"))
+    assert lab.networks.sweep() != ()
+    with closing(sqlite3.connect(lab.root / "networks" / "leases.db")) as database:
+        assert database.execute("SELECT lease_key FROM leases").fetchall() == [("shop/web/1",)]
+
+
+def test_an_address_that_was_asked_for_is_not_had_by_two_generations(lab: Lab) -> None:
+    network = lab.network("front", subnet="10.77.0.0/24")
+    settings = {"address": "10.77.0.9", "lease_key": "shop/web/1"}
+    lab.container("one", network, **settings)
+    with pytest.raises(AddressInUse, match="in use by sandbox one"):
+        lab.container("two", network, **settings)
+    lab.networks.close_sandbox("one", release=False)
+    assert lab.container("two", network, **settings).address == "10.77.0.9"
 
 
 def test_networks_are_attached_and_detached_while_running(lab: Lab) -> None:

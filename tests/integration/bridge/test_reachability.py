@@ -154,6 +154,18 @@ def test_a_published_port_is_reached_from_everywhere(
     assert neighbour.cannot_reach(LAN_HOST, 80, protocol=protocol)
 
 
+def test_a_client_that_tries_ipv6_first_is_refused_there_at_once(lab: Lab) -> None:
+    """Ports are on IPv4; who means localhost and tries ::1 is sent on, not kept waiting."""
+    network = lab.network("front")
+    lab.container("web", network).serve(80, "web")
+    lab.networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+    with socket.socket(socket.AF_INET6) as client:
+        client.settimeout(3)
+        with pytest.raises(ConnectionRefusedError):
+            client.connect(("::1", 8080))
+    assert lab.host.ask("127.0.0.1", 8080) is not None
+
+
 def test_a_port_published_on_loopback_is_the_hosts_alone(lab: Lab) -> None:
     network = lab.network("front")
     neighbour = lab.neighbour(network.subnet)

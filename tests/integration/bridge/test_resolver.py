@@ -267,6 +267,50 @@ def test_a_container_may_have_name_servers_of_its_own(lab: Lab) -> None:
     assert (own, hosts) == (["one.example.com"] * 2, ["two.example.com"])
 
 
+def test_name_servers_of_its_own_take_the_place_of_the_hosts_for_as_long_as_they_are_set(
+    lab: Lab,
+) -> None:
+    network, shut = lab.network("front"), lab.network("shut", internal=True)
+    web, inside = lab.container("web", network), lab.container("inside", shut)
+    hosts, own = upstream(lab, "127.0.0.1"), upstream(lab, "127.0.0.2")
+    with names(lab, upstream_timeout=0.2) as served:
+        served.resolver.set_upstreams({"web": ["127.0.0.9"], "inside": ["127.0.0.2"]})
+        # Who is silent is not stood in for by somebody whom nobody chose.
+        assert lookup(web, network.gateway, "one.example.com").header.rcode == RCODE.SERVFAIL
+        assert lookup(inside, shut.gateway, "two.example.com").header.rcode == RCODE.NXDOMAIN
+        served.resolver.set_upstreams({"web": ["127.0.0.9", "127.0.0.2"]})
+        assert addresses(lookup(web, network.gateway, "three.example.com")) == [OUTSIDE]
+        served.resolver.set_upstreams({})
+        assert addresses(lookup(web, network.gateway, "four.example.com")) == [OUTSIDE]
+    assert (own, hosts) == (["three.example.com"], ["four.example.com"])
+
+
+def test_names_change_at_one_stroke_while_they_are_asked_for(lab: Lab) -> None:
+    network = lab.network("front")
+    web = lab.container("web", network)
+    blue, green = ("10.0.0.1", "10.0.0.2"), ("10.0.0.3", "10.0.0.4")
+    with names(lab) as served:
+
+        async def switch() -> None:
+            for turn in range(400):
+                shop = (blue, green)[turn % 2]
+                served.resolver.set_names(network.id, {"shop": shop, f"other-{turn}": shop})
+                await asyncio.sleep(0.001)
+
+        served.resolver.set_names(network.id, {"shop": blue})
+        switching = asyncio.run_coroutine_threadsafe(switch(), served._loop)
+        seen = set()
+        while not switching.done():
+            record = lookup(web, network.gateway, "shop")
+            assert {answer.ttl for answer in record.rr} == {1}
+            seen.add(tuple(addresses(record)))
+        switching.result()
+        assert seen == {blue, green}
+        served.resolver.set_names(network.id, {"shop": ()})
+        none_ready = lookup(web, network.gateway, "shop")
+        assert (none_ready.header.rcode, none_ready.rr) == (RCODE.NOERROR, [])
+
+
 def test_a_large_answer_comes_by_tcp(lab: Lab) -> None:
     def many(query: DNSRecord) -> bytes:
         reply = query.reply()
