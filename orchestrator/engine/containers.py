@@ -339,7 +339,8 @@ class ContainerWork:
             return
 
     def _namespaces(self, record: ContainerRecord) -> dict[str, str]:
-        """The namespaces that the container joins, by kind, as paths."""
+        """The namespaces that the container joins, by kind: a path, or `container:<id>` where
+        the runtime finds the other one's at each start."""
         service = record.spec["service"]
         found: dict[str, str] = {}
         if own_sandbox(service):
@@ -348,16 +349,12 @@ class ContainerWork:
             target, _, name = str(service.get(attribute) or "").partition(":")
             if target in ("service", "container") and name:
                 other = self._shared_with(record, target, name)
-                if kind == "network" and own_sandbox(other.spec["service"]):
-                    found[kind] = str(self._host.networks.open_sandbox(other.id))
+                if kind != "network":
+                    found[kind] = f"container:{other.id}"
                     continue
-                state = self._host.containers.get(other.id)
-                if state.pid is None:
-                    raise EngineError(
-                        f"container {record.name} shares the {kind} namespace of {other.name}, "
-                        "which does not run"
-                    )
-                found[kind] = f"/proc/{state.pid}/ns/{'net' if kind == 'network' else kind}"
+                owner = self._network_owner(other)
+                if own_sandbox(owner.spec["service"]):
+                    found[kind] = str(self._host.networks.open_sandbox(owner.id))
         return found
 
     def _network_owner(self, record: ContainerRecord) -> ContainerRecord:
