@@ -591,6 +591,13 @@ networks.open_sandbox("web")
 networks.connect("web", EndpointConfig(network_id="a", lease_key="web-1"))
 networks.connect("web", EndpointConfig(network_id="b", lease_key="web-1"))
 networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+networks.open_sandbox("next")
+networks.connect("next", EndpointConfig(network_id="a", lease_key="web-1"))
+service = PublishedPort(container_port=80, host_port=8081)
+for backends in (["web"], ["web", "next"], ["next"], []):
+    networks.balance("shop/web", [service], backends)
+networks.close_sandbox("next", release=False)
+networks.unpublish("shop/web")
 networks.disconnect("web", "b")
 networks.remove("b")
 networks.close_sandbox("web", release=True)
@@ -622,8 +629,12 @@ def test_killed_at_any_point_the_next_start_puts_all_in_order(lab: Lab, tmp_path
         for network_id in ("a", "b"):
             networks.connect("web", EndpointConfig(network_id=network_id, lease_key="web-1"))
         networks.publish("web", [PublishedPort(container_port=80, host_port=8080)])
+        service = PublishedPort(container_port=80, host_port=8081)
+        networks.balance("shop/web", [service], ["web"])
         for network_id in ("a", "b"):
             assert networks.ensure(network_id) == (), step
+        assert networks.port_owners() == ("shop/web", "web")
+        networks.unpublish("shop/web")
         for sandbox_id in networks.sandboxes():
             networks.close_sandbox(sandbox_id, release=True)
         for network_id in ("a", "b"):
