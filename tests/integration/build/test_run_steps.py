@@ -190,7 +190,7 @@ def test_mounts_are_there_for_the_step_alone(site: Site) -> None:
         " --mount=type=secret,id=key --mount=type=tmpfs,target=/scratch"
         " --mount=from=base,source=/etc,target=/base-etc"
         " cat /ctx /run/secrets/key /base-etc/passwd && ls /var/cache/x"
-        " && touch /scratch/f /var/cache/x/kept && ! touch /base-etc/f"
+        " && touch /scratch/f /var/cache/x/kept && ! touch /base-etc/f 2>/dev/null"
         " && stat -c %a%u /run/secrets/key\n"
     )
     image = site.build(f"FROM base\n{dockerfile}", secrets={"key": b"s3cret\n"})
