@@ -27,6 +27,9 @@ NR_MOUNT_SETATTR = 442
 # Older numbers differ per machine.
 _MACHINE = os.uname().machine
 NR_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}.get(_MACHINE)
+NR_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134, "ppc64le": 173, "s390x": 174}.get(
+    _MACHINE
+)
 NR_KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280}.get(
     _MACHINE
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from ctypes import c_char_p, c_int, c_size_t, c_uint, c_uint64
+from ctypes import c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
 from runtime.linux import libc
 
@@ -68,6 +68,24 @@ def set_name(name: str) -> None:
     """The name that ps shows; at most 15 bytes are kept (prctl(2), PR_SET_NAME)."""
     raw = ctypes.create_string_buffer(name.encode()[:15])
     prctl(PR_SET_NAME, ctypes.addressof(raw))
+
+
+def restore_reserved_signals() -> None:
+    """Give signals 32 and 33 their default action.
+
+    glibc keeps them for itself and refuses to change them (signal(7)), yet passes on what it
+    has inherited: GNU make, for one, leaves them ignored in all that it starts.
+    """
+    action = ctypes.create_string_buffer(64)  # a struct sigaction of zeros is SIG_DFL
+    for number in (32, 33):
+        libc.syscall(
+            libc.NR_RT_SIGACTION,
+            "rt_sigaction",
+            c_int(number),
+            action,
+            c_void_p(None),
+            c_size_t(8),
+        )
 
 
 def set_command_line(text: str) -> None:
