@@ -80,6 +80,19 @@ class ResourceEvent(Event):
     name: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftEvent(Event):
+    """Something that is ours was changed by somebody else: `what` was found of the network,
+    container or volume `name`, and `done` about it; empty where a person has to decide."""
+
+    type = "drift"
+
+    kind: str
+    name: str
+    what: str
+    done: str = ""
+
+
 class Subscription:
     """The events since it was opened, oldest first; at most `limit` are held.
 

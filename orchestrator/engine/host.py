@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from bridge.dns import Resolver
 from bridge.networks import Networks
 from orchestrator.engine.errors import NoSuchContainer
-from orchestrator.engine.events import ContainerEvent, EventBus, ResourceEvent
+from orchestrator.engine.events import ContainerEvent, DriftEvent, EventBus, ResourceEvent
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.engine.store import Store
 from runtime.container.containers import Containers
@@ -114,4 +114,9 @@ class Host:
     def tell_resource(self, action: str, kind: str, name: str, project: str = "") -> None:
         self.bus.publish(
             ResourceEvent(project=project, at=time(), action=action, kind=kind, name=name)
+        )
+
+    def tell_drift(self, kind: str, name: str, project: str, what: str, done: str = "") -> None:
+        self.bus.publish(
+            DriftEvent(project=project, at=time(), kind=kind, name=name, what=what, done=done)
         )

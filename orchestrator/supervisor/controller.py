@@ -25,6 +25,7 @@ from orchestrator.engine.exits import (
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.planning import lifecycle
+from orchestrator.supervisor.drift import DriftKeeper, Exclusive
 from orchestrator.supervisor.health import HealthKeeper
 from orchestrator.supervisor.queue import KeyedQueue
 
@@ -34,17 +35,18 @@ WORKERS = 8
 RESYNC = 30.0
 SOON = 0.5
 NAMES = "names"
-NETWORKS = "networks"
+RESYNC_KEY = "resync"
 
 
 class Controller:
     """`run` works until it is cancelled; `attend` is one iteration for one container."""
 
-    def __init__(self, backend: LocalBackend, rng: random.Random) -> None:
+    def __init__(self, backend: LocalBackend, rng: random.Random, exclusive: Exclusive) -> None:
         self.backend = backend
         self.host = backend.host
         self.health = HealthKeeper(self.host)
         self.queue = KeyedQueue(rng, self._report)
+        self.drift = DriftKeeper(backend, self.queue.add, exclusive)
         self._watched: dict[str, socket.socket] = {}
         self._running: set[str] = set()
         self._held: set[str] = set()
@@ -82,7 +84,7 @@ class Controller:
             task = asyncio.create_task(self._start_due(project, records), name=f"due {project}")
             self._resuming.add(task)
             task.add_done_callback(self._resuming.discard)
-        self.queue.add_after(NETWORKS, RESYNC)
+        self.queue.add_after(RESYNC_KEY, RESYNC)
 
     async def _take_up(self, record: ContainerRecord) -> bool:
         """Look at one container at start; whether it is due to be started. What fails is tried
@@ -140,12 +142,30 @@ class Controller:
         if key == NAMES:
             await self.backend.networks.refresh_names(self._running)
             return None
-        if key == NETWORKS:
-            await self._repair_networks()
-            for record in self.host.store.containers():
-                self.wake(record.id)
-            return RESYNC
-        return await self.attend(key.removeprefix("container "))
+        kind, _, name = key.partition(" ")
+        match kind:
+            case "container":
+                return await self.attend(name)
+            case "network":
+                if await self.drift.network(name):
+                    self.queue.add(NAMES)
+            case "volume":
+                await self.drift.volume(name)
+            case "sandboxes":
+                await self.drift.sandboxes(self._running)
+            case _:
+                await self._resync()
+                return RESYNC
+        return None
+
+    async def _resync(self) -> None:
+        """Look at everything once more, whatever was told of it."""
+        for network in self.host.store.networks():
+            self.queue.add(f"network {network.id}")
+        self.queue.add("sandboxes")
+        for record in self.host.store.containers():
+            self.wake(record.id)
+        await self.drift.volumes()
 
     async def attend(self, id: str) -> float | None:
         """Bring one container in order; the result is when to look again, in seconds."""
@@ -153,6 +173,8 @@ class Controller:
         state = await asyncio.to_thread(state_of, self.host, id) if record is not None else None
         if record is None or state is None:
             self._ended(id)
+            if record is not None and not self.host.transitions_of(record.name):
+                self.drift.gone(record)
             return None
         if state.status in ("running", "paused"):
             if not self.host.transitions_of(record.name):
@@ -173,7 +195,11 @@ class Controller:
         state = await asyncio.to_thread(state_of, self.host, id)
         if record is None or state is None or state.status != "exited":
             return None
+        if state.lost:
+            await self.drift.lost(record)
         record = settle(self.host, record, state)
+        if state.lost:
+            self.drift.tell_lost(record)
         if record.restart_at is None:
             await self.backend.containers.rest(record)
             return None
@@ -219,12 +245,6 @@ class Controller:
         if connection is not None:
             asyncio.get_running_loop().remove_reader(connection)
             connection.close()
-
-    async def _repair_networks(self) -> None:
-        for network in await asyncio.to_thread(self.host.networks.list):
-            for line in await asyncio.to_thread(self.host.networks.ensure, network.id):
-                _log.warning("network %s: %s", network.name, line)
-                self.host.tell_resource("repair", "network", network.name)
 
     def _report(self, key: str, error: Exception) -> None:
         expected = isinstance(error, HOST_FAULTS)

@@ -73,14 +73,16 @@ async def serve(root: Path, run: Path, ready_fd: int | None) -> None:
         host = Host.open(root, run)
         stack.callback(host.close)
         backend = LocalBackend(host)
+        operations = Operations(backend)
         instance = Instance(
             host=host,
             backend=backend,
-            controller=Controller(backend, random.Random()),
-            operations=Operations(backend),
+            controller=Controller(backend, random.Random(), operations.exclusive),
+            operations=operations,
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, instance.ending.set)
+        await stack.enter_async_context(instance.controller.drift.watching())
         await instance.controller.resume()
         stack.push_async_callback(backend.networks.stop_resolver)
         work = asyncio.create_task(_work(instance), name="controller")

@@ -29,6 +29,7 @@ from runtime.container.record import (
     read_start,
     write_exit,
 )
+from runtime.container.remains import end_remains
 from runtime.container.secrets import Secrets
 from runtime.container.seed import wants_seed
 from runtime.errors import (
@@ -51,7 +52,8 @@ _PATIENCE = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerState:
-    """What is known of a container; times in ns since 1970."""
+    """What is known of a container; times in ns since 1970. A `lost` one was ended by the loss
+    of its monitor, which nobody has put in order yet."""
 
     id: str
     status: Status
@@ -61,6 +63,7 @@ class ContainerState:
     exit_code: int | None = None
     oom_killed: bool = False
     error: str | None = None
+    lost: bool = False
 
 
 class Containers:
@@ -234,8 +237,10 @@ class Containers:
                 id=id, status=status, pid=started.pid, started_at=started.started_at
             )
         # It may have ended between the two looks.
-        exited = read_exit(paths.exit) or _lost(started)
-        return _exited(id, exited)
+        exited = read_exit(paths.exit)
+        if exited is not None:
+            return _exited(id, exited)
+        return dataclasses.replace(_exited(id, _lost(started)), lost=True)
 
     def list(self) -> Sequence[ContainerState]:
         states = []
@@ -295,6 +300,20 @@ class Containers:
         return sessions.open_watch(str(self._paths(id).socket))
 
     # --- upkeep ----------------------------------------------------------------------------
+
+    def settle_lost(self, id: str) -> None:
+        """Record the end of a container that was lost, and clear what is left of its run."""
+        with self._exclusive(id):
+            self._repair(id)
+
+    def end_remains(self, id: str, *, cgroup_parent: str | None = None) -> None:
+        """End and clear what runs of a container whose directory somebody has removed."""
+        if self._paths(id).config.exists():
+            return
+        with files.locked(self._lock(id)):
+            end_remains(self._instance, id, cgroup_parent)
+            self._secrets.forget(id)
+            self._lock(id).unlink(missing_ok=True)
 
     def sweep(self) -> Sequence[str]:
         """Finish what a crash has left half done; the ids of containers that were lost.
