@@ -17,6 +17,7 @@ from ipaddress import IPv4Address
 
 from bridge.errors import LinkError
 from bridge.netlink import NLM_F_ACK, Message, NetlinkSocket, attribute, attributes, nested
+from bridge.ruleset import Backend
 
 # include/uapi/linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h; the filter's flags stand in
 # net/netfilter/nf_internals.h
@@ -25,7 +26,7 @@ _CT_GET, _CT_DELETE = 1 << 8 | 1, 1 << 8 | 2
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY, _CTA_STATUS, _CTA_PROTOINFO, _CTA_FILTER = 1, 2, 3, 4, 25
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP_V4_SRC, _CTA_IP_V4_DST = 1, 2
-_CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 3
+_CTA_PROTO_NUM, _CTA_PROTO_SRC_PORT, _CTA_PROTO_DST_PORT = 1, 2, 3
 _CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE = 1, 1
 _CTA_FILTER_ORIG_FLAGS, _CTA_FILTER_REPLY_FLAGS = 1, 2
 _BY_SOURCE, _BY_PROTO_NUM, _BY_DST_PORT = 1 << 0, 1 << 3, 1 << 5
@@ -40,25 +41,35 @@ def open_socket() -> NetlinkSocket:
 
 
 def forget_udp(
-    netlink: NetlinkSocket, ports: Collection[int], local: Collection[IPv4Address]
+    netlink: NetlinkSocket,
+    ports: Mapping[int, Collection[Backend]],
+    local: Collection[IPv4Address],
 ) -> int:
-    """Forget what was sent by UDP to one of `ports` on this host; how many connections.
+    """Forget what was sent by UDP to one of `ports` on this host and is led to none of its
+    backends; how many connections.
 
     `local` are the host's own addresses; what passes by to others is not touched. A kernel
     that cannot filter by port (before 5.8) is left as it is. Raises LinkError.
     """
     forgotten = 0
-    for port in ports:
+    for port, backends in ports.items():
+        right = {(IPv4Address(backend.address), backend.port) for backend in backends}
         try:
             found = _find(netlink, port)
         except LinkError as exc:
             if exc.errno in (errno.EOPNOTSUPP, errno.EINVAL):
                 return forgotten
             raise
-        for destination, original in found:
-            if destination in local or destination.is_loopback:
-                payload = _GENERAL_HEADER + nested(_CTA_TUPLE_ORIG, original)
-                forgotten += _delete(netlink, payload)
+        for entry in found:
+            destination = _end(entry.get(_CTA_TUPLE_ORIG, b""), _CTA_IP_V4_DST, _CTA_PROTO_DST_PORT)
+            answered_by = _end(
+                entry.get(_CTA_TUPLE_REPLY, b""), _CTA_IP_V4_SRC, _CTA_PROTO_SRC_PORT
+            )
+            if destination is None or answered_by in right:
+                continue
+            if destination[0] in local or destination[0].is_loopback:
+                original = nested(_CTA_TUPLE_ORIG, entry[_CTA_TUPLE_ORIG])
+                forgotten += _delete(netlink, _GENERAL_HEADER + original)
     return forgotten
 
 
@@ -94,8 +105,8 @@ def _is_open(entry: Mapping[int, bytes], backend: IPv4Address) -> bool:
     return state not in (_TIME_WAIT, _CLOSE)
 
 
-def _find(netlink: NetlinkSocket, port: int) -> list[tuple[IPv4Address, bytes]]:
-    """(where it was sent, its original direction as attributes) of each connection."""
+def _find(netlink: NetlinkSocket, port: int) -> list[dict[int, bytes]]:
+    """The attributes of each connection to `port` by UDP."""
     protocol = nested(
         _CTA_TUPLE_PROTO,
         attribute(_CTA_PROTO_NUM, struct.pack("!B", socket.IPPROTO_UDP)),
@@ -103,14 +114,19 @@ def _find(netlink: NetlinkSocket, port: int) -> list[tuple[IPv4Address, bytes]]:
     )
     flags = attribute(_CTA_FILTER_ORIG_FLAGS, struct.pack("=I", _BY_PROTO_NUM | _BY_DST_PORT))
     payload = _GENERAL_HEADER + nested(_CTA_TUPLE_ORIG, protocol) + nested(_CTA_FILTER, flags)
-    found = []
     message = Message(kind=_CT_GET, flags=0, payload=payload)
-    for answer in netlink.dump(message, f"list connections to port {port}/udp"):
-        original = dict(attributes(answer, len(_GENERAL_HEADER))).get(_CTA_TUPLE_ORIG, b"")
-        addresses = dict(attributes(dict(attributes(original)).get(_CTA_TUPLE_IP, b"")))
-        if _CTA_IP_V4_DST in addresses:
-            found.append((IPv4Address(addresses[_CTA_IP_V4_DST]), original))
-    return found
+    answers = netlink.dump(message, f"list connections to port {port}/udp")
+    return [dict(attributes(answer, len(_GENERAL_HEADER))) for answer in answers]
+
+
+def _end(direction: bytes, address: int, port: int) -> tuple[IPv4Address, int] | None:
+    """One end of a connection's direction (a "tuple"): the attributes `address` and `port`."""
+    parts = dict(attributes(direction))
+    addresses = dict(attributes(parts.get(_CTA_TUPLE_IP, b"")))
+    ports = dict(attributes(parts.get(_CTA_TUPLE_PROTO, b"")))
+    if address not in addresses or port not in ports:
+        return None
+    return IPv4Address(addresses[address]), int.from_bytes(ports[port], "big")
 
 
 def _delete(netlink: NetlinkSocket, payload: bytes) -> int:

@@ -13,7 +13,6 @@ from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from bridge import namespaces
 from bridge.addresses import check_same, design_network, host_subnets, uplink_mtu
 from bridge.bridges import ensure_bridge, ensure_forwarding, remove_bridge
 from bridge.config import (
@@ -35,6 +34,7 @@ from bridge.publishing import Publishing, check_service
 from bridge.rtnetlink import RouteSocket
 from bridge.ruleset import udp_ports_moved
 from bridge.sandboxes import Sandboxes
+from bridge.sweep import Sweep
 
 Report = list[str]  # what was done, a line each; the class below has a method called list
 
@@ -64,6 +64,7 @@ class Networks:
         self._wanted = self._settled = 0
         self._firewall = Firewall(self._instance.table)
         self._sandboxes = Sandboxes(self._instance, self._locks, self._leases, self._route)
+        self._sweep = Sweep(self._instance, self._locks, self._leases, self._route, self._sandboxes)
         self._publishing = Publishing(self._leases, self._sandboxes, self._firewall)
 
     def __enter__(self) -> Networks:
@@ -217,10 +218,12 @@ class Networks:
 
         The switch from one set of sandboxes to another is one transaction of the packet
         filter: every new connection goes to the old set or to the new one, and what is
-        connected stays where it is (`draining.drain` waits for it to end). UDP clients
-        follow at once. Without `sandboxes` the ports are refused but stay the service's;
-        `unpublish(service)` gives them up. A port that one of `sandboxes` has published for
-        itself passes to the service without a gap.
+        connected stays where it is (`draining.drain` waits for it to end). A UDP client, which
+        never says that it has ended, stays while its backend does and else follows at once.
+
+        Without `sandboxes` the ports are refused but stay the service's; `unpublish(service)`
+        gives them up. A port that one of `sandboxes` has published for itself passes to the
+        service without a gap.
         """
         check_service(service)
         return self._publish(service, ports, sandboxes)
@@ -257,16 +260,7 @@ class Networks:
         Goes on after a failure, and raises TeardownError with all of them at the end.
         """
         with self._locks.instance():
-            done: list[str] = []
-            failures: list[Exception] = []
-            try:
-                done += self._sweep_sandboxes()
-            except TeardownError as exc:
-                failures += exc.exceptions
-            try:
-                done += self._sweep_links()
-            except (NetworkError, OSError) as exc:
-                failures.append(exc)
+            done, failures = self._sweep.all()
             for network in self._leases.networks():
                 try:
                     done += self._ensure(network.id)
@@ -399,53 +393,6 @@ class Networks:
     def _is_idle(self, endpoint: Endpoint) -> bool:
         with self._locks.try_sandbox(endpoint.sandbox_id) as free:
             return free
-
-    def _sweep_sandboxes(self) -> Report:
-        """Remove namespaces that are nobody's, and forget sandboxes whose namespace is gone.
-
-        What somebody is at work on is left alone. Raises TeardownError.
-        """
-        done = []
-        failures: list[Exception] = []
-        known = set(self._leases.sandboxes())
-        paths = {path.name: path for path in self._instance.namespaces.iterdir()}
-        for name in sorted(known | paths.keys()):
-            with self._locks.try_sandbox(name) as free:
-                path = self._instance.namespace(name)
-                if not free or (name in known and namespaces.is_bound(path)):
-                    continue
-                try:
-                    if name in paths:
-                        namespaces.release(path)
-                        done.append(f"removed namespace {name}")
-                except OSError as exc:
-                    failures.append(exc)
-                if name in known:
-                    self._sandboxes.forget(name)
-                    done.append(f"forgot sandbox {name}, whose namespace is gone")
-        if failures:
-            raise TeardownError("cannot remove all stale namespaces", failures)
-        return done
-
-    def _sweep_links(self) -> Report:
-        """Remove bridges and endpoints' links that bear our mark and stand in no row."""
-        done = []
-        departed = self._leases.departed()
-        bridges = {network.interface for network in self._leases.networks()}
-        ends = {endpoint.link for endpoint in self._leases.endpoints()}
-        for link in self._route.links():
-            bridge = link.alias.startswith(self._instance.alias_prefix) or link.name.startswith(
-                self._instance.bridge_prefix
-            )
-            stale_end = link.name.startswith(self._instance.link_prefix) and link.name not in ends
-            if link.name in departed:
-                departed.pop(link.name)
-            elif stale_end or (bridge and link.kind == "bridge" and link.name not in bridges):
-                self._route.delete_link(link.index)
-                done.append(f"removed link {link.name}")
-        for gone in departed:
-            self._leases.delete_departed(gone)
-        return done
 
 
 def _host_resolv_conf() -> str:

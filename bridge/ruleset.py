@@ -223,15 +223,19 @@ def _changes(table: str, old: Ruleset, new: Ruleset) -> Iterator[str]:
         yield f"delete chain ip {table} {chain}"
 
 
-def udp_ports_moved(old: Ruleset | None, new: Ruleset) -> set[int]:
-    """The host's UDP ports that lead elsewhere, or nowhere, or somewhere at last.
+def udp_ports_moved(old: Ruleset | None, new: Ruleset) -> dict[int, frozenset[Backend]]:
+    """The host's UDP ports that lead elsewhere, or nowhere, or somewhere at last, with the
+    backends that they lead to now.
 
     Without `old` nothing is known to have moved.
     """
     if old is None:
-        return set()
-    moved = set(old.ports) ^ set(new.ports)
-    return {port.host_port for port in moved if port.protocol == "udp"}
+        return {}
+    moved = {p.host_port for p in set(old.ports) ^ set(new.ports) if p.protocol == "udp"}
+    now = {
+        port: [p for p in new.ports if (p.protocol, p.host_port) == ("udp", port)] for port in moved
+    }
+    return {port: frozenset(b for p in now[port] for b in p.backends) for port in moved}
 
 
 def _set_name(name: str) -> str:

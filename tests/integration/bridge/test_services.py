@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from bridge.config import EndpointConfig, Network, PublishedPort
@@ -119,6 +121,27 @@ def test_a_replica_that_changes_networks_is_followed(lab: Lab) -> None:
     lab.networks.connect("web-0", EndpointConfig(network_id=back.id))
     lab.networks.disconnect("web-0", front.id)
     assert answers(lab.host, "127.0.0.1", count=5) == {"web-0"}
+
+
+def test_a_udp_client_stays_with_its_replica_while_that_is_there(lab: Lab) -> None:
+    network = lab.network("front")
+    neighbour = lab.neighbour()
+    replicas(lab, network, 4)
+    port = PublishedPort(container_port=80, host_port=8080, protocol="udp")
+    lab.networks.balance(SERVICE, [port], ["web-0"])
+
+    with neighbour.socket(socket.SOCK_DGRAM) as client:
+        client.connect((LAN_HOST, 8080))
+
+        def answered_by() -> str:
+            client.send(b"?")
+            return client.recv(100).decode().split()[0]
+
+        for backends in (["web-0"], ["web-0", "web-1", "web-2", "web-3"], ["web-3", "web-0"]):
+            lab.networks.balance(SERVICE, [port], backends)
+            assert {answered_by() for _ in range(3)} == {"web-0"}
+        lab.networks.balance(SERVICE, [port], ["web-3"])
+        assert answered_by() == "web-3"
 
 
 def test_a_set_that_cannot_be_changes_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

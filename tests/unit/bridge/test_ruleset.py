@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bridge.ruleset import (
     EMPTY,
     Backend,
@@ -11,6 +13,7 @@ from bridge.ruleset import (
     difference,
     install,
     remove,
+    udp_ports_moved,
 )
 
 FRONT = NetworkRules(interface="bp-front", subnet="10.9.0.0/24", gateway="10.9.0.1")
@@ -108,3 +111,16 @@ def test_a_whole_installation_replaces_the_table_in_one_text() -> None:
     assert text.startswith("table ip t\ndelete table ip t\ntable ip t {\n")
     assert text.endswith(difference("t", EMPTY, Ruleset(networks=(FRONT,))))
     assert remove("t") == "table ip t\ndelete table ip t\n"
+
+
+def test_only_udp_ports_that_changed_have_moved() -> None:
+    udp = replace(port("10.9.0.2"), protocol="udp")
+    more = replace(port("10.9.0.2", "10.9.0.3"), protocol="udp")
+    assert udp_ports_moved(None, Ruleset(ports=(udp,))) == {}
+    assert udp_ports_moved(Ruleset(ports=(udp,)), Ruleset(ports=(udp,))) == {}
+    assert udp_ports_moved(EMPTY, Ruleset(ports=(port("10.9.0.2"),))) == {}
+    assert udp_ports_moved(EMPTY, Ruleset(ports=(udp,))) == {8080: frozenset(udp.backends)}
+    assert udp_ports_moved(Ruleset(ports=(udp,)), Ruleset(ports=(more,))) == {
+        8080: frozenset(more.backends)
+    }
+    assert udp_ports_moved(Ruleset(ports=(udp,)), EMPTY) == {8080: frozenset()}
