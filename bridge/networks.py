@@ -286,12 +286,14 @@ class Networks:
         with self._locks.instance():
             return {link.index: link.name for link in self._route.links()}
 
-    def drifted(self, names: Collection[str]) -> frozenset[str]:
-        """The networks whose links or addresses are not as they should be, where links of these
-        names are ours; else none."""
+    def drifted(self, names: Collection[str] | None = None) -> frozenset[str]:
+        """The networks whose links or addresses are not as they should be.
+
+        With `names`, it is only looked at all when one of our links bears one of them.
+        """
         with self._locks.instance():
             networks, endpoints = self._leases.networks(), self._leases.endpoints()
-            if not concerned(names, networks, endpoints):
+            if names is not None and not concerned(names, networks, endpoints):
                 return frozenset()
             found = self._out_of_place(networks, endpoints)
             if found:

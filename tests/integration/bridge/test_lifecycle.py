@@ -427,9 +427,12 @@ def test_drift_is_repaired(lab: Lab, command: str) -> None:
     link = lab.endpoint("web", network).link
     for name, value in (("TABLE", table), ("BRIDGE", network.interface), ("LINK", link)):
         command = command.replace(f"${name}", value)
+    assert lab.networks.drifted() == set()
     lab.host.run("sh", "-c", command)
+    assert lab.networks.drifted() == ({network.id} if "ip " in command[:3] else set())
     assert lab.networks.ensure(network.id) != ()
     assert lab.networks.ensure(network.id) == ()
+    assert lab.networks.drifted() == set()
     # Where an address or a link was gone, the kernel forgets the connections of it a moment
     # later (nf_nat_masquerade.c), and may take a new one for an old one.
     for place, address, port in (
