@@ -26,23 +26,30 @@ _RETRY = 1000  # milliseconds between attempts to find a new daemon
 
 
 class Follower:
-    """What is being followed; `run` returns when all containers have ended."""
+    """What is being followed: of the project's containers those that `chosen` picks; `run`
+    returns when all of them have ended."""
 
     def __init__(
-        self, session: Session, project: str, services: tuple[str, ...], printer: Printer
+        self,
+        session: Session,
+        project: str,
+        chosen: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+        printer: Printer,
     ) -> None:
         self._session = session
         self._path = session.project_path("containers", project)
         self._project = project
-        self._services = services
+        self._chosen = chosen
         self._printer = printer
         self._sources: dict[str, Source] = {}
         self._events: Response | None = None
         self._changes = FileChanges()
         self._containers: list[dict[str, Any]] = []
+        self._all: list[dict[str, Any]] = []
 
     def run(self, window: Window, *, on_change: OnChange | None = None) -> None:
-        """Print the past within `window`, then what comes; `on_change` gets every new list."""
+        """Print the past within `window`, then what comes; `on_change` gets every new list
+        of all the project's containers."""
         try:
             self._look()
             show(list(self._sources.values()), window, self._printer)
@@ -50,7 +57,7 @@ class Follower:
                 ended = all(container["state"] in _ENDED for container in self._containers)
                 self._drain()
                 if on_change is not None:
-                    on_change(self._containers)
+                    on_change(self._all)
                 if ended:
                     return
                 self._wait()
@@ -72,9 +79,8 @@ class Follower:
         except DaemonUnreachable:
             self._lost()
             return
-        self._containers = [
-            c for c in found if not self._services or c["service"] in self._services
-        ]
+        self._containers = self._chosen(found)
+        self._all = found
         self._printer.know(container["name"] for container in self._containers)
         for container in self._containers:
             if container["id"] not in self._sources:

@@ -10,23 +10,111 @@ import time
 from typing import Any
 
 from orchestrator.cli import operation, output
+from orchestrator.cli.errors import UsageError
 from orchestrator.cli.following import Follower
 from orchestrator.cli.logs import Printer, Window, moment
 from orchestrator.cli.session import Session
 
 
+class Wish:
+    """Whose output is to be shown, and what is to happen when a container ends."""
+
+    def __init__(
+        self,
+        *,
+        services: tuple[str, ...],
+        attach: tuple[str, ...],
+        no_attach: tuple[str, ...],
+        dependencies: bool,
+        abort_on_exit: bool,
+        abort_on_failure: bool,
+        exit_code_from: str | None,
+    ) -> None:
+        if abort_on_exit and abort_on_failure:
+            raise UsageError(
+                "--abort-on-container-exit and --abort-on-container-failure exclude each other"
+            )
+        self.services = services
+        self._attach = attach
+        self._no_attach = no_attach
+        self._dependencies = dependencies
+        self.abort_on_exit = abort_on_exit or (exit_code_from is not None and not abort_on_failure)
+        self.abort_on_failure = abort_on_failure
+        self.exit_code_from = exit_code_from
+
+    def check_detached(self, flag: str) -> None:
+        """Raises UsageError where something was asked for that only a foreground up can do."""
+        asked = {
+            "--attach": self._attach,
+            "--attach-dependencies": self._dependencies,
+            "--exit-code-from": self.exit_code_from,
+            "--abort-on-container-exit": self.abort_on_exit,
+            "--abort-on-container-failure": self.abort_on_failure,
+        }
+        for name, value in asked.items():
+            if value:
+                raise UsageError(f"{flag} and {name} exclude each other")
+
+    def shown(self, containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those whose output is to be shown."""
+        names = set(self._attach or self.services)
+        if names and self._dependencies:
+            names = _with_dependencies(names, containers)
+        return [
+            container
+            for container in containers
+            if not container.get("oneoff")
+            and (container["service"] in names if names else True)
+            and (container["attach"] or container["service"] in self._attach)
+            and container["service"] not in self._no_attach
+        ]
+
+    def involved(self, containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those whose end may end everything."""
+        names = _with_dependencies(set(self.services), containers)
+        return [
+            container
+            for container in containers
+            if not container.get("oneoff") and (not names or container["service"] in names)
+        ]
+
+    def ends(self, container: dict[str, Any]) -> bool:
+        """Whether the end of this container is the end of all."""
+        failed = container["exit_code"] != 0
+        return self.abort_on_exit or (self.abort_on_failure and failed)
+
+
+def _with_dependencies(names: set[str], containers: list[dict[str, Any]]) -> set[str]:
+    needs = {container["service"]: container["depends_on"] for container in containers}
+    found, pending = set(names), list(names)
+    while pending:
+        for dependency in needs.get(pending.pop(), ()):
+            if dependency not in found:
+                found.add(dependency)
+                pending.append(dependency)
+    return found
+
+
+class _Aborted(Exception):
+    """A container ended whose end is to be the end of all."""
+
+    def __init__(self, container: dict[str, Any]) -> None:
+        self.container = container
+
+
 def attach(
     session: Session,
     project: str,
+    wish: Wish,
     *,
-    services: tuple[str, ...],
     since: float,
     prefix: bool,
     colour: bool,
     timestamps: bool,
     timeout: float | None,
 ) -> int:
-    """Follow until all containers have ended (status 0) or Ctrl-C has stopped them (130)."""
+    """Follow until all containers have ended (status 0), one has ended that was to end all (its
+    status), or Ctrl-C has stopped them (130)."""
     printer = Printer(
         prefix=prefix,
         colour=colour and output.use_colour(session, sys.stdout),
@@ -35,27 +123,43 @@ def attach(
     ended: set[str] = set()
 
     def tell(containers: list[dict[str, Any]]) -> None:
-        for container in containers:
+        shown = {container["id"] for container in wish.shown(containers)}
+        for container in wish.involved(containers):
             if container["state"] != "exited":
                 ended.discard(container["id"])
             elif container["id"] not in ended:
                 ended.add(container["id"])
-                printer.note(container["name"], f"exited with code {container['exit_code']}")
+                if container["id"] in shown:
+                    printer.note(container["name"], f"exited with code {container['exit_code']}")
+                if wish.ends(container) and (output.seconds(container["finished_at"]) or 0) > since:
+                    raise _Aborted(container)
 
     window = Window(since=moment(str(since), time.time()))
     try:
-        Follower(session, project, services, printer).run(window, on_change=tell)
+        Follower(session, project, wish.shown, printer).run(window, on_change=tell)
     except KeyboardInterrupt:
-        _take_down(session, project, services, timeout)
+        _take_down(session, project, wish, timeout)
         return 130
+    except _Aborted as aborted:
+        print("Aborting on container exit...", file=sys.stderr)
+        _take_down(session, project, wish, timeout)
+        return _status(session, project, wish.exit_code_from, aborted.container)
     return 0
 
 
-def _take_down(
-    session: Session, project: str, services: tuple[str, ...], timeout: float | None
-) -> None:
+def _status(session: Session, project: str, service: str | None, container: dict[str, Any]) -> int:
+    """The exit status of `service`, or else of the container that ended first."""
+    if service is None or service == container["service"]:
+        return int(container["exit_code"])
+    for other in session.client.get(session.project_path("containers", project), all=1):
+        if other["service"] == service and not other.get("oneoff"):
+            return int(other["exit_code"] or 0)
+    raise UsageError(f"no such service, or no container of it: {service}")
+
+
+def _take_down(session: Session, project: str, wish: Wish, timeout: float | None) -> None:
+    named = list(wish.services)
     print("\nGracefully stopping... (press Ctrl+C again to force)", file=sys.stderr)
-    named = list(services)
     try:
         operation.post(
             session,

@@ -229,14 +229,28 @@ def label(name: str) -> str:
     return rest if dash and rest.rpartition("-")[2].isdigit() and "-" in rest else name or first
 
 
-def chosen(session: Session, project: str, services: tuple[str, ...]) -> list[dict[str, Any]]:
+def chosen(
+    session: Session, project: str, services: tuple[str, ...], index: float | None = None
+) -> list[dict[str, Any]]:
     """The project's containers, of `services` where given; unknown services are an error."""
     found = session.client.get(session.project_path("containers", project), all=1)
     known = {container["service"] for container in found}
     for service in services:
         if service not in known:
             raise UsageError(f"no such service, or no container of it: {service}")
-    return [c for c in found if not services or c["service"] in services]
+    return narrowed(found, services, index)
+
+
+def narrowed(
+    containers: list[dict[str, Any]], services: tuple[str, ...], index: float | None
+) -> list[dict[str, Any]]:
+    """Those of `services` (empty: of all), and with number `index` where one is given."""
+    return [
+        container
+        for container in containers
+        if (not services or container["service"] in services)
+        and (index is None or (container["number"] == index and not container.get("oneoff")))
+    ]
 
 
 def show(sources: list[Source], window: Window, printer: Printer) -> None:

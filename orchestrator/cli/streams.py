@@ -9,19 +9,28 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from orchestrator.engine.monitors import ExecSession
+from orchestrator.cli.detach import DetachKeys
+from orchestrator.engine.monitors import AttachSession, ExecSession
 
 _CHUNK = 64 * 1024
+_PROXIED = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 
 
-def carry(session: ExecSession) -> int:
+def carry(session: ExecSession) -> int | None:
     """Copy pipes both ways; gives the process's exit status."""
     assert session.stdout is not None and session.stderr is not None
     outputs = {session.stdout: sys.stdout.fileno(), session.stderr: sys.stderr.fileno()}
     return _Copy(session, outputs, session.stdin).run()
 
 
-def carry_terminal(session: ExecSession) -> int:
+def carry_terminal(session: ExecSession) -> int | None:
     """The same over the process's terminal, with ours in raw mode and its size kept equal."""
     terminal = session.terminal
     assert terminal is not None
@@ -29,15 +38,57 @@ def carry_terminal(session: ExecSession) -> int:
         return _Copy(session, {terminal: sys.stdout.fileno()}, terminal).run()
 
 
+def carry_attached(
+    session: AttachSession,
+    *,
+    keys: DetachKeys | None,
+    proxy: bool,
+    typing: bool,
+    end_input: bool,
+) -> int | None:
+    """The same for a container's first process; None when the detach keys were typed.
+
+    `proxy` passes our signals on to it, `typing` our input; `end_input` lets it see its end.
+    """
+    assert session.stdout is not None
+    outputs = {session.stdout: sys.stdout.fileno()}
+    if session.stderr is not None:
+        outputs[session.stderr] = sys.stderr.fileno()
+    on_terminal = session.terminal is not None and typing and sys.stdin.isatty()
+    with contextlib.ExitStack() as stack:
+        if session.terminal is not None and sys.stdout.isatty():
+            stack.enter_context(_sizes(session.terminal))
+        if on_terminal:
+            stack.enter_context(_raw(sys.stdin.fileno()))
+        if proxy:
+            stack.enter_context(_proxied(session))
+        to_process = session.stdin if session.terminal is None else session.terminal
+        if not typing:
+            to_process = None
+        return _Copy(session, outputs, to_process, keys=keys, end_input=end_input).run()
+
+
+class _Detached(Exception):
+    """The detach keys were typed."""
+
+
 class _Copy:
     """One loop: input waits in a buffer, so that a process that does not read blocks nothing."""
 
     def __init__(
-        self, session: ExecSession, outputs: dict[int, int], to_process: int | None
+        self,
+        session: ExecSession,
+        outputs: dict[int, int],
+        to_process: int | None,
+        *,
+        keys: DetachKeys | None = None,
+        end_input: bool = False,
     ) -> None:
         self._session = session
         self._outputs = outputs
         self._to_process = to_process
+        self._keys = keys
+        self._pass_end = end_input
         self._waiting = b""
         self._ended = to_process is None
         self._poll = select.poll()
@@ -48,7 +99,13 @@ class _Copy:
         if to_process is not None:
             os.set_blocking(to_process, False)
 
-    def run(self) -> int:
+    def run(self) -> int | None:
+        try:
+            return self._run()
+        except _Detached:
+            return None
+
+    def _run(self) -> int:
         stdin = sys.stdin.fileno()
         while True:
             self._expect(stdin)
@@ -60,12 +117,17 @@ class _Copy:
                 self._take(stdin)
             if self._waiting:
                 self._give()
-            elif ready.get(self._to_process or -1, 0) & select.POLLERR:
+            elif ready.get(self._to_process or -1, 0) & self._lost():
                 self._end_input()  # nobody reads it any more
             if self._session.fileno() in ready:
                 for fd in list(self._outputs):
                     self._pass_on(fd, drain=True)
                 return self._session.wait()
+
+    def _lost(self) -> int:
+        """What tells that nobody reads the input: a terminal that is read too tells it there."""
+        both_ways = self._to_process in self._outputs
+        return select.POLLERR if both_ways else select.POLLERR | select.POLLHUP
 
     def _expect(self, stdin: int) -> None:
         """Listen to our input only while what it gave has been taken."""
@@ -86,14 +148,21 @@ class _Copy:
             self._waiting = b""  # closed, or a terminal that we may not read
         if not self._waiting:
             self._end_input()
+        elif self._keys is not None:
+            self._waiting, detached = self._keys.feed(self._waiting)
+            if detached:
+                raise _Detached
 
     def _end_input(self) -> None:
         self._ended = True
         if self._to_process is not None and self._to_process not in self._outputs:
             self._poll.unregister(self._to_process)
-            os.close(self._to_process)
-            self._session.stdin = None
             self._to_process = None
+            if self._session.stdin is not None:
+                os.close(self._session.stdin)
+                self._session.stdin = None
+                if self._pass_end and isinstance(self._session, AttachSession):
+                    self._session.end_input()
 
     def _give(self) -> None:
         assert self._to_process is not None
@@ -139,7 +208,7 @@ def _raw(fd: int) -> Iterator[None]:
 
     before = termios.tcgetattr(fd)
     try:
-        tty.setraw(fd)
+        tty.setraw(fd, termios.TCSADRAIN)  # what was typed ahead is kept
         yield
     finally:
         termios.tcsetattr(fd, termios.TCSADRAIN, before)
@@ -162,3 +231,18 @@ def _sizes(terminal: int) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGWINCH, before)
+
+
+@contextlib.contextmanager
+def _proxied(session: AttachSession) -> Iterator[None]:
+    """Pass the signals that we get on to the process, instead of ending by them."""
+
+    def pass_on(number: int, _frame: object) -> None:
+        session.signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in _PROXIED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

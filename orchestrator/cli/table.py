@@ -13,6 +13,7 @@ VERBS = (
     "ps",
     "logs",
     "exec",
+    "attach",
     "build",
     "start",
     "stop",

@@ -68,6 +68,9 @@ def _container(backend: LocalBackend, record: ContainerRecord, state: str) -> di
         "monitor_socket": str(backend.host.containers.monitor_socket(record.id)),
         "restarts": record.restarts,
         "tty": bool(record.spec["service"].get("tty")),
+        "stdin": bool(record.spec["service"].get("stdin_open")),
+        "attach": record.spec["service"].get("attach") is not False,
+        "depends_on": sorted(record.spec["service"].get("depends_on") or {}),
     }
 
 

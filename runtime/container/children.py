@@ -39,16 +39,17 @@ class Outcome:
             self.take(report)
 
 
-def stdio(stdin: bool, *, tty: bool) -> tuple[list[int], list[int]]:
+def stdio(stdin: bool, *, tty: bool, output: bool = True) -> tuple[list[int], list[int]]:
     """The child's 0, 1, 2 and our ends of them; none with a terminal.
 
-    Without `stdin` the first of each is init.NULL: the child opens its own null device.
+    Without `stdin` the first of each is init.NULL: the child opens its own null device. So are
+    the others without `output`.
     """
     if tty:
         return [], []
     with contextlib.ExitStack() as opened:
         ends = []
-        for wanted in (stdin, True, True):
+        for wanted in (stdin, output, output):
             pair = os.pipe() if wanted else (init.NULL, init.NULL)
             opened.callback(close, pair)
             ends.append(pair)

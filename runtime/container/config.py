@@ -123,6 +123,8 @@ class ContainerConfig:
     `stop_signal` is a signal number, `stop_timeout` in seconds (-1: wait for ever).
     `upper` and `work` replace the container's own writable layer (a build step's result);
     `volatile` lets the kernel skip every sync of that layer, which is then lost with a crash.
+    `await_attach` keeps the output, and the end, for the first client to attach, a few seconds
+    long.
     """
 
     id: str
@@ -167,6 +169,7 @@ class ContainerConfig:
     upper: str | None = None
     work: str | None = None
     volatile: bool = False
+    await_attach: bool = False
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
@@ -184,7 +187,8 @@ class ContainerConfig:
 class ExecConfig:
     """A further process in a running container; None takes the container's own value.
 
-    `env` is added to the container's environment, later entries win.
+    `env` is added to the container's environment, later entries win. With `detach` its output
+    goes nowhere and nobody is given an end of it.
     """
 
     argv: tuple[str, ...]
@@ -194,6 +198,7 @@ class ExecConfig:
     tty: bool = False
     stdin: bool = False
     privileged: bool = False
+    detach: bool = False
     rows: int = 24
     columns: int = 80
 

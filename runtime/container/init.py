@@ -246,7 +246,7 @@ def lead_session(*, tty: bool) -> None:
 
 def _null_device() -> int:
     with step("device", "open", "/dev/null"):
-        fd = os.open("/dev/null", os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = os.open("/dev/null", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
         if os.fstat(fd).st_rdev != os.makedev(1, 3):
             raise OSError(errno.ENODEV, "not the null device")
         os.set_blocking(fd, True)

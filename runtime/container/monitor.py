@@ -9,6 +9,7 @@ Messages on its socket (`runtime.linux.sockets`):
   {"op": "watch"}                 answered by {"exited": {...}} once the exit is on disk
   {"op": "exec", "config": {...}} answered by {"started": pid} with the descriptors of its
                                   input, output and error (or its terminal), then {"exit_code"}
+  {"op": "attach", ...}           see `runtime.container.attach`
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 from runtime.cgroups.manager import Cgroup, open_cgroup
 from runtime.container import exec, init, prepare
+from runtime.container.attach import Attachments
 from runtime.container.children import Outcome, become, close, describe, stdio
 from runtime.container.config import ContainerConfig, ExecConfig
 from runtime.container.logs import LogWriter
@@ -50,6 +52,9 @@ _CHUNK = 64 * 1024
 # Enough for the interpreter to specialise what is run (PEP 659).
 _ROUNDS = 16
 
+# How long a container that is to be attached to waits for that, in seconds.
+_HOLD = 10.0
+
 
 class Monitor:
     def __init__(self, instance: Instance, config: ContainerConfig) -> None:
@@ -63,8 +68,12 @@ class Monitor:
         self._connections: set[socket.socket] = set()
         self._watchers: set[socket.socket] = set()
         self.sessions: set[MonitoredExec] = set()
+        self._attachments = Attachments(self)
         self._outputs: dict[int, str] = {}
+        self._reading = False
+        self._held_until: float | None = None
         self._stdin = init.NULL
+        self.terminal: int | None = None
         self._listening = False
         self._exit: ExitRecord | None = None
 
@@ -169,17 +178,37 @@ class Monitor:
 
     def _adopt_output(self, own_ends: list[int], terminal: int | None) -> None:
         if terminal is not None:
-            self._watch_output(terminal, "stdout")
-            return
-        # Held open for as long as the container runs, or until somebody attaches and closes it.
-        self._stdin = own_ends[0]
-        self._watch_output(own_ends[1], "stdout")
-        self._watch_output(own_ends[2], "stderr")
+            self.terminal = terminal
+            self._outputs = {terminal: "stdout"}
+        else:
+            # Held open for as long as the container runs, or until somebody attaches and ends it.
+            self._stdin = own_ends[0]
+            self._outputs = {own_ends[1]: "stdout", own_ends[2]: "stderr"}
+        for fd in self._outputs:
+            os.set_blocking(fd, False)
+        if self._config.await_attach:
+            self._held_until = time.monotonic() + _HOLD
+        self.resume_output()
 
-    def _watch_output(self, fd: int, stream: str) -> None:
-        os.set_blocking(fd, False)
-        self._outputs[fd] = stream
-        self._selector.register(fd, selectors.EVENT_READ, self._on_output)
+    def resume_output(self) -> None:
+        """Read the output, unless it has to wait for a client."""
+        if self._reading or self._held_until is not None or self._attachments.full:
+            return
+        self._reading = True
+        for fd in self._outputs:
+            self._selector.register(fd, selectors.EVENT_READ, self._on_output)
+
+    def _pause_output(self) -> None:
+        self._reading = False
+        for fd in self._outputs:
+            self._selector.unregister(fd)
+
+    def _release(self) -> None:
+        """The first client is there, or none has come in time."""
+        self._held_until = None
+        self.resume_output()
+        if self._pidfd not in self._selector.get_map():
+            self._selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
 
     def _discard(self) -> None:
         """Undo a start that failed; what cannot be undone is left to the daemon's sweep."""
@@ -198,18 +227,29 @@ class Monitor:
 
     def _loop(self) -> None:
         while self._exit is None:
-            for key, _events in self._selector.select(None if self._listening else 1.0):
+            for key, _events in self._selector.select(self._patience()):
                 # What came before in this round may have closed it, or ended everything.
                 if self._exit is None and self._selector.get_map().get(key.fileobj) is key:
                     key.data(key.fd)
             if not self._listening:
                 self._listen()
+            if self._held_until is not None and time.monotonic() >= self._held_until:
+                self._release()
+
+    def _patience(self) -> float | None:
+        """How long to wait for something to happen, in seconds; None for ever."""
+        if self._held_until is not None:
+            return max(0.0, self._held_until - time.monotonic())
+        return None if self._listening else 1.0
 
     def _on_output(self, fd: int) -> None:
         if not self._read_output(fd):
-            self._selector.unregister(fd)
+            if self._reading:
+                self._selector.unregister(fd)
             del self._outputs[fd]
             os.close(fd)
+            if fd == self.terminal:
+                self.terminal = None
 
     def _read_output(self, fd: int) -> bool:
         """Keep what waits on `fd`; False at its end."""
@@ -220,10 +260,21 @@ class Monitor:
         except OSError:
             return False  # EIO: the last holder of the terminal's other end has gone
         if chunk:
-            self._log.write(self._outputs[fd], chunk)
+            self._keep(self._outputs[fd], chunk)
         return bool(chunk)
 
+    def _keep(self, stream: str, chunk: bytes) -> None:
+        self._log.write(stream, chunk)
+        if self._attachments:
+            self._attachments.write(stream, chunk)
+            if self._reading and self._attachments.full:
+                self._pause_output()
+
     def _on_exit(self, _fd: int) -> None:
+        if self._held_until is not None:
+            # Whoever wants its output has not come yet.
+            self._selector.unregister(self._pidfd)
+            return
         _, status = os.waitpid(self._pid, 0)
         # All of the pid namespace is dead by now; with the host's, the rest is ended here.
         with contextlib.suppress(RuntimeFault):
@@ -253,6 +304,7 @@ class Monitor:
         for watcher in self._watchers:
             with contextlib.suppress(OSError):
                 sockets.send(watcher, {"exited": dataclasses.asdict(record)})
+        self._attachments.finish(record.exit_code)
 
     def _accept_late(self) -> None:
         """Hear those whose request came too late to be seen in the loop."""
@@ -273,7 +325,7 @@ class Monitor:
                 break
             if not chunk:
                 break
-            self._log.write(self._outputs[fd], chunk)
+            self._keep(self._outputs[fd], chunk)
 
     def _on_connect(self, _fd: int) -> None:
         try:
@@ -308,6 +360,16 @@ class Monitor:
                 self._selector.unregister(connection)
                 self._connections.discard(connection)
                 self._exec(connection, request)
+            case "attach" if self._exit is None:
+                self._selector.unregister(connection)
+                self._connections.discard(connection)
+                self._attachments.open(connection, request)
+                if self._held_until is not None:
+                    self._release()
+            case "attach":
+                with contextlib.suppress(OSError):
+                    sockets.send(connection, {"error": {"message": "the container has ended"}})
+                self._forget(connection)
             case other:
                 with contextlib.suppress(OSError):  # it may not stay for the answer
                     sockets.send(connection, {"error": {"message": f"unknown request {other}"}})
@@ -318,6 +380,23 @@ class Monitor:
         self._connections.discard(connection)
         self._watchers.discard(connection)
         connection.close()
+
+    # --- attach --------------------------------------------------------------------------
+
+    def input_for(self, *, wanted: bool) -> int | None:
+        """What a client writes the process's input to: its terminal, which also takes a size,
+        or its pipe where it has one."""
+        if self.terminal is not None:
+            return self.terminal
+        return self._stdin if wanted and self._stdin != init.NULL else None
+
+    def end_input(self) -> None:
+        close([self._stdin])
+        self._stdin = init.NULL
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
 
     # --- exec ----------------------------------------------------------------------------
 
@@ -341,7 +420,7 @@ class Monitor:
             preparation = prepare.prepare(
                 self._config.replace(privileged=True), self._paths, self._instance.seccomp_cache
             )
-        child_ends, own_ends = stdio(wanted.stdin, tty=wanted.tty)
+        child_ends, own_ends = stdio(wanted.stdin, tty=wanted.tty, output=not wanted.detach)
         try:
             pid, report = self._fork(
                 lambda report: exec.run(

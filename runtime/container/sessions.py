@@ -6,11 +6,12 @@ directly.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import socket
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from runtime.container.config import ExecConfig
 from runtime.container.record import ExitRecord
@@ -39,11 +40,14 @@ class ExecSession:
 
     def wait(self) -> int:
         """The exit code, 128 + signal where one ended it; raises LauncherError when it is lost."""
+        answer, _fds = self._answer()
+        return int(answer["exit_code"])
+
+    def _answer(self) -> tuple[dict[str, Any], list[int]]:
         try:
-            answer, _fds = sockets.receive(self.connection)
+            return sockets.receive(self.connection)
         except (EOFError, OSError) as error:
             raise LauncherError("the container's monitor ended before the command did") from error
-        return int(answer["exit_code"])
 
     def close(self) -> None:
         for fd in (self.stdin, self.stdout, self.stderr, self.terminal):
@@ -80,9 +84,65 @@ def open_exec(monitor_socket: str, config: ExecConfig) -> ExecSession:
     session = ExecSession(connection, int(answer["started"]))
     if config.tty:
         (session.terminal,) = fds
+    elif config.detach:
+        return session
     elif config.stdin:
         session.stdin, session.stdout, session.stderr = fds
     else:
+        session.stdout, session.stderr = fds
+    return session
+
+
+@dataclass(slots=True)
+class AttachSession(ExecSession):
+    """A place at a container's first process; `pid` is 0, as it is nobody's business here.
+
+    With a terminal, `terminal` takes the input and `stdout` gives the output.
+    """
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process; one that has ended gets none."""
+        self._say({"op": "signal", "number": number})
+
+    def end_input(self) -> None:
+        """Let the process see the end of its input; the caller has closed its own end."""
+        self._say({"op": "end_input"})
+
+    def _say(self, message: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):
+            sockets.send(self.connection, message)
+
+    def wait(self) -> int:
+        answer, _fds = self._answer()
+        if "error" in answer:
+            raise LauncherError(str(answer["error"]["message"]))
+        return int(answer["exit_code"])
+
+
+def open_attach(monitor_socket: str, *, stdin: bool, complete: bool = False) -> AttachSession:
+    """Follow the output of the container whose monitor listens at `monitor_socket`, and write
+    to its input where it has one and `stdin` asks for it.
+
+    A `complete` session makes the container wait when it is not read. Raises InvalidState when
+    the container does not run.
+    """
+    connection = _connect(monitor_socket)
+    try:
+        sockets.send(connection, {"op": "attach", "stdin": stdin, "complete": complete})
+        answer, fds = sockets.receive(connection)
+    except (EOFError, OSError) as error:
+        connection.close()
+        raise InvalidState("the container", "not running", "attach to") from error
+    if "error" in answer:
+        connection.close()
+        raise InvalidState("the container", "not running", "attach to")
+    session = AttachSession(connection, 0)
+    given = fds.pop(0) if answer["stdin"] else None
+    if answer["tty"]:
+        session.terminal = given
+        (session.stdout,) = fds
+    else:
+        session.stdin = given
         session.stdout, session.stderr = fds
     return session
 

@@ -131,19 +131,25 @@ class Bay:
         return result.out
 
     @contextlib.contextmanager
-    def started(self, *args: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-        """A `bay` that goes on by itself; ended when the block is left."""
+    def started(
+        self, *args: str, cwd: Path | None = None, stdin: str | None = None
+    ) -> Iterator[subprocess.Popen[str]]:
+        """A `bay` that goes on by itself, `stdin` typed and then left open; ended when the block
+        is left."""
         # A run in the background begins with SIGINT ignored; a person's shell does not.
         with subprocess.Popen(
             ["env", "--default-signal=INT", *self.command(*args)],
             cwd=cwd,
             env=environment(None),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         ) as process:
             try:
+                if stdin is not None and process.stdin is not None:
+                    process.stdin.write(stdin)
+                    process.stdin.flush()
                 yield process
             finally:
                 process.kill()

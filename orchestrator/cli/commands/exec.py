@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
 
-from orchestrator.cli.errors import UsageError
 from orchestrator.cli.options import Argument, Command, flag, number, repeated, text
 from orchestrator.cli.session import Session
 
@@ -14,6 +12,7 @@ from orchestrator.cli.session import Session
 def run(
     session: Session,
     *,
+    detach: bool,
     no_tty: bool,
     env: tuple[str, ...],
     user: str | None,
@@ -23,11 +22,11 @@ def run(
     service: str,
     command: tuple[str, ...],
 ) -> int:
-    from orchestrator.cli import streams
+    from orchestrator.cli import choosing, streams
     from orchestrator.engine.monitors import ExecConfig, open_exec
 
-    container = _container(session, service, None if index is None else int(index))
-    tty = not no_tty and sys.stdin.isatty() and sys.stdout.isatty()
+    container = choosing.one(session, service, index)
+    tty = not no_tty and not detach and sys.stdin.isatty() and sys.stdout.isatty()
     columns, rows = os.get_terminal_size() if tty else (80, 24)
     config = ExecConfig(
         argv=command,
@@ -35,32 +34,18 @@ def run(
         cwd=workdir,
         user=user,
         tty=tty,
-        stdin=True,
+        stdin=not detach,
+        detach=detach,
         privileged=privileged,
         rows=rows,
         columns=columns,
     )
     sys.stdout.flush()
     with open_exec(container["monitor_socket"], config) as process:
-        return streams.carry_terminal(process) if tty else streams.carry(process)
-
-
-def _container(session: Session, service: str, index: int | None) -> dict[str, Any]:
-    """The running container of `service` with that number, or the first of them."""
-    found = session.client.get(session.project_path("containers"), all=1)
-    of_service = [container for container in found if container["service"] == service]
-    running = [
-        container
-        for container in of_service
-        if container["state"] == "running" and index in (None, container["number"])
-    ]
-    if running:
-        return dict(min(running, key=lambda container: int(container["number"])))
-    if index is not None and of_service:
-        raise UsageError(f"service {service} has no running container number {index}")
-    known = sorted({container["service"] for container in found})
-    hint = f"services with containers: {', '.join(known)}" if known else "bay up -d starts them"
-    raise UsageError(f"service {service} is not running", hint=hint)
+        if detach:
+            return 0
+        carried = streams.carry_terminal(process) if tty else streams.carry(process)
+    return carried or 0
 
 
 def _variable(session: Session, word: str) -> str:
@@ -73,6 +58,7 @@ COMMAND = Command(
     run,
     summary="Run a command in a running container",
     options=(
+        flag("-d", "--detach", help="Leave the command running in the background"),
         flag("-T", "--no-tty", "--no-TTY", name="no_tty", help="No terminal for the command"),
         repeated("-e", "--env", help="Environment variable", metavar="NAME=VALUE"),
         text("-u", "--user", help="User to run as", metavar="USER"),

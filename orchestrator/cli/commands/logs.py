@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 from orchestrator.cli import logs, output
 from orchestrator.cli.errors import UsageError
-from orchestrator.cli.options import Argument, Command, flag, text
+from orchestrator.cli.options import Argument, Command, flag, number, text
 from orchestrator.cli.session import Session
 
 
@@ -21,6 +22,7 @@ def run(
     until: str | None,
     no_log_prefix: bool,
     no_color: bool,
+    index: float | None,
     service: tuple[str, ...],
 ) -> int:
     project = session.project_name()
@@ -30,7 +32,7 @@ def run(
         colour=not no_color and output.use_colour(session, sys.stdout),
         timestamps=timestamps,
     )
-    containers = logs.chosen(session, project, service)
+    containers = logs.chosen(session, project, service, index)
     printer.know(container["name"] for container in containers)
     window = logs.Window(
         tail=_tail(tail),
@@ -40,7 +42,10 @@ def run(
     if follow:
         from orchestrator.cli.following import Follower
 
-        Follower(session, project, service, printer).run(window)
+        def followed(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            return logs.narrowed(found, service, index)
+
+        Follower(session, project, followed, printer).run(window)
     else:
         logs.show([logs.Source(container) for container in containers], window, printer)
     return 0
@@ -64,6 +69,7 @@ COMMAND = Command(
         flag("-t", "--timestamps", help="Times before lines"),
         text("--since", help="Only from this time on (2026-01-31T10:00:00Z, 10m)", metavar="TIME"),
         text("--until", help="Only before this time", metavar="TIME"),
+        number("--index", help="Which of several replicas", metavar="NUMBER"),
         flag("--no-log-prefix", help="No container names before lines"),
         flag("--no-color", help="No colours"),
     ),

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.cli import operation, output
 from orchestrator.cli.commands import plan
 from orchestrator.cli.operation import Stack
-from orchestrator.cli.options import Argument, Command, flag, number
+from orchestrator.cli.options import Argument, Command, flag, number, repeated, text
 from orchestrator.cli.session import Session
 
 
@@ -23,8 +23,27 @@ def run(
     no_log_prefix: bool,
     no_color: bool,
     timestamps: bool,
+    attach: tuple[str, ...],
+    no_attach: tuple[str, ...],
+    attach_dependencies: bool,
+    abort_on_container_exit: bool,
+    abort_on_container_failure: bool,
+    exit_code_from: str | None,
     **chosen: Any,
 ) -> int:
+    from orchestrator.cli import foreground
+
+    wish = foreground.Wish(
+        services=chosen["service"],
+        attach=attach,
+        no_attach=no_attach,
+        dependencies=attach_dependencies,
+        abort_on_exit=abort_on_container_exit,
+        abort_on_failure=abort_on_container_failure,
+        exit_code_from=exit_code_from,
+    )
+    if detach or wait:
+        wish.check_detached("--detach" if detach else "--wait")
     options = plan.request(**chosen)
     stack = Stack(session, chosen["service"])
     if dry_run:
@@ -47,12 +66,10 @@ def run(
         print(f"{stack.name}: nothing to do, everything is up to date", file=sys.stderr)
     if detach or wait or chosen["no_start"]:
         return 0
-    from orchestrator.cli.foreground import attach
-
-    return attach(
+    return foreground.attach(
         session,
         stack.name,
-        services=chosen["service"],
+        wish,
         since=since,
         prefix=not no_log_prefix,
         colour=not no_color,
@@ -73,6 +90,16 @@ COMMAND = Command(
         flag("--no-log-prefix", help="No service names before lines of output"),
         flag("--no-color", help="No colours in the output"),
         flag("--timestamps", help="Times before lines of output"),
+        repeated("--attach", help="Show the output of this service only", metavar="SERVICE"),
+        repeated("--no-attach", help="Do not show this service's output", metavar="SERVICE"),
+        flag("--attach-dependencies", help="Show the output of what services depend on, too"),
+        flag("--abort-on-container-exit", help="Stop everything when a container ends"),
+        flag("--abort-on-container-failure", help="Stop everything when a container fails"),
+        text(
+            "--exit-code-from",
+            help="Stop everything when a container ends, with this service's exit status",
+            metavar="SERVICE",
+        ),
         *plan.OPTIONS,
     ),
     arguments=(Argument("service", many=True, required=False, help="Services (default: all)"),),
