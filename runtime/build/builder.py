@@ -12,7 +12,7 @@ from runtime.build.cache import StepCache
 from runtime.build.cache_transfer import export_cache, import_cache, local_directory
 from runtime.build.events import BuildEvent, BuildWarning
 from runtime.build.ground import Surroundings
-from runtime.build.instructions import Instruction, instruction
+from runtime.build.instructions import Instruction, Run, instruction
 from runtime.build.lint import lint
 from runtime.build.parser import parse
 from runtime.build.request import BuildRequest as BuildRequest
@@ -26,12 +26,14 @@ from runtime.build.scope import PREDEFINED, Scope, platform_args
 from runtime.build.sources import SourceTree
 from runtime.build.stage_builder import StageBuilder, StageResult, without_layers
 from runtime.build.stages import SCRATCH, Stage, divide
-from runtime.build.steps import StepRunner
+from runtime.build.steps import StepRunner, Stop
 from runtime.errors import BuildError, ImageError, ImageNotFound
 from runtime.images.bootstrap import source_date_epoch
 from runtime.images.leases import Lease
+from runtime.images.platforms import parse_platform, runs_here
 from runtime.images.reference import Reference
 from runtime.images.store import Image, ImageStore, host_platform
+from runtime.oci.descriptor import Platform
 from runtime.oci.image_config import ImageConfig
 
 
@@ -81,10 +83,11 @@ class _Build:
         self._progress = progress
         self._find_image = find_image
         self._cancel = cancel or threading.Event()
-        self._platform = host_platform()
+        self._host = host_platform()
+        self._platform = parse_platform(request.platform) if request.platform else self._host
         self._results: dict[int, StageResult] = {}
         self._consumed: set[str] = set()
-        self._stopped = threading.Event()
+        self._stop = Stop()
 
     def run(self) -> Image:
         request = self._request
@@ -96,7 +99,7 @@ class _Build:
         self._escape = parsed.escape
         for warning in lint(parsed, self._platform):
             self._progress(warning)
-        automatic = platform_args(self._platform)
+        automatic = platform_args(self._host, self._platform)
         self._stages = divide(parsed, request.args, automatic)
         self._outer = {**automatic, **self._stages.global_args}
         target = self._stages.target(request.target)
@@ -134,6 +137,7 @@ class _Build:
             secrets=request.secrets,
             ssh=request.ssh,
             wait=self._wait,
+            stop=self._stop,
         )
 
     def _build_stages(self, numbers: Sequence[int]) -> None:
@@ -156,7 +160,7 @@ class _Build:
             done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
             failed = [future for future in done if future.exception() is not None]
             if failed:
-                self._stopped.set()
+                self._stop.set()
                 for future in futures.values():
                     future.cancel()
         # A stage that only waited fails with the same error as the one that it waited for.
@@ -188,14 +192,14 @@ class _Build:
         return builder.result()
 
     def _base(self, stage: Stage) -> StageResult:
-        self._check_platform(stage)
+        platform = self._stage_platform(stage)
         if stage.base_stage is not None:
             return self._results[stage.base_stage]
         if stage.base.lower() == SCRATCH:
             config = ImageConfig(
-                architecture=self._platform.architecture,
-                variant=self._platform.variant,
-                os=self._platform.os,
+                architecture=platform.architecture,
+                variant=platform.variant,
+                os=platform.os,
                 created=_EMPTY_CREATED,
             )
             return StageResult(config=config, layers=(), args={})
@@ -207,7 +211,14 @@ class _Build:
                 line=stage.line,
                 hint=f"copy from it: COPY --from={stage.base}",
             )
-        image = self._image(named or stage.base, stage.line)
+        name = named or stage.base
+        image = self._image(name, stage.line)
+        if image.config.platform.architecture != platform.architecture:
+            raise self._error(
+                f"the image {name} is for {image.config.platform}, not for {platform}",
+                stage.line,
+                f"fetch it: bay pull --platform {platform} {name}",
+            )
         layers = self._store.image_layers(image)
         return StageResult(config=without_layers(image.config), layers=layers, args={})
 
@@ -226,17 +237,24 @@ class _Build:
                 found.append(instruction(node, f"ONBUILD of {stage.base}"))
         return found
 
-    def _check_platform(self, stage: Stage) -> None:
-        if stage.platform is None:
-            return
-        wanted = stage.platform.split("/")
-        mine = str(self._platform).split("/")
-        if wanted != mine[: len(wanted)]:
-            raise BuildError(
-                f"cannot build for {stage.platform} on {self._platform}",
-                dockerfile=self._stages.dockerfile,
-                line=stage.line,
+    def _stage_platform(self, stage: Stage) -> Platform:
+        """What a stage is for; raises BuildError where its commands cannot run here."""
+        platform = self._platform
+        if stage.platform is not None:
+            try:
+                platform = parse_platform(stage.platform)
+            except ImageError as exc:
+                raise self._error(str(exc), stage.line, exc.hint) from None
+        if any(isinstance(step, Run) for step in stage.instructions) and not runs_here(platform):
+            raise self._error(
+                f"cannot build for {platform} on {self._host}: RUN needs its programs to run here",
+                stage.line,
+                "register an interpreter for it: apt-get install qemu-user-static binfmt-support",
             )
+        return platform
+
+    def _error(self, message: str, line: int, hint: str | None = None) -> BuildError:
+        return BuildError(message, dockerfile=self._stages.dockerfile, line=line, hint=hint)
 
     def _image(self, name: str, line: int) -> Image:
         try:
@@ -311,7 +329,7 @@ class _Build:
     def _wait(self, seconds: float) -> None:
         if self._cancel.wait(seconds):
             raise BuildError("the build was canceled")
-        if self._stopped.is_set():
+        if self._stop.is_set():
             raise BuildError("another stage of the build failed")
 
 

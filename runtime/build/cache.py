@@ -85,9 +85,16 @@ class StepCache:
             path.unlink(missing_ok=True)
             os.close(held)
 
-    def find(self, key: str, lease: Lease, parents: Sequence[str]) -> CachedStep | None:
+    def find(
+        self,
+        key: str,
+        lease: Lease,
+        parents: Sequence[str],
+        stop: Callable[[], object] | None = None,
+    ) -> CachedStep | None:
         """A step's result on top of the chain `parents`, protected by the lease; None where
-        there is none that is whole. A layer that is not unpacked there is unpacked."""
+        there is none that is whole. A layer that is not unpacked there is unpacked; see
+        `Layers.ensure` for `stop`."""
         document = self.document(key)
         if document is None:
             return None
@@ -98,7 +105,9 @@ class StepCache:
             created = str(document["created"])
             if not self._store.blobs.claim(descriptor.digest, lease):
                 return None
-            layer = self._store.layers.ensure(descriptor, diff_id, parents=parents, lease=lease)
+            layer = self._store.layers.ensure(
+                descriptor, diff_id, parents=parents, lease=lease, stop=stop
+            )
             os.utime(entry)  # when it was last of use
         except (KeyError, TypeError, ImageError) as exc:
             _log.warning("build cache entry %s is damaged and made again: %s", entry.name, exc)

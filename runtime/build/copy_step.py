@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import posixpath
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from runtime.build.archives import extract, is_archive
 from runtime.build.chmod import parse_chmod
 from runtime.build.copying import (
     Copier,
+    CopyRefused,
     Destination,
     Owner,
     parse_owner,
@@ -24,7 +27,7 @@ from runtime.build.ground import Ground, LayerPlan
 from runtime.build.ignore import IgnoreRules
 from runtime.build.instructions import Copy
 from runtime.build.sources import Item, Selected, SourceTree
-from runtime.images.merged import MergedTree
+from runtime.images.merged import MergedTree, split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,10 @@ class _CopyPlan:
             "mode": self._chmod,
             "content": content,
             "documents": documents,
-            "downloads": [[one.name, one.digest, one.mtime] for one in downloads],
+            "downloads": [
+                [one.name, one.digest, one.mtime, *(("unpack",) if instruction.unpack else ())]
+                for one in downloads
+            ],
             "repositories": [
                 [one.commit, one.subdirectory, instruction.keep_git_dir] for one in repositories
             ],
@@ -107,6 +113,8 @@ class _CopyPlan:
     ) -> None:
         epoch = self._around.epoch
         now = time.time_ns() if epoch is None else epoch * 10**9
+        instruction = self._instruction
+        place = split(os.fsencode(destination.path))
         with (
             self._lower() as lower,
             self._ground.upper(upper, lower) as tree,
@@ -116,12 +124,18 @@ class _CopyPlan:
             try:
                 for one in selections:
                     if one.archive:
-                        extract(source, one.items[0], tree, destination.path, self._owner)
+                        with _opened(source, one.items[0]) as archive:
+                            extract(archive, tree, place, self._owner)
                     else:
                         copier.copy(one.selected, one.items, destination)
                 for name, content in documents:
                     copier.write(name, content.encode(), now, destination)
                 for download in downloads:
+                    if instruction.unpack:
+                        with open(download.path, "rb", buffering=0) as archive:
+                            if is_archive(archive):
+                                extract(archive, tree, place, self._owner)
+                                continue
                     copier.place(download.path, download.name, download.mtime, destination)
             except OSError as exc:
                 where = f" {exc.filename}" if exc.filename else ""
@@ -175,7 +189,10 @@ class _CopyPlan:
     def _is_archive(self, source: SourceTree, selected: Selected, items: tuple[Item, ...]) -> bool:
         if not self._instruction.add or self._instruction.unpack is False:
             return False
-        return not selected.is_directory and is_archive(source, items[0])
+        if selected.is_directory or not stat.S_ISREG(items[0].status.st_mode):
+            return False
+        with _opened(source, items[0]) as file:
+            return is_archive(file)
 
     def _describe(self, source: SourceTree, one: _Selection) -> list[object]:
         kind = "archive" if one.archive else "directory" if one.selected.is_directory else "file"
@@ -185,10 +202,9 @@ class _CopyPlan:
         return self._instruction.add and is_remote(word)
 
     def _fetch(self, url: str) -> Download:
-        if self._instruction.unpack:
-            raise self._ground.error("ADD --unpack of a remote source is not supported yet")
         checksum = self._ground.expanded(self._instruction.checksum)
-        return fetch(url, self._around.lease.path("download"), checksum=checksum)
+        target = self._around.lease.path("download")
+        return fetch(url, target, checksum=checksum, stop=lambda: self._around.wait(0))
 
     def _check_flags(self, remote: int, sources: int, git: bool) -> None:
         if self._instruction.checksum is not None and (remote != 1 or sources != 1):
@@ -215,6 +231,13 @@ class _CopyPlan:
 
     def _open(self) -> contextlib.AbstractContextManager[SourceTree]:
         return self._around.open_source(self._instruction.from_, self._instruction.line)
+
+
+def _opened(source: SourceTree, item: Item) -> io.FileIO:
+    found = source.tree.entry(item.parts)
+    if found is None:
+        raise CopyRefused("a file vanished while it was read")
+    return io.FileIO(found.open(), "rb")
 
 
 def _without(items: tuple[Item, ...], rules: IgnoreRules, selected: Selected) -> Iterator[Item]:

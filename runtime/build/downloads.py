@@ -13,6 +13,7 @@ import posixpath
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +39,17 @@ def is_remote(word: str) -> bool:
     return "://" in word or is_git(word)
 
 
-def fetch(url: str, target: Path, *, checksum: str | None) -> Download:
-    """Fetch `url` to the new file `target`; raises CopyRefused."""
+def fetch(
+    url: str,
+    target: Path,
+    *,
+    checksum: str | None,
+    stop: Callable[[], object] | None = None,
+) -> Download:
+    """Fetch `url` to the new file `target`; raises CopyRefused.
+
+    What `stop` raises, which is called again and again, ends it.
+    """
     split = urllib.parse.urlsplit(url)
     if split.scheme not in ("http", "https"):
         raise CopyRefused(f"{url}: only http and https can be fetched")
@@ -50,6 +60,8 @@ def fetch(url: str, target: Path, *, checksum: str | None) -> Download:
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT) as answer, open(target, "xb") as file:
             while piece := answer.read(_CHUNK):
+                if stop is not None:
+                    stop()
                 running.update(piece)
                 file.write(piece)
             promised = answer.headers.get("Content-Length")

@@ -15,7 +15,7 @@ from runtime.build.configure import DEFAULT_SHELL
 from runtime.build.events import BuildEvent
 from runtime.build.scope import Scope
 from runtime.build.sources import SourceTree
-from runtime.build.steps import Network, StepRunner
+from runtime.build.steps import Network, StepRunner, Stop
 from runtime.container.config import Ulimit
 from runtime.errors import BuildError
 from runtime.images.layers import Layer
@@ -35,7 +35,7 @@ class Surroundings:
     `open_source` gives the tree that `--from` names (None: the build context), for the line
     that asks; `epoch` is SOURCE_DATE_EPOCH in seconds; `secrets` are contents and `ssh` are
     agents' sockets by ID; `keys` collects the cache keys of the steps; `wait` passes the given
-    seconds and raises BuildError once the build is to end.
+    seconds and raises BuildError once the build is to end; `stop` ends the steps that run.
     """
 
     store: ImageStore
@@ -47,6 +47,7 @@ class Surroundings:
     dockerfile: str
     epoch: int | None
     wait: Callable[[float], None]
+    stop: Stop
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
     ulimits: tuple[Ulimit, ...] = ()

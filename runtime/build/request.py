@@ -25,8 +25,9 @@ class BuildRequest:
 
     `context` is a directory; `dockerfile` a path below it (default "Dockerfile") or, absolute,
     anywhere; `dockerfile_inline` the text itself; `args` the build arguments; `target` a
-    stage's name; `tags` the names of the result; `contexts` are named contexts: a directory,
-    or `docker-image://REFERENCE`, by the name that FROM and --from use; `no_cache_filter` are
+    stage's name; `platform` what the image is for, such as "linux/arm64" (default: this
+    machine); `tags` the names of the result; `contexts` are named contexts: a directory, or
+    `docker-image://REFERENCE`, by the name that FROM and --from use; `no_cache_filter` are
     stages that are built anew; `cache_from` and `cache_to` are `type=local,src=DIR` and
     `type=local,dest=DIR`; `extra_hosts` pairs of name and address; `shm_size` in bytes;
     `secrets` are contents and `ssh` are agents' sockets by ID, for `RUN --mount`; `environ` is
@@ -38,6 +39,7 @@ class BuildRequest:
     dockerfile_inline: str | None = None
     args: Mapping[str, str] = field(default_factory=dict)
     target: str | None = None
+    platform: str | None = None
     tags: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     contexts: Mapping[str, str] = field(default_factory=dict)

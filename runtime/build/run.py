@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import select
@@ -81,6 +82,7 @@ class ContainerStepRunner:
         """See `StepRunner.run`; raises BuildError once canceled."""
         with (
             self._waker() as waker,
+            step.stop.calling(functools.partial(os.eventfd_write, waker, 1)),
             self._open_network(step.network) as network,
             _mount_places(self._scratch, step) as places,
         ):

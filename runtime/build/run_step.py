@@ -75,6 +75,7 @@ def plan_run(instruction: Run, ground: Ground) -> LayerPlan:
                 extra_hosts=around.extra_hosts,
                 shm_size=around.shm_size,
                 ulimits=around.ulimits,
+                stop=around.stop,
             )
             _run(step, ground)
 

@@ -18,15 +18,15 @@ PREDEFINED = frozenset(
 """Build arguments that every command sees undeclared; they are not part of cache or history."""
 
 
-def platform_args(platform: Platform) -> dict[str, str]:
-    """The automatic platform ARGs; building and target platform are the same."""
-    values = {
-        "PLATFORM": str(platform),
-        "OS": platform.os,
-        "ARCH": platform.architecture,
-        "VARIANT": platform.variant,
-    }
-    return {side + name: value for side in ("BUILD", "TARGET") for name, value in values.items()}
+def platform_args(build: Platform, target: Platform | None = None) -> dict[str, str]:
+    """The automatic platform ARGs; without `target` the image is for where it is built."""
+    args: dict[str, str] = {}
+    for side, platform in (("BUILD", build), ("TARGET", target or build)):
+        args[f"{side}PLATFORM"] = str(platform)
+        args[f"{side}OS"] = platform.os
+        args[f"{side}ARCH"] = platform.architecture
+        args[f"{side}VARIANT"] = platform.variant
+    return args
 
 
 class Scope:

@@ -168,7 +168,7 @@ class StageBuilder:
             around.cache.put(key, made)
             return made, False
         with around.cache.working_on(key, around.wait):
-            known = around.cache.find(key, around.lease, parents)
+            known = around.cache.find(key, around.lease, parents, lambda: around.wait(0))
             if known is not None:
                 return known, True
             made = self._made(plan)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -12,11 +14,45 @@ from runtime.container.config import File, Mount, Tmpfs, Ulimit
 Network = Literal["default", "none", "host"]
 
 
+class Stop:
+    """Says once that a build is to end; who runs a step of it hears of it at once."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._calls: dict[object, Callable[[], object]] = {}
+        self._is_set = False
+
+    def set(self) -> None:
+        with self._mutex:
+            self._is_set = True
+            for call in self._calls.values():
+                call()
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    @contextlib.contextmanager
+    def calling(self, call: Callable[[], object]) -> Iterator[None]:
+        """Have `call` called, from any thread, when it is set, or now where it is set already;
+        never after the block is left."""
+        key = object()
+        with self._mutex:
+            self._calls[key] = call
+            if self._is_set:
+                call()
+        try:
+            yield
+        finally:
+            with self._mutex:
+                del self._calls[key]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStep:
     """One command to run on top of `layers` (lowest first); what it changes lands in `upper`.
 
     `upper` and `work` are empty directories in one file system; `env` are NAME=value texts.
+    The step is killed when `stop` is set.
     """
 
     layers: tuple[str, ...]
@@ -33,6 +69,7 @@ class RunStep:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
     ulimits: tuple[Ulimit, ...] = ()
+    stop: Stop = field(default_factory=Stop)
 
 
 class StepRunner(Protocol):

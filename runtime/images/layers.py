@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +24,9 @@ from runtime.images.merged import MergedTree
 from runtime.images.pack import Packed, pack
 from runtime.images.streams import (
     CHUNK,
+    UNREGISTERED,
     Compressed,
+    Guarded,
     Prefixed,
     Sha256,
     Tapped,
@@ -117,7 +119,9 @@ class Layers:
         while len(start) < 6 and (piece := source.read(CHUNK)):
             start += piece
         kind = media_type(start)
-        raw = Prefixed(start, source)
+        raw: Source = Prefixed(start, source)
+        if kind in UNREGISTERED and expected is None:
+            raw, kind = decompressed(raw, kind), LAYER  # no image may name such a blob
         difference = Sha256()
         directory = self._new(lease)
         with self._blobs.writing(lease) as blob, self._lower(parents) as lower:
@@ -182,28 +186,45 @@ class Layers:
             return difference.digest, blob.commit(LAYER_GZIP), packed
 
     def ensure(
-        self, descriptor: Descriptor, diff_id: str, *, parents: Sequence[str], lease: Lease
+        self,
+        descriptor: Descriptor,
+        diff_id: str,
+        *,
+        parents: Sequence[str],
+        lease: Lease,
+        stop: Callable[[], object] | None = None,
     ) -> Layer:
-        """Have a layer unpacked whose blob is in the store; several callers do it once."""
+        """Have a layer unpacked whose blob is in the store; several callers do it once.
+
+        `stop` is called again and again meanwhile: what it raises ends the work, and leaves
+        nothing of it.
+        """
         chain = chain_id(parents[-1] if parents else None, diff_id)
         with lease.publishing(chain):
             record = self.record(chain)
         if record is None:
             with self._exclusive(chain):
                 record = self.record(chain) or self._unpack_blob(
-                    descriptor, diff_id, parents, lease
+                    descriptor, diff_id, parents, lease, stop
                 )
         return Layer(diff_id=diff_id, chain_id=chain, descriptor=descriptor, size=record.size)
 
     def _unpack_blob(
-        self, descriptor: Descriptor, diff_id: str, parents: Sequence[str], lease: Lease
+        self,
+        descriptor: Descriptor,
+        diff_id: str,
+        parents: Sequence[str],
+        lease: Lease,
+        stop: Callable[[], object] | None,
     ) -> LayerRecord:
         difference = Sha256()
         directory = self._new(lease)
         with self._blobs.open(descriptor.digest) as file, self._lower(parents) as lower:
             start = file.read(6)
             kind = media_type(start)
-            raw = Prefixed(start, file)
+            raw: Source = Prefixed(start, file)
+            if stop is not None:
+                raw = Guarded(raw, stop)
             with Worker(difference.update) as hashed:
                 plain = Tapped(decompressed(raw, kind), hashed.put)
                 unpacked = unpack(plain, directory / "diff", lower=lower, limits=self._limits)

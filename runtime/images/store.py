@@ -113,6 +113,7 @@ class ImageStore:
             leases=self._leases,
             index=self._index,
             pins=self.root / "pins",
+            partial=self.root / "partial",
         )
         self._mutex = threading.Lock()
         self._loaded: dict[str, _Loaded] = {}
@@ -342,7 +343,8 @@ class ImageStore:
         until: datetime | None = None,
         labels: Mapping[str, str | None] | None = None,
     ) -> Removed:
-        """Remove images without a name (`everything`: all) that nobody uses, and garbage.
+        """Remove images without a name (`everything`: all) that nobody uses, what broken pulls
+        have left, and garbage.
 
         `used` are image IDs of containers; `until` keeps images made later; of `labels` every
         one must be there, with its value where one is given.
@@ -362,7 +364,7 @@ class ImageStore:
         return Removed(
             untagged=tuple(sorted(name for image in doomed for name in image.references)),
             deleted=tuple(image.id for image in doomed),
-            freed=self.collect_garbage(),
+            freed=self._upkeep.remove_partials() + self.collect_garbage(),
         )
 
     def collect_garbage(self) -> int:

@@ -6,7 +6,9 @@ does one side of the work while the first does the other.
 
 from __future__ import annotations
 
+import bz2
 import hashlib
+import lzma
 import queue
 import threading
 import zlib
@@ -24,6 +26,20 @@ _INPUT = 128 * 1024
 _ZSTD_INPUT = 2 * 1024
 _LEVEL = 1
 _GZIP = 31  # zlib's wbits for a gzip wrapper
+# What `xz -9` needs is 65 MiB; a header may ask for gigabytes.
+_XZ_MEMORY = 256 * 1024 * 1024
+
+BZIP2 = f"{LAYER}+bzip2"
+XZ = f"{LAYER}+xz"
+UNREGISTERED = frozenset({BZIP2, XZ})
+"""Compressions that OCI does not know: read, but never written."""
+
+_MAGIC = (
+    (b"\x1f\x8b", LAYER_GZIP),
+    (b"\x28\xb5\x2f\xfd", LAYER_ZSTD),
+    (b"BZh", BZIP2),
+    (b"\xfd7zXZ\0", XZ),
+)
 
 
 class Compressor(Protocol):
@@ -80,16 +96,9 @@ def gzip_compressor() -> Compressor:
 
 def media_type(start: bytes) -> str:
     """The layer media type of a stream that starts with these bytes (at least 6)."""
-    if start.startswith(b"\x1f\x8b"):
-        return LAYER_GZIP
-    if start.startswith(b"\x28\xb5\x2f\xfd"):
-        return LAYER_ZSTD
-    for magic, name in ((b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz")):
+    for magic, kind in _MAGIC:
         if start.startswith(magic):
-            raise ImageError(
-                f"a layer compressed with {name} is not supported",
-                hint="OCI layers are plain tar, or tar compressed with gzip or zstd",
-            )
+            return kind
     return LAYER
 
 
@@ -121,6 +130,18 @@ class Tapped:
             self.count += len(piece)
             self._tap(piece)
         return piece
+
+
+class Guarded:
+    """A source that calls `stop` before every read; what it raises ends the reader."""
+
+    def __init__(self, source: Source, stop: Callable[[], object]) -> None:
+        self._source = source
+        self._stop = stop
+
+    def read(self, size: int, /) -> bytes:
+        self._stop()
+        return self._source.read(size)
 
 
 class Decompressed:
@@ -221,7 +242,16 @@ def decompressed(source: Source, kind: str) -> Source:
         return gunzip(source)
     if kind.endswith("+zstd"):
         return unzstd(source)
+    if kind == BZIP2:
+        errors = (OSError, ValueError, EOFError)
+        return Decompressed(source, "bzip2", bz2.BZ2Decompressor, errors, _INPUT)
+    if kind == XZ:
+        return Decompressed(source, "xz", _xz_decompressor, (lzma.LZMAError, EOFError), _INPUT)
     return source
+
+
+def _xz_decompressor() -> _Decompressor:
+    return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
 
 
 class Compressed:

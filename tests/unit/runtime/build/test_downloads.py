@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import http.server
+import io
 import shutil
 import stat
 import subprocess
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +23,15 @@ needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 CONTENT = b"content from a server"
 
 
+def _archive() -> bytes:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:xz") as tar:
+        info = tarfile.TarInfo("top/f")
+        info.size = 3
+        tar.addfile(info, io.BytesIO(b"abc"))
+    return content.getvalue()
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path.startswith("/there"):
@@ -29,6 +40,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(CONTENT)))
             self.end_headers()
             self.wfile.write(CONTENT)
+        elif self.path == "/archive":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(_archive())
         elif self.path == "/cut":
             self.send_response(200)
             self.send_header("Content-Length", "1000")
@@ -61,6 +76,14 @@ def test_a_file_is_fetched_with_the_servers_time(shop: Workshop, url: str) -> No
     assert shop.files(image) == {"d/f.txt": CONTENT.decode(), "named": CONTENT.decode()}
     status = shop.status(image, "/d/f.txt")
     assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o600, 1_000_000_000)
+
+
+def test_an_archive_is_unpacked_where_that_is_asked_for(shop: Workshop, url: str) -> None:
+    assert set(shop.files(shop.build(f"FROM scratch\nADD {url}/archive /d/\n"))) == {"d/archive"}
+    image = shop.build(f"FROM scratch\nADD --unpack {url}/archive /d/\n")
+    assert shop.files(image) == {"d/top/f": "abc"}
+    image = shop.build(f"FROM scratch\nADD --unpack=true {url}/there/f /d/\n")
+    assert shop.files(image) == {"d/f": CONTENT.decode()}
 
 
 def test_a_checksum_is_checked(shop: Workshop, url: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
+import fcntl
 import gzip
 import io
+import lzma
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from runtime.images.blobs import Blobs
 from runtime.images.inspect import inspect
 from runtime.images.layers import Layer
 from runtime.images.store import Image, ImageStore, choose, host_platform
-from runtime.oci.descriptor import LAYER_GZIP, LAYER_ZSTD, Descriptor, Platform
+from runtime.oci.descriptor import LAYER, LAYER_GZIP, LAYER_ZSTD, Descriptor, Platform
 from runtime.oci.digest import digest_of
 from runtime.oci.image_config import HistoryEntry, ImageConfig
 from runtime.oci.manifest import Index
@@ -123,6 +126,63 @@ def test_a_compressed_layer_keeps_its_bytes(store: ImageStore, kind: str) -> Non
         assert layer.descriptor == Descriptor(
             media_type=kind, digest=digest_of(packed), size=len(packed)
         )
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_a_layer_in_a_compression_that_oci_does_not_know_becomes_gzip(
+    store: ImageStore, compress: Callable[[bytes], bytes]
+) -> None:
+    plain = archive(member("f", b"x" * 3_000_000)).getvalue()
+    with store.lease() as lease:
+        layer = store.add_layer(io.BytesIO(compress(plain)), lease=lease)
+        assert layer.diff_id == digest_of(plain)
+        assert layer.descriptor.media_type == LAYER_GZIP
+        with pytest.raises(ImageError, match=r"stream is (cut|damaged)"):
+            store.add_layer(io.BytesIO(compress(plain)[:-30]), lease=lease)
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress])
+def test_such_a_layer_of_an_image_made_elsewhere_is_unpacked(
+    store: ImageStore, compress: Callable[[bytes], bytes]
+) -> None:
+    plain = archive(member("f", b"content")).getvalue()
+    packed = compress(plain)
+    with store.lease() as lease:
+        blob = store.blobs.put(packed, LAYER_GZIP, lease)
+        layer = store.layers.ensure(blob, digest_of(plain), parents=(), lease=lease)
+        assert (store.layers.path(layer.chain_id) / "f").read_bytes() == b"content"
+
+
+def test_unpacking_can_be_stopped_and_leaves_nothing(store: ImageStore) -> None:
+    plain = archive(*(member(f"f{n}", os.urandom(2_000_000)) for n in range(5))).getvalue()
+    calls = 0
+
+    def stop() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+
+    with store.lease() as lease:
+        blob = store.blobs.put(plain, LAYER, lease)
+        with pytest.raises(KeyboardInterrupt):
+            store.layers.ensure(blob, digest_of(plain), parents=(), lease=lease, stop=stop)
+        assert store.layers.chains() == []
+        store.layers.ensure(blob, digest_of(plain), parents=(), lease=lease)
+    assert os.listdir(store.root / "ingest") == []
+
+
+def test_what_a_broken_pull_left_is_counted_and_pruned(store: ImageStore) -> None:
+    (store.root / "partial").mkdir()
+    left, held = (store.root / "partial" / f"sha256-{digit * 64}" for digit in "ab")
+    left.write_bytes(b"x" * 1000)
+    held.write_bytes(b"x" * 100)
+    with open(held, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        usage = store.disk_usage()
+        assert (usage.partial, usage.partial_size, usage.reclaimable) == (2, 1100, 1000)
+        assert store.prune().freed == 1000
+    assert (left.exists(), held.exists()) == (False, True)
 
 
 def test_equal_content_gives_an_equal_blob_however_it_arrives(tmp_path: Path) -> None:
