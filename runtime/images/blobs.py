@@ -128,8 +128,8 @@ class Blobs:
         """Every blob's digest, by the name of its file."""
         for name in ("sha256", "sha512"):
             with contextlib.suppress(FileNotFoundError):
-                for entry in os.scandir(self.directory / name):
-                    yield f"{name}:{entry.name}"
+                for blob in os.listdir(self.directory / name):
+                    yield f"{name}:{blob}"
 
     def verify(self, digest: str) -> bool:
         """True where the blob's content has its digest."""

@@ -127,9 +127,10 @@ class Upkeep:
 
     def _partials(self) -> Iterator[tuple[Path, int]]:
         with contextlib.suppress(FileNotFoundError):
-            for entry in os.scandir(self._partial):
+            for name in os.listdir(self._partial):
+                path = self._partial / name
                 with contextlib.suppress(FileNotFoundError):
-                    yield Path(entry.path), entry.stat().st_size
+                    yield path, path.stat().st_size
 
     def check(self) -> tuple[str, ...]:
         """Every fault found: damaged or missing blobs, names that lead nowhere, bad layers."""

@@ -148,7 +148,7 @@ class Partials:
         """Remove what nobody has taken up for a week; the number of files."""
         oldest = (time.time() if now is None else now) - _KEPT_SECONDS
         removed = 0
-        for entry in os.scandir(self._directory):
+        for entry in list(os.scandir(self._directory)):
             with contextlib.suppress(FileNotFoundError):
                 if entry.stat().st_mtime >= oldest:
                     continue

@@ -340,9 +340,9 @@ class Storage:
     def blob_files(self) -> Iterator[tuple[str, Path]]:
         """Digest and file of everything under `blobs/`."""
         for kind in ("sha256", "sha512"):
-            for directory in os.scandir(self.root / "blobs" / kind):
+            for directory in list(os.scandir(self.root / "blobs" / kind)):
                 with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    for entry in os.scandir(directory.path):
+                    for entry in list(os.scandir(directory.path)):
                         yield f"{kind}:{entry.name}", Path(entry.path)
 
 
