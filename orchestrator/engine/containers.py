@@ -58,6 +58,7 @@ class ContainerWork:
                 image=action.image,
                 image_id="",
                 created_at=time(),
+                oneoff="oneoff" in action.spec,
             )
             host.store.add_container(record)
             try:

@@ -46,7 +46,9 @@ def open_sandbox(host: Host, record: ContainerRecord) -> tuple[EndpointRecord, .
         network = host.store.network(name)
         if network is None:
             raise EngineError(f"no such network: {name}")
-        names = (record.service, record.name, record.id[:SHORT_ID])
+        # A one-off container answers to its service's name only where that is among its aliases.
+        shared = () if record.oneoff else (record.service,)
+        names = (*shared, record.name, record.id[:SHORT_ID])
         config = endpoint_config(
             record.spec,
             key,

@@ -88,6 +88,7 @@ def container_config(
         init=bool(service.get("init")),
         tty=bool(service.get("tty")),
         stdin_open=bool(service.get("stdin_open")),
+        await_attach=bool((spec.get("oneoff") or {}).get("attach")),
         resources=resources(service),
         cgroup_parent=service.get("cgroup_parent") or None,
         stop_signal=process.stop_signal,

@@ -150,6 +150,10 @@ class Operations:
                     plan = lifecycle.restart(name, observed, services, options.timeout)
             return await self._execute(plan, run) or result(None)
 
+    async def carry_out(self, plan: Plan, run: Run) -> dict[str, Any]:
+        """Execute a plan of the caller's, who holds the project; gives the last event."""
+        return await self._execute(plan, run) or result(None)
+
     async def _execute(self, plan: Plan, run: Run) -> dict[str, Any] | None:
         """Tell and execute a plan; the result of the run where it failed, else None."""
         run.emit({"type": "plan", **plan.to_json()})
