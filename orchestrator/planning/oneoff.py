@@ -47,7 +47,9 @@ def varied(project: Project, wish: OneOff) -> Project:
         service.pop("ports", None)
     networks = {}
     for key, options in (service.get("networks") or {}).items():
-        aliases = [wish.service, *((options or {}).get("aliases") or ())] if wish.use_aliases else []
+        aliases = (
+            [wish.service, *((options or {}).get("aliases") or ())] if wish.use_aliases else []
+        )
         # An address that is asked for by number belongs to the replica that has it.
         kept = {k: v for k, v in (options or {}).items() if k not in ("aliases", "ipv4_address")}
         networks[key] = {**kept, "aliases": aliases} if aliases else kept

@@ -7,7 +7,12 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from orchestrator.supervisor import routes_projects, routes_resources, routes_system
+from orchestrator.supervisor import (
+    routes_containers,
+    routes_projects,
+    routes_resources,
+    routes_system,
+)
 from orchestrator.supervisor.errors import error_body, expected, status_of
 from orchestrator.supervisor.instance import Instance
 from orchestrator.supervisor.requests import INSTANCE
@@ -24,6 +29,7 @@ def application(instance: Instance) -> web.Application:
     app[INSTANCE] = instance
     app.add_routes(routes_system.ROUTES)
     app.add_routes(routes_projects.ROUTES)
+    app.add_routes(routes_containers.ROUTES)
     app.add_routes(routes_resources.ROUTES)
     return app
 

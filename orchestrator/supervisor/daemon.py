@@ -31,6 +31,7 @@ from orchestrator.supervisor.api import application
 from orchestrator.supervisor.controller import Controller
 from orchestrator.supervisor.instance import Instance
 from orchestrator.supervisor.logs import configure
+from orchestrator.supervisor.oneoff import remove_ended
 from orchestrator.supervisor.operations import Operations
 from orchestrator.supervisor.triggers import follow_events
 
@@ -116,6 +117,7 @@ async def serve(root: Path, run: Path, ready_fd: int | None) -> None:
 async def _work(instance: Instance) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(instance.controller.run())
+        group.create_task(remove_ended(instance))
         group.create_task(follow_events(instance.host.bus, instance.controller))
 
 
