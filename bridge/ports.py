@@ -31,7 +31,7 @@ def probe(host_ip: str, host_port: int, protocol: str) -> int:
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:
                 holder = find_holder(host_port, protocol)
-                raise PortInUse(address, host_port, protocol, holder) from exc
+                raise PortInUse(address, host_port, protocol, holder) from None
             if exc.errno == errno.EADDRNOTAVAIL:
                 raise NetworkError(
                     f"cannot publish on {address}:{host_port}/{protocol}:"
