@@ -101,7 +101,7 @@ def _start(root: str, run: str) -> None:
         with open(log_path, "ab", opener=_private) as log:
             before = log.tell()
             process = subprocess.Popen(
-                [*command(root, run), "--ready-fd", str(ready_child)],
+                [*command(root, run), "--guard", "--ready-fd", str(ready_child)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -112,6 +112,8 @@ class ContainerWork:
     async def start(self, action: actions.StartContainer) -> None:
         async with self._host.transition(action.name):
             record = self._host.record(action.name)
+            if not action.fresh and record.intent == "stopped":
+                return  # somebody has stopped it since it was found to be due
             await self.run(record, fresh=action.fresh)
 
     async def run(self, record: ContainerRecord, *, fresh: bool) -> ContainerRecord:

@@ -16,8 +16,8 @@ from orchestrator.planning.observed import (
 
 def container_status(record: ContainerRecord, status: str) -> ContainerStatus:
     """The status as people know it: `status` is the runtime's, and an ended container that is
-    due to start again is restarting."""
-    if status in ("running", "paused", "created"):
+    due to start again is restarting. While it is being started, the runtime knows of no run."""
+    if status in ("running", "paused") or (status == "created" and record.restart_at is None):
         return status  # type: ignore[return-value]  # one of the three words of ContainerStatus
     return "restarting" if record.restart_at is not None else "exited"
 

@@ -1,8 +1,9 @@
 """The daemon's process: one per state directory, on a Unix socket, ended by a signal or a call.
 
-Started as `python -I -m orchestrator.supervisor.daemon --root DIR --run DIR [--ready-fd N]`.
-Once the socket accepts connections it writes a byte to the descriptor N; ending without one
-means that it could not start. Containers run on when it ends.
+Started as `python -I -m orchestrator.supervisor.daemon --root DIR --run DIR [--ready-fd N]
+[--guard]`. Once the socket accepts connections it writes a byte to the descriptor N; ending
+without one means that it could not start. With --guard it is started again when it is killed.
+Containers run on when it ends.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import random
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +31,7 @@ from orchestrator.engine.host import Host
 from orchestrator.engine.local import LocalBackend
 from orchestrator.supervisor.api import application
 from orchestrator.supervisor.controller import Controller
+from orchestrator.supervisor.guard import guarded
 from orchestrator.supervisor.instance import Instance
 from orchestrator.supervisor.logs import configure
 from orchestrator.supervisor.oneoff import remove_ended
@@ -41,6 +44,7 @@ SOCKET = "bayplan.sock"
 LOCK = "daemon.lock"
 THREADS = 16
 SHUTDOWN_TIMEOUT = 5.0
+START_TIMEOUT = 10.0
 
 
 class AlreadyRunning(Exception):
@@ -52,20 +56,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path("/var/lib/bayplan"))
     parser.add_argument("--run", type=Path, default=Path("/run/bayplan"))
     parser.add_argument("--ready-fd", type=int, default=None)
+    parser.add_argument("--guard", action="store_true")
     options = parser.parse_args(arguments)
     configure()
     os.umask(0o022)
     root, run = options.root.absolute(), options.run.absolute()
+    # Who has a supervisor of his own starts it again by that.
+    guard = options.guard and "INVOCATION_ID" not in os.environ
     try:
         with _sole_daemon(root):
-            asyncio.run(serve(root, run, options.ready_fd))
+            asyncio.run(serve(root, run, options.ready_fd, guard=guard))
+    except AlreadyRunning as exc:
+        if options.ready_fd is not None and _answers(run / SOCKET):
+            _say_ready(options.ready_fd)
+            return 0
+        _log.error("%s", exc)
+        return 1
     except Exception as exc:
         _log.error("the daemon cannot run: %s", chain(exc), exc_info=exc)
         return 1
     return 0
 
 
-async def serve(root: Path, run: Path, ready_fd: int | None) -> None:
+async def serve(root: Path, run: Path, ready_fd: int | None, *, guard: bool = False) -> None:
     """Run until told to end; raises what the parts raise when they cannot be opened."""
     loop = asyncio.get_running_loop()
     # Most calls wait for the kernel or the launcher, so there are more of them than cores.
@@ -104,14 +117,36 @@ async def serve(root: Path, run: Path, ready_fd: int | None) -> None:
         gc.freeze()
         _log.info("the daemon serves %s on %s", root, run / SOCKET)
         if ready_fd is not None:
-            os.write(ready_fd, b"1")
-            os.close(ready_fd)
+            _say_ready(ready_fd)
+        if guard:
+            await stack.enter_async_context(guarded(host))
         ending = asyncio.ensure_future(instance.ending.wait())
         await asyncio.wait((ending, work), return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
         if work.done():
             await work
         _log.info("the daemon ends; containers run on")
+
+
+def _say_ready(fd: int) -> None:
+    os.write(fd, b"1")
+    os.close(fd)
+
+
+def _answers(path: Path) -> bool:
+    """Whether the daemon that was first comes to accept connections: it may be starting."""
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                probe.connect(f"/proc/self/fd/{directory}/{path.name}")
+            finally:
+                os.close(directory)
+            return True
+        # It says when it is ready to whoever started it, and to nobody else.
+        time.sleep(0.02)
+    return False
 
 
 async def _work(instance: Instance) -> None:

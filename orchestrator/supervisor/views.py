@@ -69,6 +69,7 @@ def _container(backend: LocalBackend, record: ContainerRecord, state: str) -> di
         "restarts": record.restarts,
         "tty": bool(record.spec["service"].get("tty")),
         "stdin": bool(record.spec["service"].get("stdin_open")),
+        "volumes": sorted({*record.spec["volumes"].values(), *record.volumes.values()}),
         "attach": record.spec["service"].get("attach") is not False,
         "depends_on": sorted(record.spec["service"].get("depends_on") or {}),
     }

@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -319,9 +319,10 @@ class Containers:
         """Finish what a crash has left half done; the ids of containers that were lost.
 
         A container is lost when its monitor was killed: the kernel has ended it, and nobody
-        was there to record it. The launcher is let go too: it may be one of an older version.
+        was there to record it. A launcher that is not what we would start today is let go too.
         """
-        self._end_launcher()
+        if self._launcher_identity() != launcher.identity():
+            self._end_launcher()
         for entry in list(self._instance.containers.iterdir()):
             if entry.name.startswith(".gone-"):
                 shutil.rmtree(entry, ignore_errors=True)
@@ -404,6 +405,29 @@ class Containers:
             sockets.send(connection, request)
             answer, _fds = sockets.receive(connection)
             return answer
+
+    def guard(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> socket.socket:
+        """Have a daemon started again by this command when the connection that is given back
+        ends without `release_guard`. Raises LauncherError."""
+        request = {"op": "guard", "argv": list(argv), "env": dict(env), "log": str(log)}
+        self._ensure_launcher()
+        try:
+            connection = sockets.connect(str(self._instance.launcher_socket))
+            sockets.send(connection, request)
+        except OSError as error:
+            raise LauncherError("ask the launcher to guard the daemon") from error
+        return connection
+
+    def release_guard(self, connection: socket.socket) -> None:
+        """The daemon ends because it is meant to."""
+        with connection, contextlib.suppress(OSError):
+            sockets.send(connection, {"op": "release"})
+
+    def _launcher_identity(self) -> str | None:
+        """What the launcher says that it is, None where there is none or one that does not."""
+        with contextlib.suppress(OSError, EOFError, ValueError):
+            return self._converse({"op": "identity"}).get("identity")
+        return None
 
     def _end_launcher(self) -> None:
         with contextlib.suppress(OSError, EOFError):

@@ -1,7 +1,8 @@
 """Forks monitors: a bare interpreter that has imported and compiled all that a start needs.
 
-It listens on one socket, answers one kind of request and decides nothing. It never threads,
-so that forking is safe, and it outlives the daemon. `spawn` starts it, `main` is it.
+It listens on one socket, forks for whoever asks, and decides nothing. It never threads, so
+that forking is safe, and it outlives the daemon, which it starts again where it was killed
+(`guard`). `spawn` starts it, `main` is it.
 
 Its interpreter is executed from a read-only mount of its own that is attached nowhere, so
 that /proc/<pid>/exe of a process on its way into a container cannot be opened for writing
@@ -14,6 +15,7 @@ import contextlib
 import dataclasses
 import gc
 import os
+import selectors
 import signal
 import socket
 import sys
@@ -22,6 +24,7 @@ from typing import Any
 
 from runtime.container.children import describe
 from runtime.container.config import ContainerConfig
+from runtime.container.guard import Guard
 from runtime.container.monitor import Monitor, warm_up
 from runtime.container.paths import Instance
 from runtime.errors import LauncherError, NotFound, RuntimeFault
@@ -40,6 +43,19 @@ _BOOT = (
 )
 
 
+def identity() -> str:
+    """Tells a launcher of other code, of another interpreter or in other namespaces from one
+    that a program would start today."""
+    package = Path(__file__).resolve().parents[1]
+    newest = 0
+    for directory, _names, names in os.walk(package):
+        for name in names:
+            if name.endswith(".py"):
+                newest = max(newest, os.stat(os.path.join(directory, name)).st_mtime_ns)
+    own = [os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "mnt", "pid")]
+    return " ".join((str(package), str(newest), sys.version.split()[0], *own))
+
+
 def spawn(instance: Instance) -> None:
     """Start a launcher for `instance`; its socket accepts requests when this returns."""
     import subprocess  # needed by whoever spawns, never by the launcher itself
@@ -51,10 +67,10 @@ def spawn(instance: Instance) -> None:
     log = os.open(
         instance.launcher_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600
     )
-    arguments = [package_root, str(instance.root), str(instance.run), str(listener.fileno())]
+    arguments = [package_root, str(instance.root), str(instance.run), identity()]
     try:
         subprocess.run(
-            [interpreter, "-I", "-S", "-E", "-B", "-c", _BOOT, *arguments],
+            [interpreter, "-I", "-S", "-E", "-B", "-c", _BOOT, *arguments, str(listener.fileno())],
             executable=f"/proc/self/fd/{sealed}",
             pass_fds=(listener.fileno(), sealed),
             stdin=subprocess.DEVNULL,
@@ -85,7 +101,7 @@ def _sealed(interpreter: str) -> int:
 
 
 def main() -> None:
-    _package_root, root, run, listener_fd = sys.argv[1:]
+    _package_root, root, run, own_identity, listener_fd = sys.argv[1:]
     listener = socket.socket(fileno=int(listener_fd))
     os.set_inheritable(listener.fileno(), False)
     _close_others(listener.fileno())
@@ -107,7 +123,7 @@ def main() -> None:
     # A collection in a child would copy the pages that it shares with us.
     gc.collect()
     gc.freeze()
-    serve(listener, instance)
+    Launcher(listener, instance, own_identity).run()
 
 
 def _close_others(kept: int) -> None:
@@ -118,44 +134,77 @@ def _close_others(kept: int) -> None:
                 os.close(fd)
 
 
-def serve(listener: socket.socket, instance: Instance) -> None:
-    """Answer requests until one asks to end.
+class Launcher:
+    """Answers requests until one asks to end.
 
     {"op": "start", "id", "secrets": {target: content}} is answered by the container's monitor,
-    {"op": "end"} by {"ended"}.
+    {"op": "identity"} by {"identity"}, {"op": "guard", …} not at all (`guard`), {"op": "release"}
+    by {"released"}, {"op": "end"} by {"ended"}.
     """
-    while True:
+
+    def __init__(self, listener: socket.socket, instance: Instance, own_identity: str) -> None:
+        self._listener = listener
+        self._instance = instance
+        self._identity = own_identity
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._guard = Guard(self._selector)
+        self._ending = False
+
+    def run(self) -> None:
+        while not self._ending:
+            for key, _events in self._selector.select(self._guard.timeout()):
+                # What came before in this round may have closed it.
+                if self._selector.get_map().get(key.fileobj) is key:
+                    key.data()
+            if not self._ending:
+                self._guard.tick()
+        # Whoever has connected before the name was taken away is still served.
+        self._listener.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._accept()
+
+    def _accept(self) -> None:
+        connection, _address = self._listener.accept()
+        connection.settimeout(_PATIENCE)
         try:
-            connection, _address = listener.accept()
-        except BlockingIOError:
-            return  # told to end, and nobody waits any more
-        with connection:
-            connection.settimeout(_PATIENCE)
-            try:
-                request, fds = sockets.receive(connection)
-            except (EOFError, OSError, ValueError):
-                continue  # also for one that connects and says nothing
-            for fd in fds:
-                os.close(fd)
-            if request.get("op") == "end":
-                if listener.getblocking():  # else the name is no longer ours
-                    with contextlib.suppress(FileNotFoundError):
-                        instance.launcher_socket.unlink()
-                # Whoever has connected before is still served.
-                listener.setblocking(False)
-                with contextlib.suppress(OSError):
+            request, fds = sockets.receive(connection)
+        except (EOFError, OSError, ValueError):
+            connection.close()  # also of one that connects and says nothing
+            return
+        for fd in fds:
+            os.close(fd)
+        if request.get("op") == "guard":
+            self._guard.take(connection, request)
+            return
+        with connection, contextlib.suppress(OSError):
+            match request.get("op"):
+                case "end":
+                    if not self._ending:  # else the name is no longer ours
+                        self._instance.launcher_socket.unlink(missing_ok=True)
+                    self._ending = True
                     sockets.send(connection, {"ended": os.getpid()})
-                continue
-            try:
-                child = os.fork()
-            except OSError as error:
-                with contextlib.suppress(OSError):
-                    sockets.send(connection, {"error": describe(error)})
-                continue
-            if child == 0:
-                listener.close()
-                connection.settimeout(None)
-                _monitor(instance, request, connection)
+                case "identity":
+                    sockets.send(connection, {"identity": self._identity})
+                case "release":
+                    self._guard.release()
+                    sockets.send(connection, {"released": True})
+                case _:
+                    self._fork(connection, request)
+
+    def _fork(self, connection: socket.socket, request: dict[str, Any]) -> None:
+        try:
+            child = os.fork()
+        except OSError as error:
+            sockets.send(connection, {"error": describe(error)})
+            return
+        if child == 0:
+            self._listener.close()
+            self._selector.close()
+            self._guard.abandon()
+            connection.settimeout(None)
+            _monitor(self._instance, request, connection)
 
 
 def _monitor(instance: Instance, request: dict[str, Any], connection: socket.socket) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import signal
 import socket
@@ -63,7 +65,8 @@ def test_a_killed_monitor_takes_the_container_with_it_and_is_reported(yard: Yard
     assert state.error is not None and "monitor" in state.error
     assert yard.containers.sweep() == [id]
     assert yard.containers.sweep() == []
-    assert yard.containers.get(id) == state
+    assert state.lost
+    assert yard.containers.get(id) == dataclasses.replace(state, lost=False)
     yard.containers.start(id)
     assert yard.containers.get(id).status == "running"
 
@@ -132,7 +135,11 @@ def test_containers_run_on_without_the_launcher_and_the_next_start_makes_one(yar
     assert yard.log(id) == "one\ntwo\n"
 
 
-def test_a_sweep_lets_the_launcher_go_and_every_start_is_answered(yard: Yard) -> None:
+def test_a_sweep_lets_another_launcher_go_and_every_start_is_answered(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = itertools.count()
+    monkeypatch.setattr("runtime.container.launcher.identity", lambda: f"code {next(numbers)}")
     id = yard.start("sleep", "1000")
     first = yard.launcher_pid()
     stop = threading.Event()
@@ -156,6 +163,14 @@ def test_a_sweep_lets_the_launcher_go_and_every_start_is_answered(yard: Yard) ->
     assert failures == []
     assert yard.containers.get(id).status == "running"
     until(lambda: first not in yard.processes(f"launcher of {yard.root}"), what="the first ends")
+
+
+def test_a_sweep_keeps_the_launcher_that_it_would_start(yard: Yard) -> None:
+    yard.start("sleep", "1000")
+    first = yard.launcher_pid()
+    yard.containers.sweep()
+    assert yard.run("true").exit_code == 0
+    assert yard.launcher_pid() == first
 
 
 def test_another_process_finds_everything_as_it_is(yard: Yard) -> None:

@@ -34,7 +34,7 @@ class Harbour:
         self._daemon: subprocess.Popen[bytes] | None = None
         _make_image(self.root)
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         """Start the daemon; it accepts requests when this returns."""
         ready, ready_child = os.pipe2(os.O_CLOEXEC)
         with open(self.run / "daemon.log", "ab") as log:
@@ -43,6 +43,7 @@ class Harbour:
                     *("nsenter", f"--net=/run/netns/{self.netns}", sys.executable, "-I", "-m"),
                     *("orchestrator.supervisor.daemon", "--root", str(self.root)),
                     *("--run", str(self.run), "--ready-fd", str(ready_child)),
+                    *options,
                 ],
                 stdout=log,
                 stderr=log,
@@ -64,6 +65,11 @@ class Harbour:
     @property
     def alive(self) -> bool:
         return self._daemon is not None and self._daemon.poll() is None
+
+    def wait(self) -> None:
+        """Return once the daemon that was started has ended."""
+        assert self._daemon is not None
+        self._daemon.wait(10)
 
     def stop(self) -> None:
         assert self._daemon is not None
@@ -124,12 +130,12 @@ class Harbour:
             *(f"rules {table}" for table in tables),
             *(f"mount {line}" for line in mounts if f"{self.root.parent}/" in line),
             *(f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob(f"**/*{tag}*")),
-            *(f"process {pid} {line}" for pid, line in _command_lines() if str(self.root) in line),
+            *(f"process {pid} {line}" for pid, line in command_lines() if str(self.root) in line),
             *(f"namespace {path}" for path in self.run.glob("netns/*")),
         ]
 
 
-def _command_lines() -> Iterator[tuple[int, str]]:
+def command_lines() -> Iterator[tuple[int, str]]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
