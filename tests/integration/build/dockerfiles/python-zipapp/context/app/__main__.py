@@ -1,0 +1,3 @@
+from part import WORD
+
+print(WORD)
