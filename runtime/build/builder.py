@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -263,7 +264,7 @@ class _Build:
             self._store.hold(image, self._around.lease)
             return image
         except ImageNotFound as exc:
-            hint = exc.hint
+            hint = self._stage_hint(name) or exc.hint
             if hint is None and name.partition(":")[0] in ("debian", "ubuntu"):
                 hint = f"make it: bay image bootstrap {name}"
             raise BuildError(
@@ -276,6 +277,14 @@ class _Build:
             raise BuildError(
                 str(exc), dockerfile=self._stages.dockerfile, line=line, hint=exc.hint
             ) from exc
+
+    def _stage_hint(self, name: str) -> str | None:
+        """What to say where a name that is no image looks like a stage's."""
+        names = [stage.name for stage in self._stages.stages if stage.name is not None]
+        if name.lower() in names:
+            return f"the stage {name} stands below: a stage can only take from those above it"
+        close = difflib.get_close_matches(name.lower(), names, n=1)
+        return f"did you mean the stage {close[0]}?" if close else None
 
     @contextlib.contextmanager
     def _open_source(self, name: str | None, line: int) -> Iterator[SourceTree]:

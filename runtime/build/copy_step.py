@@ -175,6 +175,8 @@ class _CopyPlan:
             hint = None
             if self._instruction.from_ is None and source.is_ignored(word):
                 hint = "the file exists, but .dockerignore leaves it out"
+            elif (near := source.nearest(word)) is not None:
+                hint = f"did you mean {near}?"
             where = self._instruction.from_ or "the build context"
             raise self._ground.error(f"{word!r} is not in {where}", hint=hint)
         rules = IgnoreRules(self._exclude)

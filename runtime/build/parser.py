@@ -16,6 +16,11 @@ from runtime.errors import BuildError
 
 _SPACE = re.compile(r"[\t\v\f\r ]+")
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*\Z")
+# Docker's own front ends, whatever their version: their language is the one read here.
+_SYNTAX = re.compile(
+    r"(?:docker\.io/)?docker/dockerfile(?:-upstream)?"
+    r"(?::[\w.-]+)?(?:@sha256:[0-9a-f]{64})?\s*\Z"
+)
 _DIRECTIVES = frozenset({"escape", "syntax", "check"})
 _HEREDOC = re.compile(r"(\d*)<<(-?)([^<]*)\Z")
 _WITH_HEREDOC = frozenset({"add", "copy", "run"})
@@ -149,6 +154,13 @@ class _Parser:
                         line=self._number,
                     )
                 self._escape = match[2]
+            elif key == "syntax" and not _SYNTAX.match(match[2]):
+                raise BuildError(
+                    f"the syntax {match[2]!r} is not known: this is a builder of Dockerfiles",
+                    dockerfile=self._name,
+                    line=self._number,
+                    hint="leave the line out, or write: # syntax=docker/dockerfile:1",
+                )
 
     def _continued(self, line: str) -> tuple[str, bool]:
         """A line without its continuation character, and whether the instruction ends here."""

@@ -7,6 +7,7 @@ links, attributes and content, but no times.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import stat
@@ -121,6 +122,18 @@ class SourceTree:
                     )
                 )
         return tuple(selected)
+
+    def nearest(self, word: str) -> str | None:
+        """A path that is much like `word`, which is not there."""
+        *above, last = _clean(word) or [""]
+        parts = tuple(map(os.fsencode, above))
+        try:
+            names = [os.fsdecode(name) for name in self.tree.names(self.tree.resolve(parts))]
+        except OSError:
+            return None
+        close = difflib.get_close_matches(last, names, n=1)
+        path = "/".join((*above, *close))
+        return path if close and not (self.rules and self.rules.ignores(path)) else None
 
     def is_ignored(self, word: str) -> bool:
         """True where a plain path exists but the ignore rules hide it."""

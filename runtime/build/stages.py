@@ -5,6 +5,7 @@ Source: BuildKit frontend/dockerfile/docs/reference.md ("FROM", "COPY --from").
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -55,11 +56,13 @@ class Stages:
             return len(self.stages) - 1
         found = self.find(name)
         if found is None:
-            known = ", ".join(stage.title for stage in self.stages)
+            titles = [stage.title for stage in self.stages]
+            close = difflib.get_close_matches(name.lower(), titles, n=1)
+            hint = f"the stages are {', '.join(titles)}"
             raise BuildError(
                 f"there is no stage {name!r}",
                 dockerfile=self.dockerfile,
-                hint=f"the stages are {known}",
+                hint=f"did you mean {close[0]}? {hint}" if close else hint,
             )
         return found
 
@@ -132,7 +135,8 @@ def _stage(
             f"the base name {start.base!r} is empty once its variables are filled in",
             dockerfile=parsed.name,
             line=start.line,
-            hint="give the ARG before FROM a default value",
+            hint="an ARG that FROM uses stands before the first FROM and needs a value: "
+            "a default, or --build-arg",
         )
     if start.name is not None and any(stage.name == start.name for stage in earlier):
         raise BuildError(

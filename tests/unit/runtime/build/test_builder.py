@@ -435,6 +435,56 @@ def test_a_mistake_names_its_line(
     assert caught.value.line == line
 
 
+@pytest.mark.parametrize(
+    ("dockerfile", "line", "message", "hint"),
+    [
+        ("FROM scratch\nRUM x", 2, "unknown instruction RUM", "did you mean RUN?"),
+        ("FROM scratch\nCOPY --chwon=1 f /", 2, "no flag --chwon", "did you mean --chown?"),
+        ("FROM scratch\nCOPY mian.py /", 2, "is not in the build context", "mean main.py?"),
+        ("FROM scratch\nCOPY d/parts.py /", 2, "is not in the build context", "mean d/part.py?"),
+        ("FROM scratch\nCOPY hidden.log /", 2, "is not in", ".dockerignore leaves it out"),
+        ("FROM scratch AS build\nFROM scratch\nCOPY --from=biuld / /", 3, "no image biuld",
+         "did you mean the stage build?"),
+        ("FROM scratch AS a\nCOPY --from=b / /\nFROM scratch AS b\nCOPY --from=a / /", 2,
+         "no image b", "the stage b stands below"),
+        ("FROM b AS a\nFROM a AS b", 1, "no image b", "the stage b stands below"),
+        ("ARG BASE\nFROM $BASE", 2, "is empty once", "--build-arg"),
+        ("FROM scratch\nARG BASE=x\nFROM $BASE", 3, "is empty once", "before the first FROM"),
+        ("# syntax=someone/else:1\nFROM scratch", 1, "'someone/else:1' is not known",
+         "leave the line out"),
+        ("FROM debian:nothing", 1, "no image debian:nothing", "bay image bootstrap debian:nothing"),
+        ("FROM scratch\nRUN --mount=type=secret,id=k,required=true x", 2, "secret 'k' is required",
+         None),
+        ("FROM scratch\nRUN --mount=type=cahce,target=/x x", 2, "unknown type 'cahce'", None),
+        ("FROM scratch\nADD ftp://host/f /", 2, "only http and https", None),
+        ("FROM scratch\nHEALTHCHECK CDM x", 2, "unknown type 'CDM'", "HEALTHCHECK NONE"),
+        ("FROM scratch\nCMD ['x']\nENTRYPOINT", None, "", None),
+        ("FROM scratch\nONBUILD FROM x", 2, "cannot keep FROM", None),
+        ("FROM scratch\nRUN <<EOF\nx", 2, "has no end", None),
+        ("FROM scratch\nRUN --device=gpu x", 2, "RUN has no flag --device", "it takes --mount"),
+        ("FROM scratch\nWORKDIR", 2, "exactly one argument", None),
+        ("FROM scratch\nARG", 2, "ARG needs a name", None),
+        ("FROM --platform=linux/ scratch", 1, "not a platform", "write it as linux/arm64"),
+    ],
+)  # fmt: skip
+def test_a_bad_input_has_a_clear_error(
+    shop: Workshop, dockerfile: str, line: int | None, message: str, hint: str | None
+) -> None:
+    shop.write(
+        {"main.py": "", "d/part.py": "", "hidden.log": "", "f": "", ".dockerignore": "*.log"}
+    )
+    if line is None:
+        shop.build(dockerfile)
+        return
+    with pytest.raises(BuildError, match=message) as caught:
+        shop.build(dockerfile)
+    assert (caught.value.line, caught.value.dockerfile) == (line, "dockerfile_inline")
+    if hint is None:
+        assert caught.value.hint is None
+    else:
+        assert hint in (caught.value.hint or "")
+
+
 def test_a_missing_dockerfile_or_context_is_said(shop: Workshop, tmp_path: Path) -> None:
     def attempt(request: BuildRequest) -> str:
         with pytest.raises(BuildError) as caught:

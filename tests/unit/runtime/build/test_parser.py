@@ -107,3 +107,17 @@ def test_flags_and_forms_are_typed() -> None:
 def test_an_empty_line_in_a_continuation_is_warned_about() -> None:
     [warning] = parse("FROM x\nRUN a \\\n\n b\n").warnings
     assert (warning.rule, warning.line) == ("NoEmptyContinuation", 2)
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        "docker/dockerfile",
+        "docker/dockerfile:1",
+        "docker.io/docker/dockerfile:1.7-labs",
+        "docker/dockerfile-upstream:master",
+        f"docker/dockerfile:1@sha256:{'a' * 64}",
+    ],
+)
+def test_the_syntax_of_dockers_own_front_ends_is_known(syntax: str) -> None:
+    assert parse(f"# syntax = {syntax}\nFROM x\n").directives["syntax"] == syntax
