@@ -58,6 +58,12 @@ class Backend(Protocol):
 
     async def wait_container(self, action: actions.WaitContainer) -> None: ...
 
+    async def promote_container(self, action: actions.PromoteContainer) -> None: ...
+
+    async def drain_container(self, action: actions.DrainContainer) -> None: ...
+
+    async def proceed_rollout(self, action: actions.ProceedRollout) -> None: ...
+
 
 async def perform(backend: Backend, action: actions.AnyAction) -> None:
     """Call the one method that the action stands for."""
@@ -92,3 +98,9 @@ async def perform(backend: Backend, action: actions.AnyAction) -> None:
             await backend.remove_container(action)
         case actions.WaitContainer():
             await backend.wait_container(action)
+        case actions.PromoteContainer():
+            await backend.promote_container(action)
+        case actions.DrainContainer():
+            await backend.drain_container(action)
+        case actions.ProceedRollout():
+            await backend.proceed_rollout(action)

@@ -18,13 +18,8 @@ from orchestrator.engine.host import Host
 from orchestrator.engine.limits import resources
 from orchestrator.engine.process import Process, effective_process, signal_number
 from orchestrator.engine.records import ContainerRecord, EndpointRecord, ProcessRecord
-from orchestrator.engine.sandboxes import (
-    close_sandbox,
-    network_files,
-    open_sandbox,
-    own_sandbox,
-    publish,
-)
+from orchestrator.engine.sandboxes import network_files, open_sandbox, own_sandbox
+from orchestrator.engine.traffic import Traffic
 from orchestrator.engine.translate import Surroundings, container_config
 from orchestrator.planning import actions
 from orchestrator.planning.health import HealthState
@@ -40,6 +35,7 @@ class ContainerWork:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self.traffic = Traffic(host)
 
     async def create(self, action: actions.CreateContainer) -> None:
         """Record the container, put it on its networks, and hand it to the runtime; on failure
@@ -59,6 +55,7 @@ class ContainerWork:
                 image_id="",
                 created_at=time(),
                 oneoff="oneoff" in action.spec,
+                role=action.role,
             )
             host.store.add_container(record)
             try:
@@ -158,12 +155,11 @@ class ContainerWork:
         host = self._host
         self._follow_namespaces(record)
         endpoints = open_sandbox(host, record)
-        ports = publish(host, record)
+        ports = self.traffic.publish(record)
         try:
             state = self._start_process(record)
         except BaseException:
-            if own_sandbox(record.spec["service"]):
-                host.networks.unpublish(record.id)
+            self.traffic.unpublish(record)
             raise
         return state, endpoints, ports
 
@@ -266,7 +262,7 @@ class ContainerWork:
             if "ports" in action.fields:
                 state = await asyncio.to_thread(host.containers.get, record.id)
                 if state.status in ("running", "paused"):
-                    changes["ports"] = await asyncio.to_thread(publish, host, record)
+                    changes["ports"] = await asyncio.to_thread(self.traffic.publish, record)
             if "healthcheck" in action.fields:
                 changes["health"] = HealthState() if process.health else None
             host.tell("update", host.store.update_container(record.id, **changes) or record)
@@ -303,7 +299,7 @@ class ContainerWork:
         state = await asyncio.to_thread(host.containers.get, record.id)
         settled = settle(host, host.store.container(record.id) or record, state)
         if state.status == "exited" and own_sandbox(record.spec["service"]):
-            await asyncio.to_thread(close_sandbox, host, record, release=False)
+            await asyncio.to_thread(self.traffic.retire, record, release=False)
         return settled
 
     async def _signal(self, id: str, number: int) -> bool:
@@ -332,7 +328,7 @@ class ContainerWork:
         host = self._host
         if self._known(record.id):
             host.containers.delete(record.id)
-        close_sandbox(host, record, release=release)
+        self.traffic.retire(record, release=release)
         host.store.remove_container(record.id)
 
     def _remove_volume(self, name: str) -> None:
@@ -371,7 +367,7 @@ class ContainerWork:
         if target == "container":
             return self._host.record(name)
         for other in self._host.store.containers(record.project):
-            if other.service == name and not other.oneoff:
+            if other.service == name and not other.oneoff and other.role == "current":
                 return other
         raise EngineError(f"container {record.name} needs a container of service {name}")
 

@@ -6,10 +6,14 @@ EngineError
 ├── WaitTimeout     it did not fulfil it in time
 ├── NameTaken       a container of that name exists already
 ├── NoSuchContainer a container that is not on record
+├── RolloutPaused   somebody asked a rollout to go no further
+├── RolloutFailed   more replicas fail than the rollout tolerates
 └── StoreError      the state database cannot be used
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class EngineError(Exception):
@@ -48,6 +52,21 @@ class NameTaken(EngineError):
 class NoSuchContainer(EngineError):
     def __init__(self, name: str) -> None:
         super().__init__(f"no such container: {name}")
+
+
+class RolloutPaused(EngineError):
+    def __init__(self, service: str) -> None:
+        super().__init__(
+            f"the rollout of service {service} is paused",
+            hint=f"bay rollout resume {service} takes it on, bay rollout undo {service} back",
+        )
+
+
+class RolloutFailed(EngineError):
+    """`replicas` are those that are not of the new form."""
+
+    def __init__(self, service: str, replicas: Sequence[str]) -> None:
+        super().__init__(f"service {service}: {', '.join(replicas)} failed in the rollout")
 
 
 class StoreError(EngineError):

@@ -11,7 +11,7 @@ from bridge.errors import NetworkError
 from orchestrator.engine.errors import EngineError
 from orchestrator.engine.host import Host
 from orchestrator.engine.records import ContainerRecord
-from orchestrator.engine.sandboxes import published_ports
+from orchestrator.engine.traffic import published_ports
 from orchestrator.planning.health import HealthState
 from orchestrator.planning.restart import Exit, Restart, RestartPolicy, RestartState, after_exit
 from runtime.container.containers import ContainerState
@@ -90,7 +90,7 @@ def settle_start(host: Host, record: ContainerRecord, state: ContainerState) -> 
         restart_at=None,
         exit_code=None,
         error="",
-        ports=published_ports(host, record.id),
+        ports=published_ports(host, record),
         health=HealthState() if record.process.health else None,
     )
     return updated or record

@@ -20,6 +20,7 @@ from orchestrator.engine.observe import (
     users_elsewhere,
 )
 from orchestrator.engine.records import ContainerRecord
+from orchestrator.engine.rollouts import RolloutWork
 from orchestrator.planning import actions
 from orchestrator.planning.observed import ContainerStatus, Observed, ObservedVolume
 from runtime.errors import ImageNotFound, InUse, NotFound
@@ -52,6 +53,7 @@ class LocalBackend:
         self.networks = NetworkWork(host)
         self.images = ImageWork(host)
         self.builds = BuildWork(host, self.networks)
+        self.rollouts = RolloutWork(host, self.containers, self.networks)
 
     async def observe(
         self,
@@ -187,3 +189,12 @@ class LocalBackend:
 
     async def wait_container(self, action: actions.WaitContainer) -> None:
         await waits.wait(action, self.look, self.host.bus)
+
+    async def promote_container(self, action: actions.PromoteContainer) -> None:
+        await self.rollouts.promote(action)
+
+    async def drain_container(self, action: actions.DrainContainer) -> None:
+        await self.rollouts.drain(action)
+
+    async def proceed_rollout(self, action: actions.ProceedRollout) -> None:
+        await self.rollouts.proceed(action)

@@ -73,6 +73,25 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX containers_by_project ON containers (project);
     """,
+    """
+    ALTER TABLE containers ADD COLUMN role TEXT NOT NULL DEFAULT 'current';
+    CREATE TABLE rollouts (
+        id INTEGER PRIMARY KEY,
+        project TEXT NOT NULL,
+        service TEXT NOT NULL,
+        strategy TEXT NOT NULL,
+        old TEXT NOT NULL,
+        new TEXT NOT NULL,
+        state TEXT NOT NULL,
+        step TEXT NOT NULL DEFAULT '',
+        reason TEXT NOT NULL DEFAULT '',
+        output TEXT NOT NULL DEFAULT '[]',
+        started_at REAL NOT NULL,
+        deadline REAL NOT NULL,
+        finished_at REAL
+    );
+    CREATE INDEX rollouts_by_service ON rollouts (project, service);
+    """,
 )
 
 

@@ -24,6 +24,7 @@ class NetworkWork:
 
     def __init__(self, host: Host) -> None:
         self._host = host
+        self._running: Collection[str] = ()
 
     async def create(self, action: actions.CreateNetwork) -> None:
         """Create the network or repair it; the record comes first, so that a crash in between
@@ -98,8 +99,10 @@ class NetworkWork:
             await asyncio.to_thread(host.networks.set_resolver_port, network_id, port)
 
     async def refresh_names(self, running: Collection[str]) -> None:
-        """Make the resolver know exactly the containers that run, by the ids `running`."""
+        """Make the resolver know exactly the containers that run, by the ids `running`, but for
+        those that a rollout keeps out of traffic."""
         host = self._host
+        self._running = running
         if host.resolver is None:
             return
         endpoints = [
@@ -107,11 +110,18 @@ class NetworkWork:
             for endpoint in await asyncio.to_thread(host.networks.endpoints)
             if endpoint.sandbox_id in running
         ]
-        names, members = names_by_network(endpoints), members_by_network(endpoints)
+        backstage = host.store.backstage()
+        names = names_by_network([e for e in endpoints if e.sandbox_id not in backstage])
+        members = members_by_network(endpoints)
+        host.resolver.set_upstreams(host.store.upstreams())
         for network_id in host.resolver.ports:
             host.resolver.set_names(
                 network_id, names.get(network_id, {}), members.get(network_id, {})
             )
+
+    async def renew_names(self) -> None:
+        """Do so again, as somebody's part has changed."""
+        await self.refresh_names(self._running)
 
     def sweep(self) -> tuple[list[str], list[str]]:
         """After a start: repair or remove what a crash or a reboot left; what was done, and what

@@ -52,6 +52,7 @@ def observed_containers(
                 source=record.source,
                 anonymous=record.volumes,
                 lost=record.id not in statuses,
+                role=record.role,
             )
         )
     return tuple(observed)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from bridge.config import ANY_ADDRESS
 from bridge.errors import PortInUse
 from bridge.ports import probe
-from orchestrator.engine.endpoints import PortRequest, port_requests
+from orchestrator.engine.endpoints import PortRequest
 from orchestrator.engine.host import Host
 from orchestrator.engine.sandboxes import own_sandbox
+from orchestrator.engine.traffic import service_key, shared_requests
 from orchestrator.planning.actions import CreateContainer, RemoveContainer, StopContainer
 from orchestrator.planning.plan import Plan
 
@@ -27,27 +28,37 @@ def check_ports(host: Host, plan: Plan) -> None:
     }
     held: dict[_Place, str] = {}
     ours: set[tuple[int, str]] = set()
+    staying: set[str] = set()
     for record in host.store.containers():
+        if record.name not in freed:
+            staying.add(service_key(record))
         for port in host.networks.published(record.id):
             if record.name in freed:
                 ours.add((port.host_port, port.protocol))
             else:
                 held[port.host_ip or ANY_ADDRESS, port.host_port, port.protocol] = record.name
+    for key in host.networks.port_owners():
+        for port in host.networks.published(key) if "/" in key else ():
+            ours.add((port.host_port, port.protocol))
+            if key in staying:
+                held[port.host_ip or ANY_ADDRESS, port.host_port, port.protocol] = key
     for step in plan.steps:
         action = step.action
         if not isinstance(action, CreateContainer) or not own_sandbox(action.spec["service"]):
             continue
-        for request in port_requests(action.spec["service"]):
-            if len(request.candidates) == 1 and request.candidates[0]:
-                _check(request, held, action.name)
-                if (request.candidates[0], request.protocol) not in ours:
-                    probe(request.host_ip, request.candidates[0], request.protocol)
+        key = f"{action.project.name}/{action.service}"
+        for request in shared_requests(action.spec["service"]):
+            _check(request, held, key)
+            if (request.candidates[0], request.protocol) not in ours:
+                probe(request.host_ip, request.candidates[0], request.protocol)
 
 
-def _check(request: PortRequest, held: dict[_Place, str], name: str) -> None:
+def _check(request: PortRequest, held: dict[_Place, str], owner: str) -> None:
+    """`owner` is the service, whose replicas share a port of one number."""
     address, port = request.host_ip or ANY_ADDRESS, request.candidates[0]
     for (other, other_port, protocol), holder in held.items():
         same = ANY_ADDRESS in (address, other) or address == other
-        if same and port == other_port and protocol == request.protocol and holder != name:
-            raise PortInUse(address, port, protocol, f"container {holder}")
-    held[address, port, request.protocol] = name
+        if same and port == other_port and protocol == request.protocol and holder != owner:
+            kind = "service" if "/" in holder else "container"
+            raise PortInUse(address, port, protocol, f"{kind} {holder}")
+    held[address, port, request.protocol] = owner

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.planning.health import HealthState
-from orchestrator.planning.observed import Intent, Spec
+from orchestrator.planning.observed import Intent, Role, Spec
 from specs.canonical import digest
 
 
@@ -98,7 +98,8 @@ class ContainerRecord:
     """A container: what it was made from, what is wanted of it, and how it has fared.
 
     Times are in seconds since the epoch. `restart_at` is set while a restart by policy is due;
-    `volumes` maps the targets of its anonymous volumes to their names.
+    `volumes` maps the targets of its anonymous volumes to their names; `role` is its part in a
+    rollout.
     """
 
     id: str
@@ -125,6 +126,7 @@ class ContainerRecord:
     restart_delay: float = 0.0
     restart_at: float | None = None
     health: HealthState | None = None
+    role: Role = "current"
 
     @property
     def labels(self) -> dict[str, str]:

@@ -7,21 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.config import PublishedPort
-from bridge.errors import PortInUse
 from bridge.files import hosts_file, resolv_conf
-from orchestrator.engine.endpoints import (
-    SHORT_ID,
-    PortRequest,
-    endpoint_config,
-    network_order,
-    port_requests,
-)
+from orchestrator.engine.endpoints import SHORT_ID, endpoint_config, network_order
 from orchestrator.engine.errors import EngineError
 from orchestrator.engine.host import Host
-from orchestrator.engine.records import ContainerRecord, EndpointRecord, PortRecord
+from orchestrator.engine.records import ContainerRecord, EndpointRecord
 from orchestrator.engine.translate import container_hostname
 from orchestrator.planning.observed import Spec
+from orchestrator.planning.replicas import container_name
 
 _RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -48,7 +41,7 @@ def open_sandbox(host: Host, record: ContainerRecord) -> tuple[EndpointRecord, .
             raise EngineError(f"no such network: {name}")
         # A one-off container answers to its service's name only where that is among its aliases.
         shared = () if record.oneoff else (record.service,)
-        names = (*shared, record.name, record.id[:SHORT_ID])
+        names = (*shared, replica_name(record), record.id[:SHORT_ID])
         config = endpoint_config(
             record.spec,
             key,
@@ -70,31 +63,12 @@ def open_sandbox(host: Host, record: ContainerRecord) -> tuple[EndpointRecord, .
     return tuple(endpoints)
 
 
-def publish(host: Host, record: ContainerRecord) -> tuple[PortRecord, ...]:
-    """Publish the ports of the container's blueprint; blocking. Raises PortInUse."""
-    if not own_sandbox(record.spec["service"]):
-        return ()
-    requests = port_requests(record.spec["service"])
-    if not requests:
-        host.networks.unpublish(record.id)
-        return ()
-    chosen = [request.candidates[0] for request in requests]
-    while True:
-        try:
-            published = host.networks.publish(
-                record.id,
-                [_published(r, port) for r, port in zip(requests, chosen, strict=True)],
-            )
-        except PortInUse as exc:
-            if not _advance(requests, chosen, exc.port):
-                raise
-            continue
-        return tuple(_port_record(port) for port in published)
-
-
-def published_ports(host: Host, id: str) -> tuple[PortRecord, ...]:
-    """The ports that the container of this id has on the host now. Blocking."""
-    return tuple(_port_record(port) for port in host.networks.published(id))
+def replica_name(record: ContainerRecord) -> str:
+    """The name that the container is known by on its networks: its replica's, also while a
+    rollout calls it otherwise."""
+    if record.oneoff:
+        return record.name
+    return container_name(record.project, record.spec["service"], record.number)
 
 
 def close_sandbox(host: Host, record: ContainerRecord, *, release: bool) -> None:
@@ -134,8 +108,9 @@ def network_files(
         ),
         resolv_conf=resolv_conf(
             _host_resolv_conf(),
-            nameserver=None if service.get("dns") else gateway,
-            nameservers=tuple(service.get("dns") or ()),
+            # The resolver passes on to the service's own `dns` what it does not know itself.
+            nameserver=gateway,
+            nameservers=() if gateway else tuple(service.get("dns") or ()),
             search=service.get("dns_search") or None,
             options=service.get("dns_opt") or None,
         ),
@@ -160,32 +135,3 @@ def _host_resolv_conf() -> str:
         return _RESOLV_CONF.read_text(errors="replace")
     except FileNotFoundError:
         return ""
-
-
-def _port_record(port: PublishedPort) -> PortRecord:
-    return PortRecord(
-        host_ip=port.host_ip,
-        host_port=port.host_port,
-        container_port=port.container_port,
-        protocol=port.protocol,
-    )
-
-
-def _published(request: PortRequest, host_port: int) -> PublishedPort:
-    return PublishedPort(
-        container_port=request.container_port,
-        host_ip=request.host_ip,
-        host_port=host_port,
-        protocol=request.protocol,
-    )
-
-
-def _advance(requests: tuple[PortRequest, ...], chosen: list[int], taken: int) -> bool:
-    """Go on to the next candidate of the request that was refused; False where none is left."""
-    for position, request in enumerate(requests):
-        if chosen[position] == taken and len(request.candidates) > 1:
-            later = [port for port in request.candidates if port > taken and port not in chosen]
-            if later:
-                chosen[position] = later[0]
-                return True
-    return False

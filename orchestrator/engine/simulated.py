@@ -10,7 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Self
 
-from orchestrator.engine.errors import EngineError, NameTaken, NoSuchContainer, WaitFailed
+from orchestrator.engine.errors import (
+    EngineError,
+    NameTaken,
+    NoSuchContainer,
+    RolloutFailed,
+    WaitFailed,
+)
 from orchestrator.planning import actions
 from orchestrator.planning.observed import (
     HealthStatus,
@@ -182,6 +188,7 @@ class SimulatedBackend:
                 spec=action.spec,
                 image_id=self.images[action.image],
                 source=tuple(action.project.config_files),
+                role=action.role,
             )
 
     async def update_container(self, action: actions.UpdateContainer) -> None:
@@ -231,9 +238,34 @@ class SimulatedBackend:
                 "completed": container.status == "exited" and container.exit_code == 0,
                 "ready": (running and container.health in ("none", "healthy"))
                 or container.completed,
+                "stable": running and container.health in ("none", "healthy"),
             }[action.condition]
             if not fulfilled:
                 raise WaitFailed(action.name, f"will not be {action.condition}")
+
+    async def promote_container(self, action: actions.PromoteContainer) -> None:
+        with self._performing(action):
+            if action.candidate not in self.containers:
+                return
+            current = self._container(action.name)
+            self.containers[action.aside] = replace(current, name=action.aside, role=action.role)
+            successor = self.containers.pop(action.candidate)
+            self.containers[action.name] = replace(successor, name=action.name, role="current")
+            self.owners[action.aside] = self.owners.pop(action.candidate)
+
+    async def drain_container(self, action: actions.DrainContainer) -> None:
+        with self._performing(action):
+            self._container(action.name)
+
+    async def proceed_rollout(self, action: actions.ProceedRollout) -> None:
+        with self._performing(action):
+            behind = [
+                name
+                for name in action.replicas
+                if name not in self.containers or self.containers[name].spec != action.spec
+            ]
+            if len(behind) > action.tolerated:
+                raise RolloutFailed(action.service, behind)
 
     def _performing(self, action: actions.AnyAction) -> _Performing:
         return _Performing(self, action)

@@ -27,7 +27,9 @@ from orchestrator.engine.records import (
     ProjectRecord,
     Revision,
 )
+from orchestrator.engine.rollout_table import RolloutTable
 from orchestrator.planning.health import HealthState
+from orchestrator.planning.observed import Role
 
 FILE_NAME = "state.db"
 KEPT_REVISIONS = 50
@@ -59,6 +61,7 @@ class Store:
             self._database.close()
             raise
         self.path.chmod(0o600)
+        self.rollouts = RolloutTable(self._transaction, self._rows)
 
     def close(self) -> None:
         with self._lock:
@@ -236,6 +239,31 @@ class Store:
             else self._rows(f"SELECT * FROM containers WHERE project = ? {order}", project)
         )
         return [_container(row) for row in rows]
+
+    def backstage(self) -> frozenset[str]:
+        """The ids of the containers that a rollout keeps out of traffic."""
+        rows = self._rows("SELECT id FROM containers WHERE role != 'current'")
+        return frozenset(row["id"] for row in rows)
+
+    def upstreams(self) -> dict[str, tuple[str, ...]]:
+        """The name servers that services name for themselves, by the container's id."""
+        rows = self._rows(
+            "SELECT id, json_extract(spec, '$.service.dns') AS dns FROM containers"
+            " WHERE json_extract(spec, '$.service.dns') IS NOT NULL"
+        )
+        return {row["id"]: tuple(json.loads(row["dns"])) for row in rows}
+
+    def promote(self, name: str, candidate: str, aside: str, role: Role) -> None:
+        """Give the container named `candidate` the name and the place of `name`, whose own is
+        called `aside` from then on and is in this role. Nothing happens where it has been done."""
+        with self._transaction() as database:
+            there = database.execute("SELECT 1 FROM containers WHERE name = ?", (candidate,))
+            if there.fetchone() is None:
+                return
+            for old, new, part in ((name, aside, role), (candidate, name, "current")):
+                database.execute(
+                    "UPDATE containers SET name = ?, role = ? WHERE name = ?", (new, part, old)
+                )
 
     def remove_container(self, id: str) -> None:
         with self._transaction() as database:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
+from time import time
 
 from orchestrator.engine.errors import NoSuchContainer, WaitFailed, WaitTimeout
 from orchestrator.engine.events import EventBus
@@ -24,10 +26,25 @@ async def wait(action: WaitContainer, look: Look, bus: EventBus) -> None:
     try:
         async with asyncio.timeout(action.timeout):
             with bus.subscribe() as events:
-                while not _holds(action, look(action.name)):
-                    await events.get()
+                while not _holds(action, seen := look(action.name)):
+                    # Nothing but time may be missing: then no event would tell.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_missing(action, seen)):
+                            await events.get()
     except TimeoutError as exc:
         raise WaitTimeout(action.name, action.condition, action.timeout or 0) from exc
+
+
+def _missing(
+    action: WaitContainer, seen: tuple[ContainerRecord, ContainerStatus] | None
+) -> float | None:
+    """How many seconds a container has yet to run to be stable, None where that is not it."""
+    if action.condition != "stable" or seen is None:
+        return None
+    record, status = seen
+    if status != "running" or record.process.health or record.started_at is None:
+        return None
+    return max(0.0, record.started_at + action.monitor - time())
 
 
 def _holds(action: WaitContainer, seen: tuple[ContainerRecord, ContainerStatus] | None) -> bool:
@@ -38,6 +55,14 @@ def _holds(action: WaitContainer, seen: tuple[ContainerRecord, ContainerStatus] 
         # The exit is not written down yet, and with it whether a restart follows.
         return False
     condition: WaitCondition = action.condition
+    if condition == "stable":
+        if status == "restarting" or record.restarts:
+            raise WaitFailed(
+                action.name, f"ended with {record.exit_code}" if record.exit_code else "ended"
+            )
+        if status == "running" and not record.process.health:
+            return _missing(action, seen) == 0.0
+        condition = "ready"
     if condition == "ready":
         condition = "healthy" if record.process.health else "started"
         if status == "exited" and record.exit_code == 0 and record.restart_at is None:

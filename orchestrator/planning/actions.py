@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from orchestrator.planning.drift import Change
-from orchestrator.planning.observed import Spec
+from orchestrator.planning.observed import Role, Spec
 from specs.project import Project
 
-WaitCondition = Literal["started", "healthy", "completed", "ready"]
+WaitCondition = Literal["started", "healthy", "completed", "ready", "stable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +174,7 @@ class CreateContainer(ContainerAction):
     image: str
     spec: Spec
     anonymous: Mapping[str, str] = field(default_factory=dict)
+    role: Role = "current"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +241,8 @@ class WaitContainer(ContainerAction):
     """Wait until the container fulfils `condition`; `timeout` in seconds, None is no bound.
 
     `ready` is what `up --wait` asks for: healthy where there is a health check, else running,
-    or ended with 0.
+    or ended with 0. `stable` is a rollout's: healthy where there is a health check, else running
+    for `monitor` seconds, and never ended since its start.
     """
 
     verb = "wait for"
@@ -249,6 +251,7 @@ class WaitContainer(ContainerAction):
 
     condition: WaitCondition
     timeout: float | None = None
+    monitor: float = 0.0
 
     def details(self) -> dict[str, Any]:
         return {"service": self.service, "condition": self.condition}
@@ -263,6 +266,58 @@ class WaitContainer(ContainerAction):
     def text(self) -> str:
         state = {"started": "running"}.get(self.condition, self.condition)
         return f"{self.verb} {self.resource} to be {state}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromoteContainer(ContainerAction):
+    """Switch traffic: the container called `candidate` takes the name, the names on networks and
+    the published ports of `name`, whose own is called `aside` from then on, in this `role`.
+
+    It is one transaction; whoever connects reaches the one or the other.
+    """
+
+    verb = "switch traffic to"
+    words = ("Switching", "Switched")
+
+    candidate: str
+    aside: str
+    role: Role = "retired"
+
+    def text(self) -> str:
+        return f"{self.verb} {self.kind} {self.candidate} as {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainContainer(ContainerAction):
+    """Lead no new connection to the container, and wait at most `timeout` seconds until those
+    that are open have ended."""
+
+    verb = "drain"
+    words = ("Draining", "Drained")
+    interruptible = True
+
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProceedRollout(ContainerAction):
+    """Stand between two batches: wait `delay` seconds, and go on unless somebody has paused the
+    rollout, or more than `tolerated` of the `replicas` so far are not of the form `spec`."""
+
+    verb = "go on with"
+    words = ("Holding", "Going on")
+    kind = "rollout"
+    interruptible = True
+
+    project: str
+    delay: float
+    spec: Spec
+    replicas: tuple[str, ...]
+    tolerated: int = 0
+
+    def text(self) -> str:
+        after = f" after {self.delay:g} s" if self.delay else ""
+        return f"{self.verb} {self.resource}{after}"
 
 
 AnyAction = (
@@ -281,4 +336,7 @@ AnyAction = (
     | KillContainer
     | RemoveContainer
     | WaitContainer
+    | PromoteContainer
+    | DrainContainer
+    | ProceedRollout
 )

@@ -37,7 +37,7 @@ class Draft:
         return service
 
     def image(self, name: str) -> str:
-        return image_reference(self.project.name, self.service(name))
+        return self.policy.pins.get(name) or image_reference(self.project.name, self.service(name))
 
     @property
     def services(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ def plan_images(draft: Draft) -> None:
     for name in sorted(draft.selected):
         service = draft.service(name)
         reference = draft.image(name)
-        if reference in draft.image_steps:
+        if reference in draft.image_steps or name in draft.policy.pins:
             continue
         there = reference in draft.observed.images
         wanted = str(service.get("pull_policy") or "")

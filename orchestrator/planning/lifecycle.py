@@ -28,7 +28,7 @@ _ASKED = Cause(reason="asked for")
 def stop(project: str, observed: Observed, services: Iterable[str], timeout: float | None) -> Plan:
     """Stop what runs, dependents first; `timeout` in seconds, None for each container's own."""
     builder = PlanBuilder(project)
-    _stops(builder, _chosen(observed, services), timeout)
+    _stops(builder, _chosen(observed, services, beside=True), timeout)
     return builder.build()
 
 
@@ -71,7 +71,7 @@ def resume(project: str, observed: Observed, names: Collection[str]) -> Plan:
 def kill(project: str, observed: Observed, services: Iterable[str], signal: str) -> Plan:
     """Send `signal` (a name such as SIGHUP) to every running container, all at once."""
     builder = PlanBuilder(project)
-    for container in _chosen(observed, services):
+    for container in _chosen(observed, services, beside=True):
         if container.alive:
             builder.add(
                 KillContainer(
@@ -84,15 +84,24 @@ def kill(project: str, observed: Observed, services: Iterable[str], signal: str)
     return builder.build()
 
 
-def _chosen(observed: Observed, services: Iterable[str]) -> list[ObservedContainer]:
+def _chosen(
+    observed: Observed, services: Iterable[str], *, beside: bool = False
+) -> list[ObservedContainer]:
+    """The containers of the services; `beside` takes those that a rollout keeps, too."""
     known = {c.service for c in observed.containers if not c.oneoff}
     wanted = set(services)
     for service in sorted(wanted):
         if service not in known:
             raise UnknownService(service, known)
     return sorted(
-        (c for c in observed.containers if not c.oneoff and (not wanted or c.service in wanted)),
-        key=lambda c: (c.service, c.number),
+        (
+            c
+            for c in observed.containers
+            if not c.oneoff
+            and (not wanted or c.service in wanted)
+            and (beside or c.role == "current")
+        ),
+        key=lambda c: (c.service, c.number, c.name),
     )
 
 

@@ -11,6 +11,7 @@ from orchestrator.planning.restart import RestartPolicy
 ContainerStatus = Literal["created", "running", "paused", "restarting", "exited"]
 HealthStatus = Literal["none", "starting", "healthy", "unhealthy"]
 Intent = Literal["running", "stopped"]
+Role = Literal["current", "next", "retired"]
 
 Spec = Mapping[str, Any]
 """A canonical specification as plain JSON."""
@@ -24,7 +25,8 @@ class ObservedContainer:
     it runs; `intent` is what was last asked of it, so that a container that ended by itself can
     be told from one that was stopped. `source` lists the files that the project came from;
     `anonymous` maps the targets of its anonymous volumes to their names. A `lost` container is
-    on record, but what it runs on is gone or was never completed.
+    on record, but what it runs on is gone or was never completed. In a rollout, `next` is a
+    container that is to take the place of the current one, `retired` one whose place is taken.
     """
 
     id: str
@@ -41,6 +43,7 @@ class ObservedContainer:
     source: tuple[str, ...] = ()
     anonymous: Mapping[str, str] = field(default_factory=dict)
     lost: bool = False
+    role: Role = "current"
 
     @property
     def alive(self) -> bool:
@@ -96,10 +99,16 @@ class Observed:
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def of_service(self, service: str) -> tuple[ObservedContainer, ...]:
-        """The service's replicas by number; one-off containers are not among them."""
-        return tuple(
-            sorted(
-                (c for c in self.containers if c.service == service and not c.oneoff),
-                key=lambda c: c.number,
-            )
+        """The service's replicas by number; one-off containers are not among them, nor those
+        that a rollout keeps beside the current ones."""
+        return self._replicas(service, "current")
+
+    def beside(self, service: str, role: Role) -> tuple[ObservedContainer, ...]:
+        """What a rollout keeps beside the service's replicas, by number."""
+        return self._replicas(service, role)
+
+    def _replicas(self, service: str, role: Role) -> tuple[ObservedContainer, ...]:
+        found = (
+            c for c in self.containers if c.service == service and not c.oneoff and c.role == role
         )
+        return tuple(sorted(found, key=lambda c: c.number))

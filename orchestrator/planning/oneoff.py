@@ -62,6 +62,10 @@ def varied(project: Project, wish: OneOff) -> Project:
             service[name] = [*_without(service.get(name) or [], value), *value]
     if wish.changes.get("depends_on") == {}:
         service.pop("depends_on", None)
+    for mount in wish.additions.get("volumes") or ():
+        if mount.get("type") == "volume" and mount.get("source"):
+            known = document.setdefault("volumes", {})
+            known.setdefault(mount["source"], {"name": mount["source"]})
     document["services"] = {**document["services"], wish.service: service}
     return Project.from_canonical(document)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.planning.actions import AnyAction
+from orchestrator.planning.observed import Spec
+from orchestrator.planning.rollout import Strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +52,43 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutPlan:
+    """The steps of a plan that bring one service to a new form by its strategy.
+
+    `old` and `new` are blueprints, `old_image` and `new_image` image ids ("" where it is not
+    there yet); `replicas` are the names of those that change. `held` tells that canaries go
+    ahead now and the others wait for somebody's word.
+    """
+
+    service: str
+    strategy: Strategy
+    old: Spec
+    old_image: str
+    new: Spec
+    new_image: str
+    replicas: tuple[str, ...]
+    steps: frozenset[int]
+    held: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "service": self.service,
+            "strategy": self.strategy.to_json(),
+            "replicas": list(self.replicas),
+            "steps": sorted(self.steps),
+            "held": self.held,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Steps in an order that respects their dependencies, and what a person should know
-    besides (`notes`)."""
+    """Steps in an order that respects their dependencies, the rollouts that they make up, and
+    what a person should know besides (`notes`)."""
 
     project: str
     steps: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
+    rollouts: tuple[RolloutPlan, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -80,6 +112,7 @@ class Plan:
             "project": self.project,
             "steps": [step.to_json() for step in self.steps],
             "notes": list(self.notes),
+            "rollouts": [rollout.to_json() for rollout in self.rollouts],
             "empty": self.empty,
             "destructive": self.destructive,
             "text": self.text(),
@@ -93,6 +126,12 @@ class PlanBuilder:
         self._project = project
         self._steps: list[Step] = []
         self._notes: list[str] = []
+        self._rollouts: list[RolloutPlan] = []
+
+    @property
+    def size(self) -> int:
+        """How many steps there are, and so the id of the last one."""
+        return len(self._steps)
 
     def add(self, action: AnyAction, after: Iterable[int] = (), ordered: Iterable[int] = ()) -> int:
         """Add a step and return its id; ids count from 1."""
@@ -109,8 +148,16 @@ class PlanBuilder:
         if text not in self._notes:
             self._notes.append(text)
 
+    def rollout(self, rollout: RolloutPlan) -> None:
+        self._rollouts.append(rollout)
+
     def build(self) -> Plan:
-        return Plan(project=self._project, steps=tuple(self._steps), notes=tuple(self._notes))
+        return Plan(
+            project=self._project,
+            steps=tuple(self._steps),
+            notes=tuple(self._notes),
+            rollouts=tuple(self._rollouts),
+        )
 
 
 def _ids(ids: Sequence[int]) -> str:

@@ -12,6 +12,10 @@ from orchestrator.planning.draft import Draft, dependencies, namespace_parents
 from orchestrator.planning.drift import needs_recreate, service_drift
 from orchestrator.planning.networks import Replacements
 from orchestrator.planning.observed import ObservedContainer
+from orchestrator.planning.rollout import Strategy, strategy
+
+NEXT = "-next"
+RETIRED = "-old"
 
 Verdict = Literal["keep", "create", "replace", "update", "start", "restart", "remove"]
 
@@ -21,7 +25,8 @@ class Replica:
     """One replica and its verdict.
 
     `start_cause` is set where it must be started besides; `bounce` where it runs and must be
-    stopped before that.
+    stopped before that. In a rollout, `candidate` is the container that takes its place where
+    there is one already, `retired` the one whose place it has taken.
     """
 
     service: str
@@ -32,13 +37,29 @@ class Replica:
     observed: ObservedContainer | None = None
     start_cause: Cause | None = None
     bounce: bool = False
+    candidate: ObservedContainer | None = None
+    retired: ObservedContainer | None = None
+
+    @property
+    def next_name(self) -> str:
+        return self.name + NEXT
+
+    @property
+    def retired_name(self) -> str:
+        return self.name + RETIRED
 
 
 @dataclass(slots=True, kw_only=True)
 class Fleet:
-    """All replicas of the run, by service, and the removals of those that are too many."""
+    """All replicas of the run, by service, and the removals of those that are too many.
+
+    `rollouts` has the strategy of every service whose replicas are exchanged by one, `leftovers`
+    what earlier rollouts have left and nobody needs.
+    """
 
     replicas: dict[str, tuple[Replica, ...]] = field(default_factory=dict)
+    rollouts: dict[str, Strategy] = field(default_factory=dict)
+    leftovers: dict[str, tuple[ObservedContainer, ...]] = field(default_factory=dict)
 
     def of(self, service: str) -> tuple[Replica, ...]:
         return self.replicas.get(service, ())
@@ -53,10 +74,73 @@ def decide(draft: Draft, replaced_networks: Replacements) -> Fleet:
     fleet = Fleet()
     for service in draft.services:
         forced = _forced(draft, service, fleet, replaced_networks)
-        fleet.replicas[service] = tuple(_replicas(draft, service, forced))
+        replicas = tuple(_replicas(draft, service, forced))
+        _decide_rollout(draft, service, replicas, fleet, replaced_networks)
     if draft.policy.start:
         _restart_dependents(draft, fleet)
     return fleet
+
+
+def _decide_rollout(
+    draft: Draft,
+    service: str,
+    replicas: tuple[Replica, ...],
+    fleet: Fleet,
+    replaced_networks: Replacements,
+) -> None:
+    """Settle whether the service's replicas are exchanged by a rollout, and which containers
+    beside them belong to it."""
+    fleet.replicas[service] = replicas
+    observed = draft.observed
+    candidates = {c.number: c for c in observed.beside(service, "next")}
+    retired = {c.number: c for c in observed.beside(service, "retired")}
+    exchanged = [r for r in replicas if r.verdict == "replace"]
+    chosen = strategy(draft.service(service))
+    if chosen is not None and (exchanged or retired) and draft.policy.start:
+        sharers = [
+            other
+            for other in draft.services
+            if service in namespace_parents(draft.service(other)) and other != service
+        ]
+        moved = replaced_networks.keys() & set(draft.blueprints[service]["networks"].values())
+        if sharers or moved:
+            why = f"{', '.join(sharers)} shares its namespaces" if sharers else "its network goes"
+            draft.builder.note(f"service {service} is replaced at once, as {why}")
+        else:
+            fleet.rollouts[service] = chosen
+            fleet.replicas[service] = replicas = tuple(
+                _beside(draft, service, r, candidates, retired) for r in replicas
+            )
+    used = {c.name for r in replicas for c in (r.candidate, r.retired) if c is not None}
+    fleet.leftovers[service] = tuple(
+        c for c in (*candidates.values(), *retired.values()) if c.name not in used
+    )
+
+
+def _beside(
+    draft: Draft,
+    service: str,
+    replica: Replica,
+    candidates: Mapping[int, ObservedContainer],
+    retired: Mapping[int, ObservedContainer],
+) -> Replica:
+    if replica.verdict == "replace":
+        candidate = candidates.get(replica.number)
+        if candidate is None or candidate.lost or candidate.status in ("exited", "restarting"):
+            return replica
+        reference = draft.image(service)
+        differs = service_drift(
+            candidate.spec,
+            draft.blueprints[service],
+            old_image=candidate.image_id,
+            new_image=None
+            if reference in draft.image_steps
+            else draft.observed.images.get(reference),
+        )
+        return replica if differs else dataclasses.replace(replica, candidate=candidate)
+    if replica.verdict in ("create", "remove"):
+        return replica
+    return dataclasses.replace(replica, retired=retired.get(replica.number))
 
 
 def desired_count(draft: Draft, service: str) -> int:
@@ -145,7 +229,7 @@ def _judge(
         if reference in draft.image_steps and draft.policy.build != "always"
         else draft.observed.images.get(reference),
     )
-    start_cause = _start_cause(container)
+    cause_to_start = start_cause(container)
 
     def replica(verdict: Verdict, cause: Cause, start: Cause | None = None) -> Replica:
         return Replica(
@@ -171,13 +255,13 @@ def _judge(
     if needs_recreate(changes):
         return replica("replace", Cause(reason="differs", changes=changes))
     if changes:
-        return replica("update", Cause(reason="differs", changes=changes), start_cause)
-    if start_cause is not None:
-        return replica("start", start_cause, start_cause)
+        return replica("update", Cause(reason="differs", changes=changes), cause_to_start)
+    if cause_to_start is not None:
+        return replica("start", cause_to_start, cause_to_start)
     return replica("keep", Cause(reason="as wanted"))
 
 
-def _start_cause(container: ObservedContainer) -> Cause | None:
+def start_cause(container: ObservedContainer) -> Cause | None:
     if container.alive or container.completed:
         return None
     if container.status == "created":

@@ -16,7 +16,9 @@ from orchestrator.planning.actions import (
     WaitContainer,
 )
 from orchestrator.planning.draft import Draft, dependencies, namespace_parents
+from orchestrator.planning.observed import ObservedContainer, Role
 from orchestrator.planning.replicas import Fleet, Replica
+from orchestrator.planning.rolling import RolloutSteps
 
 _CONDITIONS: dict[str, WaitCondition] = {
     "service_started": "started",
@@ -32,20 +34,27 @@ class ServiceSteps:
     """
 
     def __init__(self, draft: Draft, fleet: Fleet) -> None:
-        self._draft = draft
-        self._fleet = fleet
+        self.draft = draft
+        self.fleet = fleet
         self._stops: dict[str, int] = {}
         self._removals: dict[str, int] = {}
         self._creates: dict[str, int] = {}
-        self._starts: dict[str, int] = {}
-        self._waits: dict[tuple[str, WaitCondition], int] = {}
+        self.leftovers: dict[str, list[int]] = {}
+        self.starts: dict[str, int] = {}
+        self.waits: dict[tuple[str, WaitCondition], int] = {}
 
     def plan_stops(self, emptied_networks: Iterable[str]) -> dict[str, list[int]]:
         """Stop and remove the replicas on networks that are replaced; the result gives, by
         network, the steps that must end before the network can go."""
         emptied: dict[str, list[int]] = {name: [] for name in emptied_networks}
-        for service in self._draft.graph.reverse():
-            for replica in self._fleet.of(service):
+        for service in self.draft.services:
+            for container in self.fleet.leftovers.get(service, ()):
+                gone = self.leftovers.setdefault(service, [])
+                gone.append(self._discard(container, Cause(reason="left over by a rollout")))
+                for name in emptied.keys() & set(container.spec["networks"].values()):
+                    emptied[name].append(gone[-1])
+        for service in self.draft.graph.reverse():
+            for replica in self.fleet.of(service):
                 observed = replica.observed
                 if observed is None:
                     continue
@@ -57,12 +66,16 @@ class ServiceSteps:
         return emptied
 
     def plan(self) -> None:
-        for service in self._draft.services:
-            for replica in self._fleet.of(service):
-                self._plan_replica(replica)
-        if self._draft.policy.wait and self._draft.policy.start:
-            for service in self._draft.services:
-                for replica in self._fleet.of(service):
+        for service in self.draft.services:
+            rollout = self.fleet.rollouts.get(service)
+            for replica in self.fleet.of(service):
+                if rollout is None or replica.verdict != "replace":
+                    self._plan_replica(replica)
+            if rollout is not None:
+                RolloutSteps(self, service, rollout).plan()
+        if self.draft.policy.wait and self.draft.policy.start:
+            for service in self.draft.services:
+                for replica in self.fleet.of(service):
                     if replica.verdict != "remove":
                         self._wait(replica, "ready", Cause(reason="the run waits for it"))
 
@@ -73,35 +86,43 @@ class ServiceSteps:
             case "remove":
                 self._remove(replica)
             case "create":
-                self._create(replica, after=())
-                self._start(replica, Cause(reason="created"))
+                self.create(replica, after=())
+                self.start(replica, Cause(reason="created"))
             case "replace":
-                self._create(replica, after=[self._remove(replica)])
-                self._start(replica, Cause(reason="created"))
+                self.create(replica, after=[self._remove(replica)])
+                self.start(replica, Cause(reason="created"))
             case "restart":
                 self._stop(replica)
-                self._start(replica, replica.cause)
+                self.start(replica, replica.cause)
             case "update":
-                updated = self._draft.builder.add(
+                updated = self.draft.builder.add(
                     UpdateContainer(
                         name=replica.name,
                         service=replica.service,
                         cause=replica.cause,
-                        project=self._draft.project,
-                        spec=self._draft.blueprints[replica.service],
+                        project=self.draft.project,
+                        spec=self.draft.blueprints[replica.service],
                     )
                 )
                 if replica.start_cause is not None:
                     stopped = self._stop(replica) if replica.bounce else []
-                    self._start(replica, replica.start_cause, after=[updated, *stopped])
+                    self.start(replica, replica.start_cause, after=[updated, *stopped])
             case "start":
-                self._start(replica, replica.cause)
+                self.start(replica, replica.cause)
 
-    def _create(self, replica: Replica, after: Iterable[int]) -> None:
-        draft = self._draft
+    def create(
+        self,
+        replica: Replica,
+        after: Iterable[int],
+        *,
+        name: str | None = None,
+        role: Role = "current",
+    ) -> int:
+        """Create the replica's container, in a rollout by another name beside the current one."""
+        draft = self.draft
         spec = draft.blueprints[replica.service]
         reference = draft.image(replica.service)
-        needs = [*after]
+        needs = [*after, *self.leftovers.get(replica.service, ())]
         if reference in draft.image_steps:
             needs.append(draft.image_steps[reference])
         needs += [
@@ -112,15 +133,13 @@ class ServiceSteps:
         ]
         for parent in namespace_parents(spec["service"]):
             # The namespace of another service exists once that one runs.
-            needs += [
-                self._starts[r.name] for r in self._fleet.of(parent) if r.name in self._starts
-            ]
+            needs += [self.starts[r.name] for r in self.fleet.of(parent) if r.name in self.starts]
         inherited: Mapping[str, str] = {}
         if replica.observed is not None and not draft.policy.renew_volumes:
             inherited = replica.observed.anonymous
-        self._creates[replica.name] = draft.builder.add(
+        created = draft.builder.add(
             CreateContainer(
-                name=replica.name,
+                name=name or replica.name,
                 service=replica.service,
                 cause=_again(replica.cause, "recreated") if replica.observed else replica.cause,
                 project=draft.project,
@@ -128,12 +147,16 @@ class ServiceSteps:
                 image=reference,
                 spec=spec,
                 anonymous=inherited,
+                role=role,
             ),
             after=needs,
         )
+        if name is None:
+            self._creates[replica.name] = created
+        return created
 
-    def _start(self, replica: Replica, cause: Cause, after: Iterable[int] = ()) -> None:
-        if not self._draft.policy.start:
+    def start(self, replica: Replica, cause: Cause, after: Iterable[int] = ()) -> None:
+        if not self.draft.policy.start:
             return
         needs = [*after]
         # A created replica was stopped long before; a restarted one has no create step.
@@ -141,12 +164,17 @@ class ServiceSteps:
             if replica.name in steps:
                 needs.append(steps[replica.name])
                 break
+        self.starts[replica.name] = self.start_step(replica, replica.name, cause, needs)
+
+    def start_step(self, replica: Replica, name: str, cause: Cause, after: Iterable[int]) -> int:
+        """Start the container of this name once the replica's dependencies allow it."""
+        needs = [*after]
         ordered: list[int] = []
-        for dependency, terms in sorted(dependencies(self._draft.service(replica.service)).items()):
+        for dependency, terms in sorted(dependencies(self.draft.service(replica.service)).items()):
             met = self._satisfied(dependency, terms.get("condition") or "service_started")
             (needs if terms.get("required", True) else ordered).extend(met)
-        self._starts[replica.name] = self._draft.builder.add(
-            StartContainer(name=replica.name, service=replica.service, cause=cause),
+        return self.draft.builder.add(
+            StartContainer(name=name, service=replica.service, cause=cause),
             after=needs,
             ordered=ordered,
         )
@@ -154,13 +182,13 @@ class ServiceSteps:
     def _satisfied(self, dependency: str, condition: str) -> list[int]:
         """The steps after which a dependency fulfils its condition; none where it does now."""
         steps = []
-        for replica in self._fleet.of(dependency):
+        for replica in self.fleet.of(dependency):
             if replica.verdict == "remove":
                 continue
             wanted = _CONDITIONS[condition]
             if wanted == "started":
-                if replica.name in self._starts:
-                    steps.append(self._starts[replica.name])
+                if replica.name in self.starts:
+                    steps.append(self.starts[replica.name])
                 continue
             step = self._wait(replica, wanted, Cause(reason=f"a dependent needs {condition}"))
             if step is not None:
@@ -169,23 +197,23 @@ class ServiceSteps:
 
     def _wait(self, replica: Replica, condition: WaitCondition, cause: Cause) -> int | None:
         key = (replica.name, condition)
-        if key not in self._waits:
-            started = self._starts.get(replica.name)
+        if key not in self.waits:
+            started = self.starts.get(replica.name)
             if started is None and _fulfils(replica, condition):
                 return None
-            if condition == "ready" and (replica.name, "healthy") in self._waits:
-                return self._waits[replica.name, "healthy"]
-            self._waits[key] = self._draft.builder.add(
+            if condition == "ready" and (replica.name, "healthy") in self.waits:
+                return self.waits[replica.name, "healthy"]
+            self.waits[key] = self.draft.builder.add(
                 WaitContainer(
                     name=replica.name,
                     service=replica.service,
                     cause=cause,
                     condition=condition,
-                    timeout=self._draft.policy.wait_timeout,
+                    timeout=self.draft.policy.wait_timeout,
                 ),
                 after=[] if started is None else [started],
             )
-        return self._waits[key]
+        return self.waits[key]
 
     def _stop(self, replica: Replica) -> list[int]:
         """Stop a replica once its dependents that restart with it are stopped; the result is
@@ -195,56 +223,77 @@ class ServiceSteps:
         if replica.observed is None or not replica.observed.alive:
             return []
         after: list[int] = []
-        for dependent in self._draft.graph.dependents(replica.service):
-            terms = dependencies(self._draft.service(dependent))[replica.service]
-            if terms.get("restart") and dependent in self._draft.selected:
-                for other in self._fleet.of(dependent):
+        for dependent in self.draft.graph.dependents(replica.service):
+            terms = dependencies(self.draft.service(dependent))[replica.service]
+            if terms.get("restart") and dependent in self.draft.selected:
+                for other in self.fleet.of(dependent):
                     if other.bounce or other.verdict in ("replace", "remove"):
                         after += self._stop(other)
-        after += self._gate(replica)
-        self._stops[replica.name] = self._draft.builder.add(
+        after += self.gate(replica)
+        self._stops[replica.name] = self.draft.builder.add(
             StopContainer(
                 name=replica.name,
                 service=replica.service,
                 cause=(replica.start_cause if replica.bounce else None) or replica.cause,
-                timeout=self._draft.policy.timeout,
+                timeout=self.draft.policy.timeout,
             ),
             after=after,
         )
         return [self._stops[replica.name]]
 
-    def _gate(self, replica: Replica) -> list[int]:
+    def gate(self, replica: Replica) -> list[int]:
         """What must succeed before a replica that comes back may be stopped: its new image, and
         the dependencies that it will wait for and whose steps are drafted by now."""
         if replica.verdict != "replace" and not replica.bounce:
             return []
-        draft = self._draft
+        draft = self.draft
         reference = draft.image(replica.service)
         steps = [draft.image_steps[reference]] if reference in draft.image_steps else []
         for dependency, terms in sorted(dependencies(draft.service(replica.service)).items()):
             if terms.get("restart") or not terms.get("required", True):
                 continue
-            if all(
-                r.name in self._starts or r.verdict == "keep" for r in self._fleet.of(dependency)
-            ):
+            if all(r.name in self.starts or r.verdict == "keep" for r in self.fleet.of(dependency)):
                 steps += self._satisfied(dependency, terms.get("condition") or "service_started")
         return steps
 
     def _remove(self, replica: Replica) -> int:
         if replica.name not in self._removals:
             stopped = self._stop(replica)
-            self._removals[replica.name] = self._draft.builder.add(
+            self._removals[replica.name] = self.draft.builder.add(
                 RemoveContainer(
                     name=replica.name,
                     service=replica.service,
                     cause=_again(replica.cause, "stopped") if stopped else replica.cause,
-                    volumes=self._draft.policy.renew_volumes,
+                    volumes=self.draft.policy.renew_volumes,
                     # What replaces it keeps its addresses.
                     release=replica.verdict == "remove",
                 ),
-                after=stopped or self._gate(replica),
+                after=stopped or self.gate(replica),
             )
         return self._removals[replica.name]
+
+    def _discard(self, container: ObservedContainer, cause: Cause) -> int:
+        stopped = []
+        if container.alive:
+            stopped.append(
+                self.draft.builder.add(
+                    StopContainer(
+                        name=container.name,
+                        service=container.service,
+                        cause=cause,
+                        timeout=self.draft.policy.timeout,
+                    )
+                )
+            )
+        return self.draft.builder.add(
+            RemoveContainer(
+                name=container.name,
+                service=container.service,
+                cause=_again(cause, "stopped") if stopped else cause,
+                release=False,
+            ),
+            after=stopped,
+        )
 
 
 def _again(cause: Cause, brief: str) -> Cause:
@@ -263,5 +312,5 @@ def _fulfils(replica: Replica, condition: WaitCondition) -> bool:
             return running and container.health == "healthy"
         case "completed":
             return container.completed
-        case "ready":
+        case "ready" | "stable":
             return container.completed or (running and container.health in ("none", "healthy"))

@@ -11,6 +11,7 @@ from orchestrator.supervisor import (
     routes_containers,
     routes_projects,
     routes_resources,
+    routes_rollouts,
     routes_system,
 )
 from orchestrator.supervisor.errors import error_body, expected, status_of
@@ -31,6 +32,8 @@ def application(instance: Instance) -> web.Application:
     app.add_routes(routes_projects.ROUTES)
     app.add_routes(routes_containers.ROUTES)
     app.add_routes(routes_resources.ROUTES)
+    app.add_routes(routes_rollouts.ROUTES)
+    app.on_startup.append(routes_rollouts.resume_unfinished)
     return app
 
 

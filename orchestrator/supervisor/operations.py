@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from time import time
 from typing import Any
 
+from orchestrator.engine.errors import EngineError, chain
 from orchestrator.engine.events import BuildEvent, Event, StepEvent
 from orchestrator.engine.executor import Outcome, execute
+from orchestrator.engine.exits import HOST_FAULTS
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.preflight import check_ports
+from orchestrator.engine.rollout_table import RolloutRecord
 from orchestrator.planning import lifecycle
 from orchestrator.planning.actions import BuildImage, Cause
 from orchestrator.planning.blueprint import image_reference
-from orchestrator.planning.errors import UnknownService
+from orchestrator.planning.errors import PlanningError, UnknownService
 from orchestrator.planning.observed import Observed
 from orchestrator.planning.plan import Plan, PlanBuilder
 from orchestrator.planning.policy import Policy, Removal
@@ -31,8 +35,11 @@ from orchestrator.planning.teardown import tear_down
 from orchestrator.planning.undo import undo
 from orchestrator.supervisor.bodies import BuildOptions, LifecycleOptions
 from orchestrator.supervisor.errors import error_body
-from orchestrator.supervisor.projects import record_project
+from orchestrator.supervisor.projects import former_project, record_project, resolve_project
+from orchestrator.supervisor.rollouts import NoSuchRollout, RolloutKeeper, RolloutNotRunning
 from specs.project import Project
+
+_log = logging.getLogger(__name__)
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -49,23 +56,26 @@ class Operations:
     def __init__(self, backend: LocalBackend) -> None:
         self._backend = backend
         self._locks: dict[str, asyncio.Lock] = {}
+        self._rollouts = RolloutKeeper(backend, self._take_back)
 
     def exclusive(self, project: str) -> AbstractAsyncContextManager[None]:
         """Hold the project: the operations on it follow one another."""
         return self._locks.setdefault(project, asyncio.Lock())
 
-    async def observe(self, project: Project) -> Observed:
-        """What there is of the project, and of what it names."""
+    async def observe(self, project: Project, images: Iterable[str] = ()) -> Observed:
+        """What there is of the project, and of what it names, `images` besides."""
         services = project.canonical()["services"]
+        own = {image_reference(project.name, {"name": n, **s}) for n, s in services.items()}
         return await self._backend.observe(
             project.name,
-            images={image_reference(project.name, {"name": n, **s}) for n, s in services.items()},
+            images={*own, *images},
             networks=[network.name for network in project.networks.values()],
             volumes=[volume.name for volume in project.volumes.values()],
         )
 
     async def plan(self, project: Project, policy: Policy) -> Plan:
-        return reconcile(project, await self.observe(project), policy, time())
+        observed = await self.observe(project, policy.pins.values())
+        return reconcile(project, observed, policy, time())
 
     async def up(self, project: Project, policy: Policy, run: Run) -> dict[str, Any]:
         """Make the project so; the result is the last event of the run."""
@@ -83,13 +93,93 @@ class Operations:
             if not plan.empty:
                 await asyncio.to_thread(check_ports, self._backend.host, plan)
             record_project(self._backend.host.store, project)
-            run.emit({"type": "plan", **plan.to_json()})
-            if plan.empty:
-                return result(None)
-            outcome = await self._run(plan, run)
-            if not outcome.ok and not outcome.canceled:
-                await self._undo(plan, outcome, project)
-            return result(outcome)
+            return await self._apply(plan, project, run)
+
+    async def _apply(self, plan: Plan, project: Project, run: Run) -> dict[str, Any]:
+        """Execute the plan with its rollouts; the result is the last event of the run."""
+        run.emit({"type": "plan", **plan.to_json()})
+        if plan.empty:
+            return result(None)
+        ids = self._rollouts.begin(plan)
+        outcome = await self._run(plan, run, ids)
+        failed = await self._rollouts.judge(plan, ids, outcome)
+        if not outcome.ok and not outcome.canceled:
+            await self._undo(plan, outcome, project)
+        ended = result(outcome)
+        for error in failed.values():
+            ended["error"] = error_body(error)
+            ended["exit_code"] = ended["error"]["exit_code"]
+        return ended
+
+    def rollouts(self, project: str, service: str = "") -> list[RolloutRecord]:
+        """The project's or one service's rollouts, the newest first."""
+        found = self._backend.host.store.rollouts.of_project(project)
+        return [record for record in found if service in ("", record.service)]
+
+    def pause_rollout(self, project: str, service: str) -> RolloutRecord:
+        """Have a rollout go no further than the batch that is under way; raises NoSuchRollout,
+        RolloutNotRunning."""
+        record = self._latest(project, service)
+        if record.state != "running":
+            raise RolloutNotRunning(service, record.state)
+        self._backend.host.store.rollouts.update(record.id, state="paused", reason="paused")
+        return self._latest(project, service)
+
+    async def resume_rollout(self, name: str, service: str, run: Run) -> dict[str, Any]:
+        """Take a rollout on from where it stands, canaries that wait for a word included."""
+        self._latest(name, service)
+        async with self.exclusive(name):
+            project = resolve_project(self._backend.host.store, name, None, None)
+            policy = Policy(services=(service,), dependencies=False, promote=frozenset((service,)))
+            return await self._apply(await self.plan(project, policy), project, run)
+
+    async def undo_rollout(self, name: str, service: str, run: Run) -> dict[str, Any]:
+        """Bring a service back to the form that it had before its last rollout."""
+        record = self._latest(name, service)
+        if record.state == "running":
+            self.pause_rollout(name, service)
+        async with self.exclusive(name):
+            store = self._backend.host.store
+            if not await self._rollouts.revert_record(record, "undone"):
+                raise EngineError(f"the rollout of service {service} cannot be undone")
+            project = former_project(store, name, service, record.old["spec"]["service"])
+            pins = {service: str(record.old["image_id"])}
+            policy = Policy(services=(service,), dependencies=False, pins=pins)
+            plan = await self.plan(project, policy)
+            if not plan.empty:
+                await asyncio.to_thread(check_ports, self._backend.host, plan)
+            record_project(store, project)
+            return await self._apply(plan, project, run)
+
+    async def resume_unfinished(self, cancel: asyncio.Event) -> None:
+        """After a start of the daemon: take on, or take back, what the last one left half-way."""
+        for record in self._backend.host.store.rollouts.unfinished():
+            _log.info("the rollout of %s/%s goes on", record.project, record.service)
+            try:
+                if record.state == "running" and time() < record.deadline:
+                    run = Run(emit=lambda event: None, cancel=cancel)
+                    ended = await self.resume_rollout(record.project, record.service, run)
+                    if not ended["ok"]:
+                        _log.error("%s", ended["error"]["message"])
+                    self._settle(record)
+                else:
+                    async with self.exclusive(record.project):
+                        await self._rollouts.revert_record(record, "its deadline has passed")
+            except (PlanningError, *HOST_FAULTS) as exc:
+                _log.error("the rollout of %s/%s: %s", record.project, record.service, chain(exc))
+
+    def _settle(self, record: RolloutRecord) -> None:
+        """A rollout that was killed after its last step has nothing left to do."""
+        table = self._backend.host.store.rollouts
+        current = table.get(record.id)
+        if current is not None and current.state == "running":
+            table.update(record.id, state="completed", finished_at=time())
+
+    def _latest(self, project: str, service: str) -> RolloutRecord:
+        record = self._backend.host.store.rollouts.latest(project, service)
+        if record is None:
+            raise NoSuchRollout(project, service)
+        return record
 
     async def down(
         self, name: str, project: Project | None, removal: Removal, run: Run
@@ -160,10 +250,15 @@ class Operations:
         outcome = await self._run(plan, run)
         return None if outcome.ok else result(outcome)
 
-    async def _run(self, plan: Plan, run: Run) -> Outcome:
+    async def _take_back(self, plan: Plan) -> Outcome:
+        return await execute(plan, self._backend, self._backend.host.bus.publish)
+
+    async def _run(self, plan: Plan, run: Run, ids: dict[str, int] | None = None) -> Outcome:
         bus = self._backend.host.bus
 
         def tell(event: StepEvent) -> None:
+            if ids and event.status == "running":
+                self._rollouts.step(plan, ids, event.id)
             run.emit(event.to_json())
             bus.publish(event)
 

@@ -58,6 +58,25 @@ def record_project(store: Store, project: Project) -> int:
     )
 
 
+def former_project(store: Store, name: str, service: str, spec: Mapping[str, Any]) -> Project:
+    """The project as it was last applied, with a service as it was before; networks, volumes,
+    configs and secrets that only the former one has come from the last revision that had them.
+    """
+    record = store.project(name)
+    if record is None:
+        raise NoSuchProject(name)
+    document = dict(record.spec)
+    document["services"] = {
+        **document["services"],
+        service: {key: value for key, value in spec.items() if key != "name"},
+    }
+    for revision in store.revisions(name):
+        for kind in ("networks", "volumes", "configs", "secrets"):
+            former = revision.spec.get(kind) or {}
+            document[kind] = {**former, **(record.spec.get(kind) or {})}
+    return Project.from_canonical(document)
+
+
 def _remembered(store: Store, name: str, inputs: Mapping[str, Any] | None) -> Project:
     if inputs is not None:
         for load in store.loads(str(inputs.get("directory") or "")):

@@ -1,0 +1,71 @@
+"""The steps of a rollout on this host: switch traffic, drain, stand between two batches."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from orchestrator.engine.containers import ContainerWork
+from orchestrator.engine.errors import RolloutFailed, RolloutPaused
+from orchestrator.engine.exits import HOST_FAULTS
+from orchestrator.engine.host import Host
+from orchestrator.engine.networks import NetworkWork
+from orchestrator.planning import actions
+
+
+class RolloutWork:
+    def __init__(self, host: Host, containers: ContainerWork, networks: NetworkWork) -> None:
+        self._host = host
+        self._traffic = containers.traffic
+        self._networks = networks
+
+    async def promote(self, action: actions.PromoteContainer) -> None:
+        """Switch names in one transaction, then ports in another; where the ports cannot be had
+        everything is as before. Repeating it is no error."""
+        host = self._host
+        async with AsyncExitStack() as stack:
+            for name in sorted({action.name, action.candidate, action.aside}):
+                await stack.enter_async_context(host.transition(name))
+            candidate = host.store.container_named(action.candidate)
+            host.store.promote(action.name, action.candidate, action.aside, action.role)
+            record = host.record(action.name)
+            state = await asyncio.to_thread(host.containers.get, record.id)
+            if state.status in ("running", "paused"):
+                try:
+                    ports = await asyncio.to_thread(self._traffic.publish, record)
+                except HOST_FAULTS:
+                    if candidate is not None:
+                        host.store.promote(
+                            action.name, action.aside, action.candidate, candidate.role
+                        )
+                    raise
+                record = host.store.update_container(record.id, ports=ports) or record
+            await self._networks.renew_names()
+            host.tell("update", record)
+
+    async def drain(self, action: actions.DrainContainer) -> None:
+        """What is still connected after the timeout is cut off by what follows."""
+        record = self._host.record(action.name)
+        others = await asyncio.to_thread(self._traffic.withdraw, record)
+        if others or record.role != "current":
+            await self._traffic.drain(record, action.timeout)
+
+    async def proceed(self, action: actions.ProceedRollout) -> None:
+        """Raises RolloutPaused, RolloutFailed."""
+        self._check_paused(action)
+        if action.delay:
+            await asyncio.sleep(action.delay)
+            self._check_paused(action)
+        behind = [
+            name
+            for name in action.replicas
+            if (record := self._host.store.container_named(name)) is None
+            or record.spec != action.spec
+        ]
+        if len(behind) > action.tolerated:
+            raise RolloutFailed(action.service, behind)
+
+    def _check_paused(self, action: actions.ProceedRollout) -> None:
+        rollout = self._host.store.rollouts.latest(action.project, action.service)
+        if rollout is not None and rollout.state == "paused":
+            raise RolloutPaused(action.service)

@@ -1,0 +1,206 @@
+"""Rollouts for real: no request is lost, what fails goes back, a kill -9 costs nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.integration.supervisor.harbour import IMAGE, Harbour
+
+PORT = 18080
+CHECK = {"test": ["CMD", "test", "-f", "/tmp/ready"], "interval": 100_000_000, "retries": 3}
+SERVE = "mkdir -p /tmp/www; echo {0} > /tmp/www/index.html; {1}; exec httpd -f -p 80 -h /tmp/www"
+
+
+def stack(
+    text: str, *, ready: bool = True, replicas: int = 1, canary: Any = None, **update: Any
+) -> dict[str, Any]:
+    """A web service that answers with `text`, and is healthy if it is `ready`."""
+    service: dict[str, Any] = {
+        "image": IMAGE,
+        "command": ["sh", "-c", SERVE.format(text, "touch /tmp/ready" if ready else "echo no")],
+        "healthcheck": CHECK,
+        "init": True,
+        "ports": [{"target": 80, "published": str(PORT), "protocol": "tcp", "mode": "ingress"}],
+        "networks": {"default": {}},
+        "scale": replicas,
+        "stop_grace_period": 500_000_000,
+        "deploy": {"update_config": update} if update else {},
+        "extensions": {"x-bayplan": {"drain": 2, **({"canary": canary} if canary else {})}},
+    }
+    return {
+        "version": 1,
+        "name": "shop",
+        "working_dir": "/srv/shop",
+        "config_files": ["/srv/shop/compose.yaml"],
+        "services": {"web": service},
+        "networks": {"default": {"name": "shop_default"}},
+    }
+
+
+_CLIENT = """
+import json, socket, sys
+address, count, seen, lost = sys.argv[1], 0, {}, []
+print("ready", flush=True)
+import select
+while not select.select([sys.stdin], [], [], 0)[0]:
+    try:
+        with socket.create_connection((address, int(sys.argv[2])), timeout=5) as peer:
+            peer.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+            answer = b""
+            while chunk := peer.recv(4096):
+                answer += chunk
+        text = answer.rpartition(b"\\n\\r\\n")[2].decode().strip() or answer.decode()
+        seen[text] = seen.get(text, 0) + 1
+    except OSError as error:
+        lost.append(str(error))
+print(json.dumps({"seen": seen, "lost": lost}))
+"""
+
+
+@contextmanager
+def visitors(harbour: Harbour) -> Iterator[dict[str, Any]]:
+    """Somebody who asks again and again; afterwards what he has seen, and lost."""
+    told: dict[str, Any] = {}
+    client = subprocess.Popen(
+        [
+            *("nsenter", f"--net=/run/netns/{harbour.netns}"),
+            *(sys.executable, "-I", "-c", _CLIENT, "127.0.0.1", str(PORT)),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert client.stdout is not None
+        client.stdout.readline()
+        yield told
+        out, _ = client.communicate("end\n", timeout=20)
+        told.update(json.loads(out))
+    finally:
+        client.kill()
+        client.communicate()
+
+
+def rollout(harbour: Harbour) -> dict[str, Any]:
+    found: list[dict[str, Any]] = harbour.client.get("/v1/projects/shop/rollouts")
+    return found[0]
+
+
+def move(harbour: Harbour, verb: str) -> dict[str, Any]:
+    path = f"/v1/projects/shop/rollouts/web/{verb}"
+    *_, last = harbour.client.stream("POST", path, {}).events()
+    return last
+
+
+def plan_is_empty(harbour: Harbour, project: dict[str, Any]) -> bool:
+    body = {"project": project, "options": {}}
+    plan: dict[str, Any] = harbour.client.post("/v1/projects/shop/plan", body)
+    return plan["empty"] is True
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_start_first_rollout_loses_no_request(harbour: Harbour, replicas: int) -> None:
+    harbour.up(stack("one", replicas=replicas, order="start-first"))
+    after = stack("two", replicas=replicas, order="start-first")
+    with visitors(harbour) as told:
+        harbour.up(after)
+    assert told["lost"] == []
+    assert set(told["seen"]) == {"one", "two"}
+    assert sorted(harbour.containers()) == [f"shop-web-{n + 1}" for n in range(replicas)]
+    assert rollout(harbour)["state"] == "completed"
+    assert plan_is_empty(harbour, after)
+
+
+def test_a_rollout_that_fails_goes_back_and_loses_no_request(harbour: Harbour) -> None:
+    settings: dict[str, Any] = {"order": "start-first", "failure_action": "rollback"}
+    harbour.up(stack("one", replicas=2, **settings))
+    before = {c["id"] for c in harbour.containers().values()}
+    with visitors(harbour) as told:
+        bad = stack("two", ready=False, replicas=2, **settings)
+        result = harbour.result("up", project=bad, options={"wait": True})
+    assert not result["ok"]
+    assert result["error"]["type"] == "RolledBack"
+    assert "unhealthy" in result["error"]["message"]
+    assert "no" in result["error"]["output_tail"]
+    assert told["lost"] == []
+    assert set(told["seen"]) == {"one"}
+    assert {c["id"] for c in harbour.containers().values()} == before
+    assert rollout(harbour)["state"] == "rolled_back"
+
+
+def test_stop_first_gives_the_old_replica_back_when_the_new_one_fails(harbour: Harbour) -> None:
+    harbour.up(stack("one", parallelism=1))
+    before = {c["id"] for c in harbour.containers().values()}
+    bad = stack("two", ready=False, parallelism=1)
+    result = harbour.result("up", project=bad, options={"wait": True})
+    assert not result["ok"]
+    containers = harbour.containers()
+    assert {c["id"] for c in containers.values()} == before
+    assert containers["shop-web-1"]["state"] == "running"
+    assert rollout(harbour)["state"] == "paused"
+    with visitors(harbour) as told:
+        time.sleep(0.2)
+    assert set(told["seen"]) == {"one"} and told["lost"] == []
+
+
+def test_a_rollout_is_undone_and_taken_on(harbour: Harbour) -> None:
+    harbour.up(stack("one", order="start-first"))
+    harbour.up(stack("two", order="start-first"))
+    with visitors(harbour) as told:
+        assert move(harbour, "undo")["ok"]
+        time.sleep(0.2)
+    assert told["lost"] == []
+    assert set(told["seen"]) == {"two", "one"}
+    states = [r["state"] for r in harbour.client.get("/v1/projects/shop/rollouts")]
+    assert states[0] == "completed"
+
+
+def test_canaries_wait_for_a_word(harbour: Harbour) -> None:
+    canary = {"replicas": 1, "promote": "manual"}
+    harbour.up(stack("one", replicas=3, canary=canary))
+    after = stack("two", replicas=3, canary=canary)
+    harbour.up(after)
+    assert rollout(harbour)["state"] == "paused"
+    with visitors(harbour) as told:
+        time.sleep(0.5)
+    assert set(told["seen"]) == {"one", "two"}
+    assert plan_is_empty(harbour, after)
+    assert move(harbour, "resume")["ok"]
+    with visitors(harbour) as told:
+        time.sleep(0.5)
+    assert set(told["seen"]) == {"two"} and told["lost"] == []
+    assert rollout(harbour)["state"] == "completed"
+    assert sorted(harbour.containers()) == ["shop-web-1", "shop-web-2", "shop-web-3"]
+
+
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+@pytest.mark.parametrize("count", [1, 3, 5, 7, 9])
+def test_a_rollout_that_is_killed_goes_on_by_itself(
+    harbour: Harbour, order: str, count: int
+) -> None:
+    harbour.up(stack("one", replicas=2, order=order))
+    after = stack("two", replicas=2, order=order)
+    done = 0
+
+    def killed(event: dict[str, Any]) -> bool:
+        nonlocal done
+        done += int(event["type"] == "step" and event["status"] == "done")
+        return done == count
+
+    harbour.await_event(after, killed)
+    harbour.kill()
+    harbour.start()
+    deadline = time.monotonic() + 20
+    while rollout(harbour)["state"] == "running" and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert rollout(harbour)["state"] == "completed"
+    assert sorted(harbour.containers()) == ["shop-web-1", "shop-web-2"]
+    assert plan_is_empty(harbour, after)
