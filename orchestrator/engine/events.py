@@ -56,6 +56,20 @@ class BuildEvent(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PullEvent(Event):
+    """A pull's progress: `digest` is the blob or manifest, `current` and `total` are bytes."""
+
+    type = "pull"
+
+    image: str
+    stage: str
+    digest: str = ""
+    current: int = 0
+    total: int = 0
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerEvent(Event):
     """A container changed: create, start, stop, die, restart, destroy, update, health_status,
     as Docker names it."""

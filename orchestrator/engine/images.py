@@ -6,12 +6,19 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import Callable, Sequence
+from time import monotonic, time
 from typing import Any
 
+from orchestrator.engine.events import PullEvent
 from orchestrator.engine.host import Host
 from orchestrator.planning import actions
 from runtime.errors import ImageNotFound
 from runtime.images.bootstrap import bootstrap
+from runtime.registry.errors import RegistryError
+from runtime.registry.progress import TransferEvent
+from runtime.registry.pull import pull
+
+BETWEEN = 0.1
 
 
 class ImageWork:
@@ -19,11 +26,22 @@ class ImageWork:
         self._host = host
 
     async def pull(self, action: actions.PullImage) -> None:
-        """Without a registry to pull from, an image is there or it is not."""
+        """Fetch the image, telling of it as it comes; raises ImageNotFound and RegistryErrors."""
+        host = self._host
+        if not action.allowed:
+            try:
+                await asyncio.to_thread(host.images.resolve, action.name)
+            except ImageNotFound as exc:
+                raise ImageNotFound(action.name, hint=hint_for(action.name)) from exc
+            return
+        progress = _Progress(host, action.project, action.name)
         try:
-            await asyncio.to_thread(self._host.images.resolve, action.name)
-        except ImageNotFound as exc:
-            raise ImageNotFound(action.name, hint=hint_for(action.name)) from exc
+            await pull(action.name, store=host.images, progress=progress.tell)
+        except (RegistryError, ImageNotFound) as exc:
+            exc.hint = exc.hint or hint_for(action.name)
+            raise
+        host.store.put_pull(action.name, time())
+        host.tell_resource("pull", "image", action.name, action.project)
 
     async def remove(self, action: actions.RemoveImage) -> None:
         with contextlib.suppress(ImageNotFound):
@@ -70,6 +88,35 @@ class ImageWork:
         )
         self._host.tell_resource("pull", "image", reference)
         return image.id
+
+
+class _Progress:
+    """Passes on what a transfer tells, of each blob's bytes a few times a second."""
+
+    def __init__(self, host: Host, project: str, image: str) -> None:
+        self._host = host
+        self._project = project
+        self._image = image
+        self._loop = asyncio.get_running_loop()
+        self._told: dict[str, float] = {}
+
+    def tell(self, event: TransferEvent) -> None:
+        now = monotonic()
+        if event.stage == "downloading" and event.current < event.total:
+            if now - self._told.get(event.digest, 0.0) < BETWEEN:
+                return
+            self._told[event.digest] = now
+        told = PullEvent(
+            project=self._project,
+            at=time(),
+            image=self._image,
+            stage=event.stage,
+            digest=event.digest,
+            current=event.current,
+            total=event.total,
+            detail=event.detail,
+        )
+        self._loop.call_soon_threadsafe(self._host.bus.publish, told)
 
 
 def hint_for(reference: str) -> str:

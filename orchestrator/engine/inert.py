@@ -26,6 +26,4 @@ INERT = (
     "volumes_from",
     "deploy.endpoint_mode",
     "deploy.placement",
-    "deploy.rollback_config",
-    "deploy.update_config",
 )

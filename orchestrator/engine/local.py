@@ -93,6 +93,7 @@ class LocalBackend:
                 if volume.name in volumes or volume.labels.get(PROJECT_LABEL) == project
             },
             images={name: id for name in sorted(images) if (id := self._image_id(name))},
+            pulled=host.store.pulls(),
             elsewhere=users_elsewhere(records, project),
         )
 

@@ -92,6 +92,12 @@ MIGRATIONS: tuple[str, ...] = (
     );
     CREATE INDEX rollouts_by_service ON rollouts (project, service);
     """,
+    """
+    CREATE TABLE pulls (
+        reference TEXT PRIMARY KEY,
+        pulled_at REAL NOT NULL
+    );
+    """,
 )
 
 

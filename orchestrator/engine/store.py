@@ -167,6 +167,17 @@ class Store:
             for row in rows
         ]
 
+    # Pulls
+
+    def put_pull(self, reference: str, at: float) -> None:
+        """Remember when this reference was last asked for at its registry."""
+        with self._transaction() as database:
+            database.execute("INSERT OR REPLACE INTO pulls VALUES (?, ?)", (reference, at))
+
+    def pulls(self) -> dict[str, float]:
+        rows = self._rows("SELECT reference, pulled_at FROM pulls")
+        return {row["reference"]: row["pulled_at"] for row in rows}
+
     # Networks
 
     def put_network(self, record: NetworkRecord) -> None:

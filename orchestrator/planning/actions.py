@@ -65,10 +65,15 @@ class Action:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullImage(Action):
+    """Fetch from the registry; where that is not `allowed`, the image must be there."""
+
     verb = "pull"
     words = ("Pulling", "Pulled")
     kind = "image"
     interruptible = True
+
+    project: str = ""
+    allowed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

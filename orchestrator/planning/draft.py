@@ -27,6 +27,7 @@ class Draft:
     selected: frozenset[str]
     observed: Observed
     policy: Policy
+    now: float
     builder: PlanBuilder
     image_steps: dict[str, int] = field(default_factory=dict)
     network_steps: dict[str, int] = field(default_factory=dict)
@@ -49,7 +50,7 @@ class Draft:
         return tuple(s for s in self.services if name in self.blueprints[s][kind].values())
 
 
-def begin(project: Project, observed: Observed, policy: Policy) -> Draft:
+def begin(project: Project, observed: Observed, policy: Policy, now: float) -> Draft:
     """Select the services of the run; raises UnknownService, ServiceDisabled, DependencyCycle."""
     canonical = project.canonical()
     specs = blueprints(canonical)
@@ -72,6 +73,7 @@ def begin(project: Project, observed: Observed, policy: Policy) -> Draft:
         selected=frozenset(selected),
         observed=observed,
         policy=policy,
+        now=now,
         builder=PlanBuilder(project.name),
     )
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from orchestrator.planning.actions import BuildImage, Cause, PullImage
 from orchestrator.planning.draft import Draft
+
+_UNITS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
+_AGES = {"daily": 86_400.0, "weekly": 604_800.0}
 
 
 def plan_images(draft: Draft) -> None:
@@ -27,14 +32,21 @@ def plan_images(draft: Draft) -> None:
                     )
                 )
             continue
-        reason = _pull_reason(draft, wanted, there)
+        reason = _pull_reason(draft, wanted, reference)
         if reason:
             draft.image_steps[reference] = draft.builder.add(
-                PullImage(name=reference, cause=Cause(reason=reason))
+                PullImage(
+                    name=reference,
+                    cause=Cause(reason=reason),
+                    project=draft.project.name,
+                    allowed=draft.policy.pull != "never" and wanted != "never",
+                )
             )
 
 
 def _build_reason(draft: Draft, wanted: str, there: bool) -> str | None:
+    if there and not draft.policy.refresh:
+        return None
     if draft.policy.build == "always":
         return "a build was asked for"
     if wanted == "build" and draft.policy.build != "never":
@@ -44,11 +56,29 @@ def _build_reason(draft: Draft, wanted: str, there: bool) -> str | None:
     return None
 
 
-def _pull_reason(draft: Draft, wanted: str, there: bool) -> str | None:
-    if not there:
+def _pull_reason(draft: Draft, wanted: str, reference: str) -> str | None:
+    if reference not in draft.observed.images:
         return "not in the image store"
-    if draft.policy.pull == "always":
+    if draft.policy.pull == "always" and draft.policy.refresh:
         return "a pull was asked for"
-    if wanted == "always" and draft.policy.pull != "never":
+    if draft.policy.pull == "never" or not draft.policy.refresh:
+        return None
+    if wanted == "always":
         return "pull_policy: always"
-    return None
+    age = refresh_age(wanted)
+    if age is None:
+        return None
+    last = draft.observed.pulled.get(reference)
+    if last is None:
+        return f"pull_policy: {wanted}, and it was never pulled"
+    return f"pull_policy: {wanted}" if draft.now - last >= age else None
+
+
+def refresh_age(policy: str) -> float | None:
+    """After how many seconds a pull policy asks the registry again; None where it does not."""
+    if policy in _AGES:
+        return _AGES[policy]
+    if not policy.startswith("every_"):
+        return None
+    parts = re.findall(r"(\d+)([wdhms])", policy.removeprefix("every_"))
+    return float(sum(int(number) * _UNITS[unit] for number, unit in parts))

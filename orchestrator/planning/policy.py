@@ -15,7 +15,8 @@ Pull = Literal["missing", "always", "never"]
 class Policy:
     """How to converge. `services` narrows the run to these and what they need, empty is all;
     `timeout` (stop) and `wait_timeout` are in seconds, None takes the container's own stop
-    timeout and no bound. `promote` are the services whose canaries have proved themselves, `pins`
+    timeout and no bound. Without `refresh`, an image that is there is neither built nor pulled
+    again. `promote` are the services whose canaries have proved themselves, `pins`
     the image ids that services run whatever their reference stands for by now."""
 
     services: tuple[str, ...] = ()
@@ -31,6 +32,7 @@ class Policy:
     wait_timeout: float | None = None
     timeout: float | None = None
     scale: Mapping[str, int] = field(default_factory=dict)
+    refresh: bool = True
     promote: frozenset[str] = frozenset()
     pins: Mapping[str, str] = field(default_factory=dict)
 

@@ -31,7 +31,7 @@ def reconcile(
 
     `now` is in seconds since the epoch. Raises PlanningError where there is no way.
     """
-    draft = begin(project, observed, policy)
+    draft = begin(project, observed, policy, now)
     plan_images(draft)
     leaving = _plan_orphans(draft)
     replaced_networks = networks_to_replace(draft, leaving)
@@ -51,7 +51,7 @@ def reconcile(
 def reconcile_images(project: Project, observed: Observed, policy: Policy, now: float) -> Plan:
     """Plan the builds and pulls alone; what follows from a new image is planned once it is
     there."""
-    draft = begin(project, observed, policy)
+    draft = begin(project, observed, policy, now)
     plan_images(draft)
     return draft.builder.build()
 

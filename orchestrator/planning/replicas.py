@@ -133,9 +133,7 @@ def _beside(
             candidate.spec,
             draft.blueprints[service],
             old_image=candidate.image_id,
-            new_image=None
-            if reference in draft.image_steps
-            else draft.observed.images.get(reference),
+            new_image=draft.observed.images.get(reference),
         )
         return replica if differs else dataclasses.replace(replica, candidate=candidate)
     if replica.verdict in ("create", "remove"):
@@ -225,9 +223,7 @@ def _judge(
         container.spec,
         draft.blueprints[service],
         old_image=container.image_id,
-        new_image=None
-        if reference in draft.image_steps and draft.policy.build != "always"
-        else draft.observed.images.get(reference),
+        new_image=draft.observed.images.get(reference),
     )
     cause_to_start = start_cause(container)
 

@@ -17,7 +17,7 @@ from time import time
 from typing import Any
 
 from orchestrator.engine.errors import EngineError, chain
-from orchestrator.engine.events import BuildEvent, Event, StepEvent
+from orchestrator.engine.events import BuildEvent, Event, PullEvent, StepEvent
 from orchestrator.engine.executor import Outcome, execute
 from orchestrator.engine.exits import HOST_FAULTS
 from orchestrator.engine.local import LocalBackend
@@ -80,16 +80,17 @@ class Operations:
     async def up(self, project: Project, policy: Policy, run: Run) -> dict[str, Any]:
         """Make the project so; the result is the last event of the run."""
         async with self.exclusive(project.name):
-            if policy.build == "always":
-                observed = await self.observe(project)
+            observed = await self.observe(project)
+            if observed.containers and _may_refresh(project, policy):
                 images = reconcile_images(project, observed, policy, time())
-                if not images.empty and observed.containers:
-                    # What a new image changes is planned once it is there.
+                if any(step.action.name in observed.images for step in images.steps):
+                    # What another image changes is planned once it is there.
                     failed = await self._execute(images, run)
                     if failed is not None:
                         return failed
-                    policy = _without_builds(policy)
-            plan = await self.plan(project, policy)
+                    policy = dataclasses.replace(policy, refresh=False)
+                    observed = await self.observe(project)
+            plan = reconcile(project, observed, policy, time())
             if not plan.empty:
                 await asyncio.to_thread(check_ports, self._backend.host, plan)
             record_project(self._backend.host.store, project)
@@ -263,7 +264,7 @@ class Operations:
             bus.publish(event)
 
         def pass_on(event: Event) -> None:
-            if isinstance(event, BuildEvent) and event.project == plan.project:
+            if isinstance(event, BuildEvent | PullEvent) and event.project == plan.project:
                 run.emit(event.to_json())
 
         with bus.listen(pass_on):
@@ -304,5 +305,9 @@ def result(outcome: Outcome | None) -> dict[str, Any]:
     }
 
 
-def _without_builds(policy: Policy) -> Policy:
-    return dataclasses.replace(policy, build="missing")
+def _may_refresh(project: Project, policy: Policy) -> bool:
+    """Whether images that are there may be built or pulled again."""
+    lasting = ("", "missing", "if_not_present", "never")
+    return "always" in (policy.build, policy.pull) or any(
+        service.pull_policy not in lasting for service in project.services.values()
+    )
