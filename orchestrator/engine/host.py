@@ -84,6 +84,11 @@ class Host:
             raise NoSuchContainer(name)
         return record
 
+    def endpoints(self, id: str) -> dict[str, str]:
+        """The networks of the container of this id with its addresses, by their real names."""
+        record = self.store.container(id)
+        return {e.network: e.address for e in record.endpoints} if record is not None else {}
+
     @asynccontextmanager
     async def transition(self, name: str) -> AsyncIterator[None]:
         """Hold the container of this name while its state is changed."""

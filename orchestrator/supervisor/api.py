@@ -12,14 +12,17 @@ from orchestrator.supervisor import (
     routes_projects,
     routes_resources,
     routes_rollouts,
+    routes_status,
     routes_system,
 )
 from orchestrator.supervisor.errors import error_body, expected, status_of
 from orchestrator.supervisor.instance import Instance
 from orchestrator.supervisor.requests import INSTANCE
+from orchestrator.version import VERSION
 
 _log = logging.getLogger(__name__)
 
+SERVER = f"bayplan/{VERSION}"
 LARGEST_BODY = 64 * 1024 * 1024
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -28,13 +31,20 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def application(instance: Instance) -> web.Application:
     app = web.Application(middlewares=[_answer_errors], client_max_size=LARGEST_BODY)
     app[INSTANCE] = instance
+    app.on_response_prepare.append(_name_server)
     app.add_routes(routes_system.ROUTES)
+    app.add_routes(routes_status.ROUTES)
     app.add_routes(routes_projects.ROUTES)
     app.add_routes(routes_containers.ROUTES)
     app.add_routes(routes_resources.ROUTES)
     app.add_routes(routes_rollouts.ROUTES)
     app.on_startup.append(routes_rollouts.resume_unfinished)
     return app
+
+
+async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    """Every answer says which version gives it, so that a later client can have another one."""
+    response.headers["Server"] = SERVER
 
 
 @web.middleware

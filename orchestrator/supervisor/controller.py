@@ -27,6 +27,7 @@ from orchestrator.engine.records import ContainerRecord
 from orchestrator.planning import lifecycle
 from orchestrator.supervisor.drift import DriftKeeper, Exclusive
 from orchestrator.supervisor.health import HealthKeeper
+from orchestrator.supervisor.metrics import Metrics
 from orchestrator.supervisor.queue import KeyedQueue
 
 _log = logging.getLogger(__name__)
@@ -41,11 +42,14 @@ RESYNC_KEY = "resync"
 class Controller:
     """`run` works until it is cancelled; `attend` is one iteration for one container."""
 
-    def __init__(self, backend: LocalBackend, rng: random.Random, exclusive: Exclusive) -> None:
+    def __init__(
+        self, backend: LocalBackend, rng: random.Random, exclusive: Exclusive, metrics: Metrics
+    ) -> None:
         self.backend = backend
         self.host = backend.host
         self.health = HealthKeeper(self.host)
-        self.queue = KeyedQueue(rng, self._report)
+        self._metrics = metrics
+        self.queue = KeyedQueue(rng, self._report, self._worked)
         self.drift = DriftKeeper(backend, self.queue.add, exclusive)
         self._watched: dict[str, socket.socket] = {}
         self._running: set[str] = set()
@@ -245,6 +249,10 @@ class Controller:
         if connection is not None:
             asyncio.get_running_loop().remove_reader(connection)
             connection.close()
+
+    def _worked(self, key: str, succeeded: bool, seconds: float) -> None:
+        kind = key.partition(" ")[0]
+        self._metrics.worked(kind, "done" if succeeded else "failed", seconds)
 
     def _report(self, key: str, error: Exception) -> None:
         expected = isinstance(error, HOST_FAULTS)

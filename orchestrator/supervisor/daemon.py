@@ -33,7 +33,9 @@ from orchestrator.supervisor.api import application
 from orchestrator.supervisor.controller import Controller
 from orchestrator.supervisor.guard import guarded
 from orchestrator.supervisor.instance import Instance
+from orchestrator.supervisor.journal import Journal
 from orchestrator.supervisor.logs import configure
+from orchestrator.supervisor.metrics import Metrics
 from orchestrator.supervisor.oneoff import remove_ended
 from orchestrator.supervisor.operations import Operations
 from orchestrator.supervisor.triggers import follow_events
@@ -87,13 +89,18 @@ async def serve(root: Path, run: Path, ready_fd: int | None, *, guard: bool = Fa
         host = Host.open(root, run)
         stack.callback(host.close)
         backend = LocalBackend(host)
-        operations = Operations(backend)
+        operations, metrics = Operations(backend), Metrics()
         instance = Instance(
             host=host,
             backend=backend,
-            controller=Controller(backend, random.Random(), operations.exclusive),
+            controller=Controller(backend, random.Random(), operations.exclusive, metrics),
             operations=operations,
+            journal=Journal(root, host.bus, host.endpoints),
+            metrics=metrics,
         )
+        stack.callback(instance.journal.close)
+        instance.journal.open()
+        stack.enter_context(host.bus.listen(metrics.follow))
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, instance.ending.set)
         await stack.enter_async_context(instance.controller.drift.watching())

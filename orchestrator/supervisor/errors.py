@@ -15,6 +15,7 @@ _STATUS = {
     "NetworkNotFound": 404,
     "NoSuchContainer": 404,
     "NoSuchProject": 404,
+    "NoSuchRevision": 404,
     "NoSuchRollout": 404,
     "UnknownService": 404,
     "AlreadyExists": 409,

@@ -9,6 +9,8 @@ from time import time
 from orchestrator.engine.host import Host
 from orchestrator.engine.local import LocalBackend
 from orchestrator.supervisor.controller import Controller
+from orchestrator.supervisor.journal import Journal
+from orchestrator.supervisor.metrics import Metrics
 from orchestrator.supervisor.operations import Operations
 
 
@@ -21,6 +23,8 @@ class Instance:
     backend: LocalBackend
     controller: Controller
     operations: Operations
+    journal: Journal
+    metrics: Metrics = field(default_factory=Metrics)
     started_at: float = field(default_factory=time)
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     runs: dict[asyncio.Task[None], asyncio.Event] = field(default_factory=dict)

@@ -11,6 +11,7 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 60.0
@@ -20,11 +21,18 @@ Work = Callable[[str], Awaitable[float | None]]
 
 
 class KeyedQueue:
-    """`rng` gives the jitter; `report` gets a key and the error that its work raised."""
+    """`rng` gives the jitter; `report` gets a key and the error that its work raised; `worked`
+    is told of every attempt: its key, whether it succeeded, and the seconds that it took."""
 
-    def __init__(self, rng: random.Random, report: Callable[[str, Exception], None]) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        report: Callable[[str, Exception], None],
+        worked: Callable[[str, bool, float], None] | None = None,
+    ) -> None:
         self._rng = rng
         self._report = report
+        self._worked = worked
         self._waiting: deque[str] = deque()
         self._queued: set[str] = set()
         self._working: set[str] = set()
@@ -58,6 +66,16 @@ class KeyedQueue:
             self._queued.discard(key)
             self._waiting.remove(key)
 
+    @property
+    def depth(self) -> int:
+        """How many keys wait for a worker."""
+        return len(self._queued)
+
+    @property
+    def failing(self) -> int:
+        """How many keys failed when they were last worked on."""
+        return len(self._delays)
+
     async def run(self, work: Work, workers: int) -> None:
         """Work until cancelled, on as many keys at a time as there are workers."""
         async with asyncio.TaskGroup() as group:
@@ -85,17 +103,24 @@ class KeyedQueue:
                     self.add(key)
 
     async def _attempt(self, key: str, work: Work) -> None:
+        began = monotonic()
         try:
             again = await work(key)
         except Exception as exc:
+            self._tell(key, False, began)
             self._report(key, exc)
             delay = min(self._delays.get(key, FIRST_DELAY / 2) * 2, LONGEST_DELAY)
             self._delays[key] = delay
             self.add_after(key, delay * self._rng.uniform(0.8, 1.2))
             return
+        self._tell(key, True, began)
         self._delays.pop(key, None)
         if again is not None:
             self.add_after(key, again)
+
+    def _tell(self, key: str, succeeded: bool, began: float) -> None:
+        if self._worked is not None:
+            self._worked(key, succeeded, monotonic() - began)
 
     def _cancel_timer(self, key: str) -> None:
         timer = self._timers.pop(key, None)

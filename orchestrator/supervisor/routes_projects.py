@@ -19,12 +19,14 @@ ROUTES = web.RouteTableDef()
 
 @ROUTES.get("/v1/projects")
 async def list_projects(request: web.Request) -> web.Response:
+    """Every project that has containers, with how many are in which state."""
     backend = instance_of(request).backend
     return web.json_response(await asyncio.to_thread(views.projects, backend))
 
 
 @ROUTES.get("/v1/loads")
 async def list_loads(request: web.Request) -> web.Response:
+    """The loads of spec files that were started in `directory`."""
     loads = instance_of(request).host.store.loads(request.query.get("directory", ""))
     return web.json_response(
         [
@@ -40,29 +42,16 @@ async def list_loads(request: web.Request) -> web.Response:
 
 @ROUTES.get("/v1/projects/{project}/containers")
 async def list_containers(request: web.Request) -> web.Response:
+    """The project's containers; with `all` those that have ended, too."""
     backend: LocalBackend = instance_of(request).backend
     records = backend.host.store.containers(request.match_info["project"])
     shown = await asyncio.to_thread(views.containers, backend, records, all=flag(request, "all"))
     return web.json_response(shown)
 
 
-@ROUTES.get("/v1/projects/{project}/revisions")
-async def list_revisions(request: web.Request) -> web.Response:
-    store = instance_of(request).host.store
-    return web.json_response(
-        [
-            {
-                "number": revision.number,
-                "digest": revision.digest,
-                "applied_at": views.time_text(revision.applied_at),
-            }
-            for revision in store.revisions(request.match_info["project"])
-        ]
-    )
-
-
 @ROUTES.post("/v1/projects/{project}/plan")
 async def plan(request: web.Request) -> web.Response:
+    """What `up` would do."""
     body = await read_body(request, UpBody)
     project = _project(request, body)
     made = await instance_of(request).operations.plan(project, body.options.policy())
@@ -71,6 +60,7 @@ async def plan(request: web.Request) -> web.Response:
 
 @ROUTES.post("/v1/projects/{project}/up")
 async def up(request: web.Request) -> web.StreamResponse:
+    """Make the project so, and tell how it goes."""
     body = await read_body(request, UpBody)
     project = _project(request, body)
     operations = instance_of(request).operations
@@ -79,6 +69,7 @@ async def up(request: web.Request) -> web.StreamResponse:
 
 @ROUTES.post("/v1/projects/{project}/down")
 async def down(request: web.Request) -> web.StreamResponse:
+    """Take the project down, and tell how it goes."""
     body = await read_body(request, DownBody)
     name = request.match_info["project"]
     project = Project.from_canonical(body.project) if body.project is not None else None
@@ -90,6 +81,7 @@ async def down(request: web.Request) -> web.StreamResponse:
 
 @ROUTES.post("/v1/projects/{project}/build")
 async def build(request: web.Request) -> web.StreamResponse:
+    """Build the images of the services that have build instructions."""
     body = await read_body(request, BuildBody)
     project = _project(request, body)
     operations = instance_of(request).operations
@@ -98,6 +90,7 @@ async def build(request: web.Request) -> web.StreamResponse:
 
 @ROUTES.post("/v1/projects/{project}/{verb:start|stop|restart|kill}")
 async def lifecycle(request: web.Request) -> web.StreamResponse:
+    """Start, stop, restart or kill the project's containers."""
     body = await read_body(request, LifecycleBody)
     name, verb = request.match_info["project"], request.match_info["verb"]
     operations = instance_of(request).operations

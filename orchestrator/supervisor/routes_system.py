@@ -1,24 +1,35 @@
-"""Routes of the daemon itself: version, events, shutdown."""
+"""Routes of the daemon itself: version, events, metrics, the API's description, shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from asyncio import FIRST_COMPLETED
+from collections.abc import AsyncIterator
+from datetime import datetime
+from time import time
+from typing import Any
 
 from aiohttp import web
 
+from orchestrator.supervisor import openapi
+from orchestrator.supervisor.errors import BadRequest
+from orchestrator.supervisor.instance import Instance
+from orchestrator.supervisor.journal import Feed, Filter
 from orchestrator.supervisor.requests import flag, instance_of
 from orchestrator.supervisor.streaming import Write, stream_lines
 from orchestrator.supervisor.views import time_text
 from orchestrator.version import VERSION
 
 API = 1
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 ROUTES = web.RouteTableDef()
 
 
 @ROUTES.get("/v1/version")
 async def show_version(request: web.Request) -> web.Response:
+    """Which daemon this is, and where it works."""
     instance = instance_of(request)
     return web.json_response(
         {
@@ -34,36 +45,102 @@ async def show_version(request: web.Request) -> web.Response:
 
 @ROUTES.get("/v1/events")
 async def stream_events(request: web.Request) -> web.StreamResponse:
-    """Events from now on; without `follow` there are none, for none are kept."""
-    project = request.query.get("project")
+    """What has happened since `since`, and with `follow` what happens from now on.
+
+    `project`, `service` and `type` (several with commas) choose; `since` and `until` are seconds
+    since the epoch or RFC 3339. Without `since` and with `follow` the past is left out; `until`
+    ends the stream.
+    """
+    wanted = _filter(request)
     follow = flag(request, "follow")
     instance = instance_of(request)
+    journal = instance.journal
 
     async def lines(write: Write) -> None:
-        if not follow:
-            return
-        with instance.host.bus.subscribe() as events:
-            ending = asyncio.ensure_future(instance.ending.wait())
-            try:
-                while not ending.done():
-                    coming = asyncio.ensure_future(events.get())
-                    await asyncio.wait((coming, ending), return_when=asyncio.FIRST_COMPLETED)
-                    if not coming.done():
-                        coming.cancel()
-                        return
-                    event = coming.result()
-                    if project is None or event.project == project:
-                        shown = event.to_json()
-                        await write({**shown, "time": time_text(event.at)})
-            finally:
-                ending.cancel()
+        with journal.feed() as feed:
+            past: list[tuple[int, dict[str, Any]]] = []
+            if wanted.since is not None or not follow:
+                past = await asyncio.to_thread(journal.events, wanted)
+            for _number, event in past:
+                await write(_shown(event))
+            if not follow:
+                return
+            last = past[-1][0] if past else 0
+            async for number, event in _until_the_end(instance, feed, wanted.until):
+                if number > last and wanted.passes(event):
+                    await write(_shown(event))
 
     return await stream_lines(request, lines)
 
 
+def _filter(request: web.Request) -> Filter:
+    def several(name: str) -> frozenset[str]:
+        given = ",".join(request.query.getall(name, []))
+        return frozenset(word for word in given.split(",") if word)
+
+    return Filter(
+        project=request.query.get("project"),
+        services=several("service"),
+        types=several("type"),
+        since=_moment(request, "since"),
+        until=_moment(request, "until"),
+    )
+
+
+def _moment(request: web.Request, name: str) -> float | None:
+    text = request.query.get(name)
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        try:
+            return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+        except ValueError as exc:
+            raise BadRequest(f"{name}: {text} is no time") from exc
+
+
+def _shown(event: dict[str, Any]) -> dict[str, Any]:
+    return {**event, "time": time_text(event["at"])}
+
+
+async def _until_the_end(
+    instance: Instance, feed: Feed, until: float | None
+) -> AsyncIterator[tuple[int, dict[str, Any]]]:
+    """What the feed gives until the daemon ends, or that time has come."""
+    ending = asyncio.ensure_future(instance.ending.wait())
+    coming: asyncio.Future[tuple[int, dict[str, Any]]] | None = None
+    try:
+        while not ending.done():
+            coming = asyncio.ensure_future(feed.get())
+            left = None if until is None else max(0.0, until - time())
+            await asyncio.wait((coming, ending), timeout=left, return_when=FIRST_COMPLETED)
+            if not coming.done():
+                return
+            yield coming.result()
+    finally:
+        ending.cancel()
+        if coming is not None:
+            coming.cancel()
+
+
+@ROUTES.get("/metrics")
+async def show_metrics(request: web.Request) -> web.Response:
+    """Everything that is counted, in Prometheus' text format."""
+    instance = instance_of(request)
+    text = await asyncio.to_thread(instance.metrics.render, instance.backend, instance.controller)
+    return web.Response(body=text.encode(), headers={"Content-Type": PROMETHEUS})
+
+
+@ROUTES.get("/v1/openapi.json")
+async def show_openapi(request: web.Request) -> web.Response:
+    """This API, as an OpenAPI 3.1 document."""
+    return web.json_response(openapi.document(request.app.router.routes()))
+
+
 @ROUTES.post("/v1/shutdown")
 async def shut_down(request: web.Request) -> web.Response:
-    """End the daemon once this is answered; containers run on."""
+    """End the daemon once this is answered; containers run on, and nobody starts it again."""
     instance = instance_of(request)
     asyncio.get_running_loop().call_soon(instance.ending.set)
     return web.json_response({"ending": True})

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from orchestrator.supervisor.diary import Diary
 from orchestrator.supervisor.errors import error_body, expected
 from orchestrator.supervisor.operations import Run
 from orchestrator.supervisor.requests import instance_of
@@ -31,9 +32,15 @@ async def stream_run(request: web.Request, operation: Operation) -> web.StreamRe
     response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
     await response.prepare(request)
     events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-    run = Run(emit=events.put_nowait, cancel=asyncio.Event())
+    diary = Diary.of(request)
+
+    def emit(event: dict[str, Any]) -> None:
+        diary.see(event)
+        events.put_nowait(event)
+
+    run = Run(emit=emit, cancel=asyncio.Event())
     runs = instance_of(request).runs
-    task = asyncio.create_task(_finish(operation, run, events))
+    task = asyncio.create_task(_finish(operation, run, events, diary))
     runs[task] = run.cancel
     task.add_done_callback(runs.pop)
     try:
@@ -50,7 +57,10 @@ async def stream_run(request: web.Request, operation: Operation) -> web.StreamRe
 
 
 async def _finish(
-    operation: Operation, run: Run, events: asyncio.Queue[dict[str, Any] | None]
+    operation: Operation,
+    run: Run,
+    events: asyncio.Queue[dict[str, Any] | None],
+    diary: Diary,
 ) -> None:
     try:
         last = await operation(run)
@@ -59,6 +69,7 @@ async def _finish(
             _log.exception("a run failed")
         body = error_body(exc)
         last = {"type": "result", "ok": False, "error": body, "exit_code": body["exit_code"]}
+    await diary.finish(last)
     events.put_nowait(last)
     events.put_nowait(None)
 

@@ -90,6 +90,15 @@ class Harbour:
         assert events[-1]["ok"], events[-1]
         return [step for event in events if event["type"] == "plan" for step in event["steps"]]
 
+    def text(self, path: str) -> str:
+        """The body of an answer that is no JSON."""
+        with self.client.connect() as connection:
+            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: bayplan\r\n\r\n".encode())
+            with connection.makefile() as answer:
+                head, _, body = answer.read().partition("\n\n")
+        assert " 200 " in head.splitlines()[0], head
+        return body
+
     def containers(self) -> dict[str, dict[str, Any]]:
         found = self.client.get("/v1/projects/shop/containers", all=1)
         return {container["name"]: container for container in found}

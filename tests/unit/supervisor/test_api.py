@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,10 @@ from orchestrator.planning.plan import Plan
 from orchestrator.planning.policy import Policy
 from orchestrator.supervisor.api import application
 from orchestrator.supervisor.instance import Instance
+from orchestrator.supervisor.journal import Journal
 from orchestrator.supervisor.operations import Run
+from orchestrator.supervisor.projects import record_project
+from orchestrator.version import VERSION
 from specs.project import Project
 
 DOCUMENT = {
@@ -36,6 +40,9 @@ class ScriptedOperations:
     def __init__(self, up: Callable[[Run], Awaitable[dict[str, Any]]] | None = None) -> None:
         self._up = up
         self.policies: list[Policy] = []
+
+    async def resume_unfinished(self, cancel: asyncio.Event) -> None:
+        """There is nothing."""
 
     async def plan(self, project: Project, policy: Policy) -> Plan:
         self.policies.append(policy)
@@ -55,12 +62,16 @@ def serve(
 
     async def main() -> None:
         with Store(tmp_path) as store:
-            host = SimpleNamespace(store=store, bus=EventBus(), root=tmp_path, run=tmp_path)
+            bus = EventBus()
+            host = SimpleNamespace(store=store, bus=bus, root=tmp_path, run=tmp_path)
+            journal = Journal(tmp_path, bus, lambda _id: {})
+            journal.open()
             instance = Instance(
                 host=cast(Any, host),
                 backend=cast(Any, SimpleNamespace(host=host)),
                 controller=cast(Any, None),
                 operations=cast(Any, operations),
+                journal=journal,
             )
             runner = web.AppRunner(
                 application(instance), handler_cancellation=True, shutdown_timeout=1.0
@@ -74,6 +85,7 @@ def serve(
                     await asyncio.wait_for(body(client, instance), 20)
             finally:
                 await runner.cleanup()
+                journal.close()
 
     asyncio.run(main())
 
@@ -229,6 +241,111 @@ def test_events_are_followed_by_project_until_the_daemon_ends(tmp_path: Path) ->
             assert told["time"] == "1970-01-01T00:00:00Z"
             instance.ending.set()
             assert await response.content.read() == b""
+
+    serve(tmp_path, ScriptedOperations(), body)
+
+
+def test_events_of_the_past_are_found_by_time_and_type_and_followed_without_a_gap(
+    tmp_path: Path,
+) -> None:
+    def event(action: str, at: float) -> ContainerEvent:
+        return ContainerEvent(
+            project="shop", at=at, action=action, id="c1", name="n", service="web"
+        )
+
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        for at, action in enumerate(["create", "start", "die"]):
+            instance.host.bus.publish(event(action, float(at)))
+
+        async def actions(**query: str) -> list[str]:
+            async with client.get("/v1/events", params=query) as response:
+                return [json.loads(line)["action"] async for line in response.content]
+
+        assert await actions() == ["create", "start", "die"]
+        assert await actions(since="1") == ["start", "die"]
+        assert await actions(until="1970-01-01T00:00:01Z", service="web") == ["create", "start"]
+        assert await actions(type="network,image") == []
+        async with client.get("/v1/events", params={"since": "2", "follow": "1"}) as response:
+            assert json.loads(await response.content.readline())["action"] == "die"
+            instance.host.bus.publish(event("restart", 3.0))
+            assert json.loads(await response.content.readline())["action"] == "restart"
+        async with client.get("/v1/events", params={"since": "soon"}) as response:
+            assert response.status == 400
+
+    serve(tmp_path, ScriptedOperations(), body)
+
+
+def test_operations_are_kept_with_how_they_ended(tmp_path: Path) -> None:
+    async def up(run: Run) -> dict[str, Any]:
+        run.emit({"type": "plan", "empty": False, "steps": [{}, {}], "text": "two steps"})
+        return {"type": "result", "ok": False, "error": {"type": "PortInUse", "message": "80"}}
+
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        async with client.post("/v1/projects/shop/up", json={"project": DOCUMENT}) as response:
+            await response.read()
+        async with client.get("/v1/projects/shop/operations") as response:
+            (told,) = await response.json()
+        assert (told["command"], told["outcome"], told["error"]) == ("up", "failed", "80")
+        assert told["steps"] == 2
+        async with client.get("/v1/events", params={"type": "plan"}) as response:
+            (plan,) = [json.loads(line) async for line in response.content]
+        assert (plan["action"], plan["steps"]) == ("up", 2)
+
+    serve(tmp_path, ScriptedOperations(up), body)
+
+
+def test_revisions_differ_field_by_field_and_hide_what_is_secret(tmp_path: Path) -> None:
+    def project(**environment: str) -> Project:
+        service = {"image": "app", "environment": environment}
+        return Project.from_canonical({**DOCUMENT, "services": {"web": service}})
+
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        record_project(instance.host.store, project(MODE="a", DB_PASSWORD="old"))
+        record_project(instance.host.store, project(MODE="b", DB_PASSWORD="new"))
+        async with client.get("/v1/projects/shop/diff") as response:
+            told = await response.json()
+        assert (told["from"], told["to"]) == (1, 2)
+        assert told["changes"] == [
+            {"path": "services.web.environment.DB_PASSWORD", "hidden": True},
+            {"path": "services.web.environment.MODE", "old": "a", "new": "b"},
+        ]
+        async with client.get("/v1/projects/shop/revisions/2") as response:
+            shown = await response.json()
+        assert shown["project"]["services"]["web"]["environment"]["MODE"] == "b"
+        async with client.get("/v1/projects/shop/revisions/9") as response:
+            assert (response.status, (await response.json())["error"]["type"]) == (
+                404,
+                "NoSuchRevision",
+            )
+
+    serve(tmp_path, ScriptedOperations(), body)
+
+
+def test_every_route_is_described_with_its_body(tmp_path: Path) -> None:
+    async def body(client: aiohttp.ClientSession, instance: Instance) -> None:
+        async with client.get("/v1/openapi.json") as response:
+            assert response.headers["Server"] == f"bayplan/{VERSION}"
+            document = await response.json()
+        described = {
+            (method.upper(), path)
+            for path, operations in document["paths"].items()
+            for method in operations
+        }
+        for route in application(instance).router.routes():
+            if route.method == "HEAD" or route.resource is None:
+                continue
+            # One that takes a word of several is described once for each.
+            form = re.escape(route.resource.canonical).replace(r"\{verb\}", "[a-z]+")
+            assert any(
+                method == route.method and re.fullmatch(form, path) for method, path in described
+            ), route
+        schemas = document["components"]["schemas"]
+        up = document["paths"]["/v1/projects/{project}/up"]["post"]["requestBody"]
+        name = up["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        assert "options" in schemas[name]["properties"]
+        text = json.dumps(document)
+        for reference in re.findall(r"#/components/schemas/(\w+)", text):
+            assert reference in schemas
 
     serve(tmp_path, ScriptedOperations(), body)
 

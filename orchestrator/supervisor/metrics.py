@@ -1,0 +1,192 @@
+"""What the daemon counts, in Prometheus' text format (version 0.0.4).
+
+Written by hand: a dozen lines of format, where the client library would cost two megabytes
+and a registry of its own. Counters grow as things happen; the rest is read when asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from time import time
+from typing import TYPE_CHECKING
+
+from orchestrator.engine.events import ContainerEvent, DriftEvent, Event, StepEvent
+from orchestrator.engine.exits import HOST_FAULTS
+from orchestrator.engine.local import LocalBackend
+from orchestrator.engine.observe import container_status, health_status
+from orchestrator.version import VERSION
+
+if TYPE_CHECKING:
+    from orchestrator.supervisor.controller import Controller
+
+BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+Labels = tuple[tuple[str, str], ...]
+Sample = tuple[str, Labels, float]
+
+
+class Histogram:
+    """How often values fell below each bound (le), for each set of labels."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Labels, list[int]] = {}
+        self._sums: dict[Labels, float] = defaultdict(float)
+
+    def observe(self, labels: Labels, value: float) -> None:
+        counts = self._counts.setdefault(labels, [0] * (len(BOUNDS) + 1))
+        counts[bisect_left(BOUNDS, value)] += 1
+        self._sums[labels] += value
+
+    def samples(self) -> Iterator[Sample]:
+        for labels, counts in sorted(self._counts.items()):
+            total = 0
+            for bound, count in zip((*map(str, BOUNDS), "+Inf"), counts, strict=True):
+                total += count
+                yield "_bucket", (*labels, ("le", bound)), total
+            yield "_sum", labels, self._sums[labels]
+            yield "_count", labels, total
+
+
+class Metrics:
+    """`follow` counts an event of the bus, `operation` and `worked` what they are told of."""
+
+    def __init__(self) -> None:
+        self._started = time()
+        self._operations = Histogram()
+        self._steps: Counter[Labels] = Counter()
+        self._step_seconds = Histogram()
+        self._containers: Counter[Labels] = Counter()
+        self._drift: Counter[Labels] = Counter()
+        self._reconciles = Histogram()
+
+    def follow(self, event: Event) -> None:
+        if isinstance(event, StepEvent):
+            if event.status != "running":
+                kind = event.resource.partition(" ")[0].lower()
+                self._steps[(("kind", kind), ("status", event.status))] += 1
+                if event.seconds:
+                    self._step_seconds.observe((("kind", kind),), event.seconds)
+        elif isinstance(event, ContainerEvent):
+            self._containers[(("action", event.action), ("project", event.project))] += 1
+        elif isinstance(event, DriftEvent):
+            repaired = "yes" if event.done else "no"
+            self._drift[(("kind", event.kind), ("repaired", repaired))] += 1
+
+    def operation(self, command: str, outcome: str, seconds: float) -> None:
+        self._operations.observe((("command", command), ("outcome", outcome)), seconds)
+
+    def worked(self, kind: str, outcome: str, seconds: float) -> None:
+        """The queue has worked on a key of this kind."""
+        self._reconciles.observe((("kind", kind), ("outcome", outcome)), seconds)
+
+    def render(self, backend: LocalBackend, controller: Controller) -> str:
+        """Everything, as text. Blocking."""
+        lines: list[str] = []
+
+        def add(name: str, kind: str, text: str, samples: Iterable[Sample]) -> None:
+            lines.append(f"# HELP {name} {text}")
+            lines.append(f"# TYPE {name} {kind}")
+            lines.extend(
+                f"{name}{suffix}{_labels(labels)} {value:.15g}" for suffix, labels, value in samples
+            )
+
+        def one(value: float) -> list[Sample]:
+            return [("", (), value)]
+
+        version: Labels = (("version", VERSION),)
+        add("bayplan_info", "gauge", "The daemon's version.", [("", version, 1)])
+        add("bayplan_start_time_seconds", "gauge", "When it started.", one(self._started))
+        for name, value in _own_memory().items():
+            add(f"bayplan_memory_{name}_bytes", "gauge", f"The daemon's {name} memory.", one(value))
+        add(
+            "bayplan_operation_seconds",
+            "histogram",
+            "Operations on projects by command and outcome.",
+            self._operations.samples(),
+        )
+        add("bayplan_steps_total", "counter", "Steps of plans that ended.", _counted(self._steps))
+        add("bayplan_step_seconds", "histogram", "What steps took.", self._step_seconds.samples())
+        add(
+            "bayplan_container_events_total",
+            "counter",
+            "What happened to containers.",
+            _counted(self._containers),
+        )
+        add("bayplan_drift_total", "counter", "Changes from outside.", _counted(self._drift))
+        add(
+            "bayplan_reconcile_seconds",
+            "histogram",
+            "Looks at one container, network or volume.",
+            self._reconciles.samples(),
+        )
+        queue = controller.queue
+        add("bayplan_queue_depth", "gauge", "Keys that wait for a worker.", one(queue.depth))
+        add("bayplan_queue_backoff", "gauge", "Keys that failed last.", one(queue.failing))
+        resolver = backend.host.resolver
+        if resolver is not None:
+            queries = float(getattr(resolver, "queries", 0))
+            add("bayplan_dns_queries_total", "counter", "Names asked for.", one(queries))
+        for name, kind, text, samples in _of_containers(backend):
+            add(name, kind, text, samples)
+        return "\n".join(lines) + "\n"
+
+
+def _of_containers(
+    backend: LocalBackend,
+) -> Iterator[tuple[str, str, str, list[Sample]]]:
+    states: Counter[Labels] = Counter()
+    restarts: list[Sample] = []
+    health: list[Sample] = []
+    cpu: list[Sample] = []
+    memory: list[Sample] = []
+    records = backend.host.store.containers()
+    statuses = backend.statuses(records)
+    for record in records:
+        state = container_status(record, statuses.get(record.id, "created"))
+        states[(("project", record.project), ("state", state))] += 1
+        labels: Labels = (
+            ("name", record.name),
+            ("project", record.project),
+            ("service", record.service),
+        )
+        restarts.append(("", labels, record.restarts))
+        if (status := health_status(record, state)) != "none":
+            health.append(("", (*labels, ("status", status)), 1))
+        if state in ("running", "paused"):
+            try:
+                usage = backend.host.containers.usage(record.id)
+            except HOST_FAULTS:
+                continue  # it has ended meanwhile
+            cpu.append(("", labels, usage.cpu / 1e9))
+            memory.append(("", labels, max(usage.memory - usage.cache, 0)))
+    yield "bayplan_containers", "gauge", "Containers by state.", list(_counted(states))
+    yield "bayplan_container_restarts", "gauge", "Restarts by policy.", restarts
+    yield "bayplan_container_health", "gauge", "1 for the present status.", health
+    yield "bayplan_container_cpu_seconds_total", "counter", "CPU time of this run.", cpu
+    yield "bayplan_container_memory_bytes", "gauge", "Memory less what is reclaimable.", memory
+
+
+def _counted(counter: Mapping[Labels, int]) -> Iterator[Sample]:
+    for labels, value in sorted(counter.items()):
+        yield "", labels, value
+
+
+def _labels(labels: Labels) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels) + "}"
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _own_memory() -> dict[str, float]:
+    """Resident and virtual memory of this process in bytes (proc_pid_statm(5))."""
+    with open("/proc/self/statm") as statm:
+        virtual, resident, *_ = (int(pages) for pages in statm.read().split())
+    page = os.sysconf("SC_PAGE_SIZE")
+    return {"resident": resident * page, "virtual": virtual * page}
