@@ -9,12 +9,12 @@ from orchestrator.cli import output
 HEADS = ("NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS")
 
 
-def row(container: dict[str, Any]) -> tuple[str, ...]:
-    """One line of the table, under `HEADS`."""
+def row(container: dict[str, Any], *, whole: bool = False) -> tuple[str, ...]:
+    """One line of the table, under `HEADS`, with a `whole` command or its beginning."""
     return (
         container["name"],
         container["image"],
-        _short(_command(container)),
+        f'"{_command(container)}"' if whole else _short(_command(container)),
         container["service"],
         _ago(container.get("created_at")),
         status_text(container),

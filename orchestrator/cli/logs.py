@@ -33,17 +33,22 @@ def moment(text: str, now: float) -> Key:
     """A `--since` value as a key: RFC 3339, seconds since the epoch, or an age ("10m")."""
     from datetime import UTC, datetime
 
-    unit = _UNITS.get(text[-1:])
+    at = datetime.fromtimestamp(instant(text, now), UTC)
+    return time_key(at.strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z")
+
+
+def instant(text: str, now: float) -> float:
+    """The same in seconds since the epoch."""
+    from datetime import datetime
+
     try:
-        if unit is not None:
-            at = datetime.fromtimestamp(now - _age(text), UTC)
-        elif text.replace(".", "", 1).isdigit():
-            at = datetime.fromtimestamp(float(text), UTC)
-        else:
-            at = datetime.fromisoformat(text).astimezone(UTC)
+        if text[-1:] in _UNITS:
+            return now - _age(text)
+        if text.replace(".", "", 1).isdigit():
+            return float(text)
+        return datetime.fromisoformat(text).timestamp()
     except ValueError:
         raise UsageError(f"{text} is neither a time nor an age such as 10m") from None
-    return time_key(at.strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z")
 
 
 def _age(text: str) -> float:

@@ -21,6 +21,7 @@ def follow(
     *,
     title: str,
     on_event: Callable[[dict[str, Any]], None] | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Show the events of `response` up to the result, which is returned.
 
@@ -36,7 +37,8 @@ def follow(
                 continue
             if on_event is not None:
                 on_event(event)
-            shown.event(event)
+            if not (quiet and event["type"] == "progress"):
+                shown.event(event)
     except KeyboardInterrupt:
         print("canceled: what was done stands, bay ps shows it", file=sys.stderr)
         raise
@@ -108,12 +110,12 @@ class Stack:
         return {"project": self._project, "inputs": self._inputs, "options": options}
 
 
-def scales(words: tuple[str, ...]) -> dict[str, int]:
+def scales(words: tuple[str, ...], flag: str = "--scale ") -> dict[str, int]:
     """`--scale web=3` as {"web": 3}."""
     wanted: dict[str, int] = {}
     for word in words:
         service, equals, count = word.partition("=")
         if not equals or not service or not count.isdigit():
-            raise UsageError(f"--scale {word}: it must be SERVICE=NUMBER")
+            raise UsageError(f"{flag}{word}: it must be SERVICE=NUMBER")
         wanted[service] = int(count)
     return wanted

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from orchestrator.cli.session import Session
+    from orchestrator.cli.templates import Shape
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], out: TextIO | None = None) -> None:
@@ -23,6 +24,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], out: TextIO | Non
 
 def as_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def shape(format: str | None) -> Shape | None:
+    """How `--format` wants records printed; None for the command's own table."""
+    if format in (None, "table"):
+        return None
+    from orchestrator.cli import templates
+
+    return templates.of(str(format))
 
 
 def write(rendered: str, path: str | None) -> None:

@@ -145,7 +145,7 @@ class Client:
     def __init__(self, socket_path: str) -> None:
         self.socket_path = socket_path
 
-    def get(self, path: str, **query: str | int | None) -> Any:
+    def get(self, path: str, **query: str | int | tuple[str, ...] | None) -> Any:
         return self.request("GET", path, query=query).json()
 
     def delete(self, path: str, **query: str | int | None) -> Any:
@@ -225,7 +225,11 @@ def quote(text: str) -> str:
 
 
 def _query(values: dict[str, Any]) -> str:
+    """A tuple gives its name once for each of its items, None nothing."""
     pairs = [
-        f"{quote(name)}={quote(str(value))}" for name, value in values.items() if value is not None
+        f"{quote(name)}={quote(str(item))}"
+        for name, value in values.items()
+        for item in (value if isinstance(value, tuple) else (value,))
+        if item is not None
     ]
     return "?" + "&".join(pairs) if pairs else ""

@@ -47,6 +47,7 @@ def container_config(
         service, spec["volumes"], surroundings.anonymous, surroundings.volume_paths
     )
     options = security(service)
+    oneoff = spec.get("oneoff") or {}
     shm_size = service.get("shm_size")
     env = process.env
     if not any(entry.startswith("HOSTNAME=") for entry in env):
@@ -88,7 +89,8 @@ def container_config(
         init=bool(service.get("init")),
         tty=bool(service.get("tty")),
         stdin_open=bool(service.get("stdin_open")),
-        await_attach=bool((spec.get("oneoff") or {}).get("attach")),
+        await_attach=bool(oneoff.get("attach")),
+        terminal_size=tuple(oneoff["size"]) if oneoff.get("size") else None,
         resources=resources(service),
         cgroup_parent=service.get("cgroup_parent") or None,
         stop_signal=process.stop_signal,

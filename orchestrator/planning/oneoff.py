@@ -19,8 +19,9 @@ class OneOff:
     """What is asked for. `changes` replace attributes of the canonical service, `additions` are
     added to its maps and lists; `number` tells it from all others of its service.
 
-    Its output waits for somebody to attach with `attach`; with `remove` it goes once it has
-    ended. Of its ports and its service's names on networks it has those that are asked for.
+    Its output waits for somebody to attach with `attach`; `size` is its terminal's, in rows and
+    columns; with `remove` it goes once it has ended. Of its ports and its service's names on
+    networks it has those that are asked for.
     """
 
     service: str
@@ -32,6 +33,7 @@ class OneOff:
     use_aliases: bool = False
     attach: bool = False
     remove: bool = False
+    size: tuple[int, int] | None = None
 
 
 def varied(project: Project, wish: OneOff) -> Project:
@@ -93,7 +95,8 @@ def plan_oneoff(
     for step in plan.steps:
         action = step.action
         if isinstance(action, CreateContainer) and action.name == wish.name:
-            spec = {**action.spec, "oneoff": {"attach": wish.attach, "remove": wish.remove}}
+            oneoff = {"attach": wish.attach, "remove": wish.remove, "size": wish.size}
+            spec = {**action.spec, "oneoff": oneoff}
             action = dataclasses.replace(action, number=wish.number, spec=spec)
         steps.append(dataclasses.replace(step, action=action))
     return dataclasses.replace(plan, steps=tuple(steps))

@@ -43,6 +43,7 @@ class RunOptions(Options):
     remove_orphans: bool = False
     attach: bool = False
     remove: bool = False
+    size: tuple[int, int] | None = None
 
 
 class RunBody(Body):
@@ -66,6 +67,7 @@ async def run_oneoff(
         use_aliases=options.use_aliases,
         attach=options.attach,
         remove=options.remove,
+        size=options.size,
     )
     policy = Policy(
         build="always" if options.build else "missing",

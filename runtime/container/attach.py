@@ -168,7 +168,7 @@ class Attachments:
         if last is not None:
             with contextlib.suppress(OSError):
                 sockets.send(client.connection, last)
-        client.connection.close()
+        _close(client.connection)
         self._monitor.resume_output()
 
     def finish(self, exit_code: int) -> None:
@@ -182,3 +182,12 @@ class Attachments:
                     os.set_blocking(fd, True)
                 self._flush(client, stream)
             self.drop(client, {"exit_code": exit_code})
+
+
+def _close(connection: socket.socket) -> None:
+    """Close with nothing unread, which would reset the connection before our last word is read."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RD)
+        while connection.recv(1, socket.MSG_DONTWAIT):
+            pass
+    connection.close()

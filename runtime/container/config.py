@@ -124,7 +124,7 @@ class ContainerConfig:
     `upper` and `work` replace the container's own writable layer (a build step's result);
     `volatile` lets the kernel skip every sync of that layer, which is then lost with a crash.
     `await_attach` keeps the output, and the end, for the first client to attach, a few seconds
-    long.
+    long. `terminal_size` is in rows and columns.
     """
 
     id: str
@@ -170,6 +170,7 @@ class ContainerConfig:
     work: str | None = None
     volatile: bool = False
     await_attach: bool = False
+    terminal_size: tuple[int, int] | None = None
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))

@@ -75,7 +75,7 @@ def run(
     set_oom_score(config)
     _enter_namespaces(config)
     root = _assemble(preparation)
-    terminal = _open_terminal(root, report) if config.tty else None
+    terminal = _open_terminal(root, report, config.terminal_size) if config.tty else None
     _set_sysctls(config)
     who = resolve_identity(root.fd, config.user, config.additional_groups)
     with step("directory", "create the working directory", config.cwd):
@@ -178,13 +178,15 @@ def _secrets(preparation: Preparation) -> tuple[Bind, ...]:
     return tuple(binds)
 
 
-def _open_terminal(root: Root, report: socket.socket) -> int:
+def _open_terminal(root: Root, report: socket.socket, size: tuple[int, int] | None) -> int:
     """Make a terminal in the container's own devpts and send its other end to the monitor."""
     with step("terminal", "open a terminal"):
         if root.devpts is None:
             raise OSError(errno.ENOENT, "no devpts")
         master = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=root.devpts)
         slave = terminals.open_peer(master)
+        if size is not None:
+            terminals.resize(master, rows=size[0], columns=size[1])
         console = mounts.clone_tree(slave)
         root.attach_at(console, "/dev/console", directory=False)
         os.close(console)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from orchestrator.cli import containers, output
-from orchestrator.cli.options import Argument, Command, choice, flag, repeated
+from orchestrator.cli.errors import UsageError
+from orchestrator.cli.options import Argument, Command, Option, flag, repeated, text
 from orchestrator.cli.session import Session
 
 _RUNNING = ("running", "paused", "restarting")
@@ -17,14 +18,25 @@ def run(
     services: bool,
     format: str | None,
     status: tuple[str, ...],
+    filter: tuple[str, ...],
+    orphans: bool,
+    no_trunc: bool,
     service: tuple[str, ...],
 ) -> int:
+    shape = output.shape(format)
+    status += tuple(_state(word) for word in filter)
     project = session.project_name()
     found = session.client.get(session.project_path("containers", project), all=1)
+    known = {container["service"] for container in found}
+    for name in service:
+        if name not in known:
+            raise UsageError(f"no such service, or no container of it: {name}")
     shown = [
         container
         for container in found
         if (not service or container["service"] in service)
+        and (all or not container.get("oneoff"))
+        and (orphans or not container.get("orphan"))
         and (container["state"] in status if status else all or container["state"] in _RUNNING)
     ]
     if quiet:
@@ -32,12 +44,19 @@ def run(
     elif services:
         for name in dict.fromkeys(container["service"] for container in shown):
             print(name)
-    elif format == "json":
-        for container in shown:
-            output.as_json(containers.record(project, container))
+    elif shape is not None:
+        shape.show(containers.record(project, container) for container in shown)
     else:
-        output.table(containers.HEADS, map(containers.row, shown))
+        rows = (containers.row(container, whole=no_trunc) for container in shown)
+        output.table(containers.HEADS, rows)
     return 0
+
+
+def _state(word: str) -> str:
+    key, _, value = word.partition("=")
+    if key != "status" or not value:
+        raise UsageError(f"--filter {word}: only status=STATE is there")
+    return value
 
 
 COMMAND = Command(
@@ -48,7 +67,15 @@ COMMAND = Command(
         flag("-a", "--all", help="Stopped containers too"),
         flag("-q", "--quiet", help="Only ids"),
         flag("--services", help="Only the names of services"),
-        choice("--format", help="Output format", choices=("table", "json")),
+        text("--format", help="table, json or a template such as '{{.Name}}'", metavar="FORMAT"),
+        repeated("--filter", help="Only containers with status=STATE", metavar="FILTER"),
+        Option(
+            "--orphans",
+            kind="flag",
+            help="Containers of services that are not defined any more, too [true]",
+            default=True,
+        ),
+        flag("--no-trunc", help="Whole commands"),
         repeated("--status", help="Only containers in this state", metavar="STATE"),
     ),
     arguments=(Argument("service", many=True, required=False, help="Services (default: all)"),),

@@ -83,7 +83,7 @@ def test_global_options_before_the_command_reach_it_through_both_parsers() -> No
         (["pss"], "did you mean"),
         (["ps", "--nosuch"], "no such option"),
         (["exec", "web"], "missing argument"),
-        (["ps", "--format", "xml"], "xml"),
+        (["images", "--format", "xml"], "xml"),
         (["--project-name"], "requires an argument"),
     ],
 )
