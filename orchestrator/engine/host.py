@@ -16,6 +16,7 @@ from bridge.dns import Resolver
 from bridge.networks import Networks
 from orchestrator.engine.errors import NoSuchContainer
 from orchestrator.engine.events import ContainerEvent, DriftEvent, EventBus, ResourceEvent
+from orchestrator.engine.keepsakes import open_store
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.engine.store import Store
 from runtime.container.containers import Containers
@@ -56,7 +57,7 @@ class Host:
         return cls(
             root=root,
             run=run,
-            store=Store(root),
+            store=open_store(root),
             bus=EventBus(),
             containers=Containers(root, run),
             networks=Networks(root, run),

@@ -35,6 +35,13 @@ FILE_NAME = "state.db"
 KEPT_REVISIONS = 50
 
 _CONTAINER_FIELDS = tuple(f.name for f in fields(ContainerRecord))
+_PASSING_FIELDS = frozenset(
+    {
+        *("started_at", "finished_at", "exit_code", "error"),
+        *("restarts", "restart_delay", "restart_at", "health", "ports"),
+    }
+)
+_LASTING_FIELDS = tuple(name for name in _CONTAINER_FIELDS if name not in _PASSING_FIELDS)
 
 
 class Store:
@@ -220,6 +227,32 @@ class Store:
                 f"INSERT INTO containers ({', '.join(_CONTAINER_FIELDS)}) VALUES ({marks})",
                 _container_row(record),
             )
+
+    def container_row(self, id: str) -> dict[str, Any] | None:
+        """What is lasting of a container's record, as plain values by column: all that cannot be
+        read from the runtime."""
+        rows = self._rows("SELECT * FROM containers WHERE id = ?", id)
+        return {name: rows[0][name] for name in _LASTING_FIELDS} if rows else None
+
+    def adopt_container(self, row: Mapping[str, Any]) -> ContainerRecord:
+        """Put back a record that `container_row` gave, of this version or another one. Raises
+        StoreError where the row is no such thing, NameTaken."""
+        known = {name: row[name] for name in _LASTING_FIELDS if name in row}
+        known["ports"] = "[]"
+        marks = ", ".join(f":{name}" for name in known)
+        try:
+            with self._transaction() as database:
+                database.execute(
+                    f"INSERT INTO containers ({', '.join(known)}) VALUES ({marks})", known
+                )
+            return next(r for r in self.containers() if r.id == known["id"])
+        except (sqlite3.Error, KeyError, ValueError, TypeError) as exc:
+            raise StoreError(f"adopt container {known.get('name', '')}") from exc
+
+    def damage(self) -> str:
+        """What is wrong with the file, "" where it is whole."""
+        found = self._rows("PRAGMA quick_check(1)")
+        return "" if found[0][0] == "ok" else str(found[0][0])
 
     def update_container(self, id: str, **changes: Any) -> ContainerRecord | None:
         """Change some of a container's fields; the result is None where it is not on record."""

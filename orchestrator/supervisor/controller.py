@@ -22,6 +22,7 @@ from orchestrator.engine.exits import (
     state_of,
     watch,
 )
+from orchestrator.engine.keepsakes import Keepsakes
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.planning import lifecycle
@@ -51,6 +52,7 @@ class Controller:
         self._metrics = metrics
         self.queue = KeyedQueue(rng, self._report, self._worked)
         self.drift = DriftKeeper(backend, self.queue.add, exclusive)
+        self._keepsakes = Keepsakes(self.host)
         self._watched: dict[str, socket.socket] = {}
         self._running: set[str] = set()
         self._held: set[str] = set()
@@ -124,6 +126,8 @@ class Controller:
                 self.wake(record.id)
 
     def _sweep(self) -> None:
+        for line in self._keepsakes.adopt():
+            _log.warning("%s", line)
         for id in self.host.containers.sweep():
             _log.warning("container %s was lost with its monitor", id[:12])
         self._sweep_half_made()
@@ -157,6 +161,8 @@ class Controller:
                 await self.drift.volume(name)
             case "sandboxes":
                 await self.drift.sandboxes(self._running)
+            case "project":
+                await asyncio.to_thread(self._keepsakes.keep_project, name)
             case _:
                 await self._resync()
                 return RESYNC
@@ -169,6 +175,8 @@ class Controller:
         self.queue.add("sandboxes")
         for record in self.host.store.containers():
             self.wake(record.id)
+        for project in self.host.store.projects():
+            self.queue.add(f"project {project.name}")
         await self.drift.volumes()
 
     async def attend(self, id: str) -> float | None:
@@ -180,6 +188,7 @@ class Controller:
             if record is not None and not self.host.transitions_of(record.name):
                 self.drift.gone(record)
             return None
+        await asyncio.to_thread(self._keepsakes.keep_container, id)
         if state.status in ("running", "paused"):
             if not self.host.transitions_of(record.name):
                 record = await asyncio.to_thread(settle_start, self.host, record, state)

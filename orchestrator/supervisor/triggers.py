@@ -13,5 +13,8 @@ async def follow_events(bus: EventBus, controller: Controller) -> None:
             if isinstance(event, ContainerEvent):
                 if event.action not in ("die", "health_status", "kill"):
                     controller.wake(event.id)
+                if event.action in ("create", "update", "destroy"):
+                    controller.queue.add(f"project {event.project}")
             elif isinstance(event, ResourceEvent) and event.kind == "network":
                 controller.queue.add(NAMES)
+                controller.queue.add(f"project {event.project}")

@@ -1,0 +1,52 @@
+"""The state database is lost: what runs is known again all the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from tests.integration.supervisor.harbour import Harbour
+from tests.integration.supervisor.test_crashes import UP, stack, states, until
+
+
+@pytest.mark.parametrize("how", ["missing", "damaged"])
+def test_containers_are_adopted_from_their_own_files(harbour: Harbour, how: str) -> None:
+    harbour.up(stack())
+    until(lambda: (harbour.root / "projects" / "shop.json").exists(), "the project is kept")
+    before = harbour.containers()
+    harbour.kill()
+    for path in harbour.root.glob("state.db*"):
+        if how == "missing" or path.suffix != ".db":
+            path.unlink()
+        else:
+            path.write_bytes(b"rubbish " * 4096)
+    harbour.start()
+    after = harbour.containers()
+    assert states(harbour) == UP
+    for name, container in before.items():
+        for key in ("id", "service", "number", "networks", "labels", "started_at", "exit_code"):
+            assert after[name][key] == container[key], (name, key)
+    if how == "damaged":
+        assert list(harbour.root.glob("state.db.damaged-*"))
+        assert "is damaged" in (harbour.run / "daemon.log").read_text()
+    until(lambda: harbour.containers()["shop-store-1"]["health"] == "healthy", "it is probed")
+    assert harbour.up(stack()) == []
+    run = harbour.runs()[after["shop-store-1"]["id"]]
+    os.kill(run.pid, signal.SIGKILL)
+    until(
+        lambda: harbour.containers()["shop-store-1"]["restarts"] == 1, "the store is started again"
+    )
+    until(lambda: states(harbour) == UP, "everything runs again")
+
+
+def test_what_was_removed_is_not_adopted(harbour: Harbour) -> None:
+    harbour.up(stack())
+    assert harbour.result("down", options={"volumes": True})["ok"]
+    harbour.stop()
+    for path in harbour.root.glob("state.db*"):
+        path.unlink()
+    harbour.start()
+    assert harbour.containers() == {}
+    assert list((harbour.root / "projects").glob("*.json")) == []
