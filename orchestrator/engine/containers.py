@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import secrets
 import signal
 from collections.abc import Mapping
@@ -15,7 +14,6 @@ from orchestrator.engine.errors import EngineError
 from orchestrator.engine.exits import ended, settle
 from orchestrator.engine.filesystem import anonymous_volumes, content_files
 from orchestrator.engine.host import Host
-from orchestrator.engine.limits import resources
 from orchestrator.engine.process import Process, effective_process, signal_number
 from orchestrator.engine.records import ContainerRecord, EndpointRecord, ProcessRecord
 from orchestrator.engine.sandboxes import network_files, open_sandbox, own_sandbox
@@ -23,7 +21,6 @@ from orchestrator.engine.traffic import Traffic
 from orchestrator.engine.translate import Surroundings, container_config
 from orchestrator.planning import actions
 from orchestrator.planning.health import HealthState
-from runtime.container.config import ContainerConfig
 from runtime.container.containers import ContainerState
 from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
 
@@ -246,38 +243,6 @@ class ContainerWork:
                 if host.store.container(record.id) is not None:
                     record = await self.rest(record)
         host.tell("kill", record, signal=number)
-
-    async def update(self, action: actions.UpdateContainer) -> None:
-        """Take over what a running container can: limits, ports, and all that is the daemon's
-        own business."""
-        host = self._host
-        async with host.transition(action.name):
-            record = dataclasses.replace(host.record(action.name), spec=action.spec)
-            image = await asyncio.to_thread(host.images.resolve, record.image_id)
-            process = effective_process(action.spec["service"], image.config, record.name)
-            record = dataclasses.replace(record, process=process_record(process))
-            changes: dict[str, object] = {"spec": record.spec, "process": record.process}
-            # What can fail comes first: a record tells of nothing that is not so.
-            await asyncio.to_thread(self._update_config, record, process)
-            if "ports" in action.fields:
-                state = await asyncio.to_thread(host.containers.get, record.id)
-                if state.status in ("running", "paused"):
-                    changes["ports"] = await asyncio.to_thread(self.traffic.publish, record)
-            if "healthcheck" in action.fields:
-                changes["health"] = HealthState() if process.health else None
-            host.tell("update", host.store.update_container(record.id, **changes) or record)
-
-    def _update_config(self, record: ContainerRecord, process: Process) -> None:
-        config: ContainerConfig = self._host.containers.config(record.id)
-        self._host.containers.update(
-            record.id,
-            config.replace(
-                labels=record.labels,
-                resources=resources(record.spec["service"]),
-                stop_signal=process.stop_signal,
-                stop_timeout=int(process.stop_timeout),
-            ),
-        )
 
     async def remove(self, action: actions.RemoveContainer) -> None:
         """Remove a stopped container; one that is not on record is gone already."""

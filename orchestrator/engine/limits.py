@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,9 @@ from typing import Any, Literal
 from orchestrator.engine.errors import EngineError
 from orchestrator.planning.observed import Spec
 from runtime.container.config import Device, LogConfig, Resources, Ulimit
+
+# The largest that both versions take: a signed count of bytes in whole pages.
+_NO_MEMORY_LIMIT = 2**63 - 4096
 
 _LOG_UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -45,6 +49,23 @@ def resources(service: Spec) -> Resources:
         blkio_weight=first((service.get("blkio_config") or {}).get("weight")),
         oom_kill_disable=bool(service.get("oom_kill_disable")),
     )
+
+
+def lifted(old: Resources, new: Resources, cpus: str) -> Resources:
+    """`new` with the values that say "no limit" where `old` has a limit and `new` has none, so
+    that a group that runs loses it; `cpus` are the host's ("0-3")."""
+    changes: dict[str, Any] = {}
+    if old.memory and not new.memory:
+        changes["memory"] = _NO_MEMORY_LIMIT
+    if (old.memory or old.memory_swap) and not (new.memory or new.memory_swap):
+        changes["memory_swap"] = -1
+    if (old.cpus or old.cpu_quota) and not (new.cpus or new.cpu_quota):
+        changes["cpu_quota"] = -1
+    if old.cpuset and not new.cpuset:
+        changes["cpuset"] = cpus
+    if old.pids and not new.pids:
+        changes["pids"] = -1
+    return dataclasses.replace(new, **changes)
 
 
 def ulimits(service: Spec) -> tuple[Ulimit, ...]:

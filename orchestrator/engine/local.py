@@ -21,6 +21,7 @@ from orchestrator.engine.observe import (
 )
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.engine.rollouts import RolloutWork
+from orchestrator.engine.updates import UpdateWork
 from orchestrator.planning import actions
 from orchestrator.planning.observed import ContainerStatus, Observed, ObservedVolume
 from runtime.errors import ImageNotFound, InUse, NotFound
@@ -53,6 +54,7 @@ class LocalBackend:
         self.networks = NetworkWork(host)
         self.images = ImageWork(host)
         self.builds = BuildWork(host, self.networks)
+        self.updates = UpdateWork(host, self.containers, self.networks)
         self.rollouts = RolloutWork(host, self.containers, self.networks)
 
     async def observe(
@@ -174,7 +176,7 @@ class LocalBackend:
         await self.containers.create(action)
 
     async def update_container(self, action: actions.UpdateContainer) -> None:
-        await self.containers.update(action)
+        await self.updates.update(action)
 
     async def start_container(self, action: actions.StartContainer) -> None:
         await self.containers.start(action)

@@ -63,6 +63,14 @@ def open_sandbox(host: Host, record: ContainerRecord) -> tuple[EndpointRecord, .
     return tuple(endpoints)
 
 
+def leave_networks(host: Host, record: ContainerRecord) -> None:
+    """Take the sandbox off the networks that the container's blueprint does not name. Blocking."""
+    names = set(record.spec["networks"].values())
+    for endpoint in record.endpoints:
+        if endpoint.network not in names:
+            host.networks.disconnect(record.id, endpoint.network_id)
+
+
 def replica_name(record: ContainerRecord) -> str:
     """The name that the container is known by on its networks: its replica's, also while a
     rollout calls it otherwise."""

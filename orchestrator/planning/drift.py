@@ -7,6 +7,7 @@ RECREATE: everything else, and so every field that this module does not know.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from orchestrator.planning.observed import Spec
+from orchestrator.planning.rollout import EXTENSION
 
 
 class FieldClass(StrEnum):
@@ -92,7 +94,7 @@ _IN_PLACE = frozenset(
     }
 )
 
-# Limits of a control group, which can be set on a running container but not taken away.
+# Limits of a control group, which can be set on a running container.
 _LIMITS = frozenset(
     {
         "blkio_config",
@@ -110,6 +112,22 @@ _LIMITS = frozenset(
     }
 )
 
+# Those of them that can be taken away, too: the kernel has a value that says "no limit", the
+# same whatever the version of control groups.
+_LIFTABLE = frozenset(
+    {
+        "cpu_period",
+        "cpu_quota",
+        "cpus",
+        "cpuset",
+        "mem_limit",
+        "memory",
+        "memswap_limit",
+        "pids",
+        "pids_limit",
+    }
+)
+
 # Maps that are compared key by key; everything else is one value.
 _MAPS = frozenset(
     {
@@ -117,6 +135,7 @@ _MAPS = frozenset(
         "deploy",
         "depends_on",
         "environment",
+        "extensions",
         "extra_hosts",
         "healthcheck",
         "labels",
@@ -149,6 +168,14 @@ def service_drift(
     stands for now, None where it is about to be pulled or built.
     """
     changes = list(_service_changes(old["service"], new["service"]))
+    if _first_network(old["service"]) != _first_network(new["service"]):
+        # The container was told to ask for names there, and its way out leads through it.
+        changes = [
+            dataclasses.replace(change, kind=FieldClass.RECREATE)
+            if change.field.startswith("networks.")
+            else change
+            for change in changes
+        ]
     for kind, prefix in (("networks", "networks"), ("volumes", "volumes")):
         before, after = old.get(kind) or {}, new.get(kind) or {}
         changes += [
@@ -165,6 +192,16 @@ def service_drift(
     if old_image != new_image:
         changes.append(_image_change(old, new, old_image, new_image))
     return tuple(change for change in changes if change.kind is not FieldClass.IGNORED)
+
+
+def _first_network(service: Spec) -> str | None:
+    """The key of the network that a container on several of them lives by."""
+    networks: Mapping[str, Any] = service.get("networks") or {}
+
+    def rank(key: str) -> tuple[int, str]:
+        return (-int((networks[key] or {}).get("priority") or 0), key)
+
+    return min(networks, key=rank, default=None)
 
 
 def needs_recreate(changes: Iterable[Change]) -> bool:
@@ -190,7 +227,12 @@ def field_class(field: str, old: Any = None, new: Any = None) -> FieldClass:
     """The class of a service's field, by its path (`deploy.replicas`, `environment.DEBUG`);
     a limit's depends on its values, too."""
     if _listed(field, _LIMITS):
-        return FieldClass.IN_PLACE if _only_sets(old, new) else FieldClass.RECREATE
+        path = tuple(field.split("."))
+        return FieldClass.IN_PLACE if _settable(path, old, new) else FieldClass.RECREATE
+    if field.startswith("networks.") and (old is None) != (new is None):
+        return FieldClass.IN_PLACE
+    if field == f"extensions.{EXTENSION}":
+        return FieldClass.IN_PLACE
     if _listed(field, _IGNORED):
         return FieldClass.IGNORED
     return FieldClass.IN_PLACE if _listed(field, _IN_PLACE) else FieldClass.RECREATE
@@ -201,16 +243,17 @@ def _listed(field: str, table: frozenset[str]) -> bool:
     return head in table or f"{head}.{rest.partition('.')[0]}" in table
 
 
-def _only_sets(old: Any, new: Any) -> bool:
-    """Whether everything that `old` sets is still set, and only numbers and texts differ."""
+def _settable(path: tuple[str, ...], old: Any, new: Any) -> bool:
+    """Whether only limits differ that can be set, or lifted, while the container runs."""
     if isinstance(old, Mapping) or isinstance(new, Mapping):
         before, after = old or {}, new or {}
         return all(
-            _only_sets(before.get(key), after.get(key)) for key in before.keys() | after.keys()
+            _settable((*path, key), before.get(key), after.get(key))
+            for key in before.keys() | after.keys()
         )
     if isinstance(old, list) or isinstance(new, list):
         return bool(old == new)
-    return new is not None
+    return new is not None or old is None or (path[-1] in _LIFTABLE and "reservations" not in path)
 
 
 def _service_changes(old: Spec, new: Spec) -> Iterator[Change]:
@@ -294,9 +337,10 @@ def _shortened(old: str, new: str) -> tuple[str, str]:
         end = min(len(text), len(text) - tail + _CONTEXT)
         shown = text[start:end]
         shown = shown if len(shown) <= 2 * _LONG else shown[: 2 * _LONG] + "…"
-        return ("…" if start else "") + shown + ("…" if end < len(text) else "")
-
-    return cut(old), cut(new)
+        if new is None:
+        return old is None or (path[-1] in _LIFTABLE and "reservations" not in path)
+    # A container whose CPUs nobody has named is in no group that could name them.
+    return path[-1] != "cpuset" or old is not None
 
 
 def _common(one: str, other: str) -> int:

@@ -102,7 +102,12 @@ class ServiceSteps:
                         cause=replica.cause,
                         project=self.draft.project,
                         spec=self.draft.blueprints[replica.service],
-                    )
+                    ),
+                    after=[
+                        self.draft.network_steps[name]
+                        for name in self.draft.blueprints[replica.service]["networks"].values()
+                        if name in self.draft.network_steps
+                    ],
                 )
                 if replica.start_cause is not None:
                     stopped = self._stop(replica) if replica.bounce else []

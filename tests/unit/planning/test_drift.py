@@ -118,7 +118,11 @@ def test_long_values_are_shown_by_where_they_differ() -> None:
     [
         ({}, {"mem_limit": 100}, FieldClass.IN_PLACE),
         ({"mem_limit": 50}, {"mem_limit": 100}, FieldClass.IN_PLACE),
-        ({"mem_limit": 50}, {}, FieldClass.RECREATE),
+        ({"mem_limit": 50}, {}, FieldClass.IN_PLACE),
+        ({"mem_reservation": 50}, {}, FieldClass.RECREATE),
+        ({"cpuset": "0"}, {"cpuset": "1"}, FieldClass.IN_PLACE),
+        ({"cpuset": "0"}, {}, FieldClass.IN_PLACE),
+        ({}, {"cpuset": "0"}, FieldClass.RECREATE),
         (
             {"deploy": {"resources": {"limits": {"cpus": 1.0}}}},
             {"deploy": {"resources": {"limits": {"cpus": 2.0, "pids": 9}}}},
@@ -126,6 +130,11 @@ def test_long_values_are_shown_by_where_they_differ() -> None:
         ),
         (
             {"deploy": {"resources": {"limits": {"cpus": 1.0, "pids": 9}}}},
+            {"deploy": {"resources": {"limits": {"cpus": 2.0}}}},
+            FieldClass.IN_PLACE,
+        ),
+        (
+            {"deploy": {"resources": {"reservations": {"memory": 9}}}},
             {"deploy": {"resources": {"limits": {"cpus": 2.0}}}},
             FieldClass.RECREATE,
         ),
@@ -136,10 +145,33 @@ def test_long_values_are_shown_by_where_they_differ() -> None:
         ),
     ],
 )
-def test_a_limit_can_be_set_in_place_but_not_taken_away(
+def test_a_limit_is_set_and_lifted_in_place_where_the_kernel_can(
     old: dict[str, Any], new: dict[str, Any], kind: FieldClass
 ) -> None:
     (change,) = service_drift(
         blueprint(**old), blueprint(**new), old_image="sha256:1", new_image="sha256:1"
+    )
+    assert change.kind is kind
+
+
+def networked(*keys: str) -> dict[str, Any]:
+    made = blueprint(networks={key: {} for key in keys})
+    return {**made, "networks": {key: f"shop_{key}" for key in keys}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [
+        (("a",), ("a", "b"), FieldClass.IN_PLACE),
+        (("a", "b"), ("a",), FieldClass.IN_PLACE),
+        (("b",), ("a", "b"), FieldClass.RECREATE),
+        (("a", "b"), ("b",), FieldClass.RECREATE),
+    ],
+)
+def test_a_network_comes_and_goes_in_place_unless_the_container_lives_by_it(
+    old: tuple[str, ...], new: tuple[str, ...], kind: FieldClass
+) -> None:
+    (change,) = service_drift(
+        networked(*old), networked(*new), old_image="sha256:1", new_image="sha256:1"
     )
     assert change.kind is kind
