@@ -9,24 +9,36 @@ import socket
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-from runtime.container import init
 from runtime.errors import ContainerStartError, RuntimeFault
+
+# Stands for a standard input that is the container's own null device.
+NULL = -1
+
+# The descriptor on which a failure is told once all others are closed.
+REPORT = 3
 
 
 class Outcome:
-    """What a child says on its way to exec: its terminal, its pid, an error, or nothing."""
+    """What a child says on its way to exec: what it started, its terminal, the pid of a sibling
+    that goes on in its place, an error, or nothing."""
 
     def __init__(self) -> None:
         self.complete = False
         self.terminal: int | None = None
         self.pid: int | None = None
+        self.kit: bytes | None = None
+        self.kit_fds: list[int] = []
         self.error: dict[str, Any] | None = None
 
     def take(self, report: socket.socket) -> None:
-        raw, fds, _flags, _address = socket.recv_fds(report, 16 * 1024, 1)
+        raw, fds, _flags, _address = socket.recv_fds(report, 16 * 1024, 8)
+        for fd in fds:
+            os.set_inheritable(fd, False)
         if raw == b"terminal":
             self.terminal = fds[0]
-            os.set_inheritable(self.terminal, False)
+        elif raw.startswith(b"kit "):
+            self.kit = raw[4:]
+            self.kit_fds = fds
         elif raw.startswith(b"pid "):
             self.pid = int(raw[4:])
         elif raw:
@@ -42,7 +54,7 @@ class Outcome:
 def stdio(stdin: bool, *, tty: bool, output: bool = True) -> tuple[list[int], list[int]]:
     """The child's 0, 1, 2 and our ends of them; none with a terminal.
 
-    Without `stdin` the first of each is init.NULL: the child opens its own null device. So are
+    Without `stdin` the first of each is NULL: the child opens its own null device. So are
     the others without `output`.
     """
     if tty:
@@ -50,7 +62,7 @@ def stdio(stdin: bool, *, tty: bool, output: bool = True) -> tuple[list[int], li
     with contextlib.ExitStack() as opened:
         ends = []
         for wanted in (stdin, output, output):
-            pair = os.pipe() if wanted else (init.NULL, init.NULL)
+            pair = os.pipe() if wanted else (NULL, NULL)
             opened.callback(close, pair)
             ends.append(pair)
         opened.pop_all()
@@ -60,7 +72,7 @@ def stdio(stdin: bool, *, tty: bool, output: bool = True) -> tuple[list[int], li
 
 def close(fds: Iterable[int]) -> None:
     for fd in fds:
-        if fd != init.NULL:
+        if fd != NULL:
             os.close(fd)
 
 
@@ -73,7 +85,7 @@ def become(body: Callable[[socket.socket], None], report: socket.socket) -> NoRe
         with contextlib.suppress(OSError):
             # `init.close_all_but` has moved it.
             moved = report.fileno() < 0
-            channel = socket.socket(fileno=init.REPORT) if moved else report
+            channel = socket.socket(fileno=REPORT) if moved else report
             channel.send(message[: 16 * 1024])
     finally:
         os._exit(125)

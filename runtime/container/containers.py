@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from runtime.container.paths import ContainerPaths, Instance, is_id
 from runtime.container.record import (
     ExitRecord,
     StartRecord,
+    boot_id,
     read_exit,
     read_start,
     write_exit,
@@ -240,7 +242,7 @@ class Containers:
         exited = read_exit(paths.exit)
         if exited is not None:
             return _exited(id, exited)
-        return dataclasses.replace(_exited(id, _lost(started)), lost=True)
+        return dataclasses.replace(_exited(id, _lost(started, paths.log)), lost=True)
 
     def list(self) -> Sequence[ContainerState]:
         states = []
@@ -340,8 +342,10 @@ class Containers:
             self._drop_lock(id)
         lost = []
         for state in self.list():
-            if state.status == "exited" and self._repair(state.id):
-                lost.append(state.id)
+            # A damaged description tells nothing of a start that was cut short.
+            with contextlib.suppress(RuntimeFault):
+                if state.status in ("created", "exited") and self._repair(state.id):
+                    lost.append(state.id)
         return lost
 
     def close(self) -> None:
@@ -356,19 +360,32 @@ class Containers:
         self._secrets.close()
 
     def _repair(self, id: str) -> bool:
-        """Clear what a lost run has left; whether there was one."""
+        """Clear what a lost run, or a start that was cut short, has left; whether there was a
+        run."""
         paths = self._paths(id)
         started = read_start(paths.state)
         lost = started is not None and read_exit(paths.exit) is None and not started.alive()
-        if lost and started is not None:
-            cgroup = self._cgroup(id)
-            with contextlib.suppress(RuntimeFault):
-                cgroup.kill()
-            with contextlib.suppress(RuntimeFault):
-                cgroup.remove()
-            shutil.rmtree(paths.run_directory, ignore_errors=True)
-            write_exit(paths.exit, _lost(started))
+        half = started is None and paths.run_directory.exists()
+        if (lost or half) and (claimed := self._claim(id)) is not None:
+            try:
+                parent = started.cgroup_parent if started else self.config(id).cgroup_parent
+                cgroup = open_cgroup(*self._instance.cgroup(id, parent))
+                with contextlib.suppress(RuntimeFault):
+                    cgroup.kill()
+                with contextlib.suppress(RuntimeFault):
+                    cgroup.remove()
+                shutil.rmtree(paths.run_directory, ignore_errors=True)
+            finally:
+                os.close(claimed)
+            if started is not None:
+                write_exit(paths.exit, _lost(started, paths.log, settled=True))
         return lost
+
+    def _claim(self, id: str) -> int | None:
+        """What a monitor holds for as long as it lives; None while there is one."""
+        with contextlib.suppress(FileNotFoundError):
+            return files.try_lock_directory(self._paths(id).directory)
+        return None
 
     def _secrets_for(self, config: ContainerConfig) -> dict[str, str]:
         """What the launcher is told of secrets, by target."""
@@ -523,11 +540,21 @@ def _exited(id: str, record: ExitRecord) -> ContainerState:
     )
 
 
-def _lost(started: StartRecord) -> ExitRecord:
+def _lost(started: StartRecord, log: Path, *, settled: bool = False) -> ExitRecord:
+    """What is said of a run that nobody has seen the end of.
+
+    It ended after it last said something, and before it was found (`settled`) or the host was
+    started anew.
+    """
+    ended = started.started_at
+    with contextlib.suppress(FileNotFoundError):
+        ended = max(ended, log.stat().st_mtime_ns)
+    if settled and started.boot == boot_id():
+        ended = max(ended, time.time_ns())
     return ExitRecord(
         exit_code=_LOST,
         oom_killed=False,
         started_at=started.started_at,
-        finished_at=started.started_at,
+        finished_at=ended,
         error="its monitor ended without recording an exit",
     )

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 from runtime.cgroups.manager import Cgroup
 from runtime.container import init
-from runtime.container.config import ExecConfig
-from runtime.container.init import Preparation
+from runtime.container.config import ContainerConfig, ExecConfig
+from runtime.container.init import Confinement
 from runtime.container.mounting import step
 from runtime.linux import files, namespaces, process, terminals
 
 
 def run(
-    preparation: Preparation,
+    config: ContainerConfig,
+    confinement: Confinement,
     wanted: ExecConfig,
     pidfd: int,
     cgroup: Cgroup,
@@ -26,7 +27,6 @@ def run(
 
     Never returns: ends in exec, or raises ContainerStartError or RuntimeFault.
     """
-    config = preparation.config
     process.prctl(process.PR_SET_DUMPABLE, 0)
     process.die_with_parent()
     cgroup.join()
@@ -48,28 +48,15 @@ def run(
     terminal = _open_terminal(root, report, wanted) if wanted.tty else None
     init.take_stdio(terminal, stdio)
     init.close_all_but(report)
-    _enter_pid_namespace()
+    init.enter_pid_namespace()
     init.lead_session(tty=wanted.tty)
     for limit in config.ulimits:
         init.set_ulimit(limit)
-    init.confine(preparation, who)
+    init.confine(confinement, who)
     environment = init.complete_environment((*config.env, *wanted.env), who, tty=wanted.tty)
     init.enter_directory(config.cwd if wanted.cwd is None else wanted.cwd)
     init.stay_with_parent()
     init.execute(wanted.argv, environment)
-
-
-def _enter_pid_namespace() -> None:
-    """Go on as a sibling that is born in the container's pid namespace; this process ends.
-
-    Only now can the container see it: its root is the container's, and no descriptor of the
-    host's is left, which a container with CAP_SYS_PTRACE could reach through /proc.
-    """
-    pid = process.fork(sibling=True)
-    if pid:
-        with socket.socket(fileno=init.REPORT) as report:
-            report.send(f"pid {pid}".encode())
-        os._exit(0)
 
 
 def _open_terminal(root: int, report: socket.socket, wanted: ExecConfig) -> int:

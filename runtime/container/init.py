@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from runtime.cgroups.manager import Cgroup
 from runtime.container import identity, reaper
+from runtime.container.children import NULL, REPORT
 from runtime.container.config import ContainerConfig, Ulimit
 from runtime.container.identity import Identity
 from runtime.container.mounting import Root, step, take_sources
@@ -31,12 +32,6 @@ from runtime.linux import capabilities, files, mounts, namespaces, process, secc
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# Stands for a standard input that is the container's own null device.
-NULL = -1
-
-# The descriptor on which a failure is told once all others are closed.
-REPORT = 3
-
 _DEFAULT_SYSCTLS = {
     "net.ipv4.ping_group_range": "0 2147483647",
     "net.ipv4.ip_unprivileged_port_start": "0",
@@ -44,9 +39,20 @@ _DEFAULT_SYSCTLS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """What a process of the container is left with."""
+
+    capabilities: tuple[int, ...]
+    last_capability: int
+    no_new_privileges: bool
+    seccomp: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
     """All that can be worked out before the fork.
 
+    `shared_memory` is a detached mount, of the container whose ipc namespace is shared.
     `place` is an empty directory on which the root is mounted; `secrets` are files that exist
     in memory only, (target, content, mode, uid, gid).
     """
@@ -54,11 +60,10 @@ class Preparation:
     config: ContainerConfig
     overlay: Overlay
     operations: tuple[Operation, ...]
+    shared_memory: int | None
     place: str
     secrets_place: str
-    capabilities: tuple[int, ...]
-    last_capability: int
-    seccomp: bytes | None
+    confinement: Confinement
 
 
 def run(
@@ -86,10 +91,12 @@ def run(
         mounts.pivot_into(root.fd)
     take_stdio(terminal, stdio)
     close_all_but(report)
+    if config.pid_namespace not in ("private", "host"):
+        enter_pid_namespace()
     lead_session(tty=config.tty)
     for limit in config.ulimits:
         set_ulimit(limit)
-    confine(preparation, who)
+    confine(preparation.confinement, who)
     environment = complete_environment(config.env, who, tty=config.tty)
     enter_directory(config.cwd)
     stay_with_parent()
@@ -103,6 +110,9 @@ def _enter_namespaces(config: ContainerConfig) -> None:
         if config.netns is not None:
             namespaces.join_path(config.netns, namespaces.CLONE_NEWNET)
         flags = namespaces.CLONE_NEWNS
+        if config.pid_namespace not in ("private", "host"):
+            # For the next child; a private one was made before this process was born.
+            namespaces.join_path(config.pid_namespace, namespaces.CLONE_NEWPID)
         for kind, flag in (
             (config.ipc_namespace, namespaces.CLONE_NEWIPC),
             (config.uts_namespace, namespaces.CLONE_NEWUTS),
@@ -133,7 +143,7 @@ def _assemble(preparation: Preparation) -> Root:
     with step("root", "cut the mounts off from the host's"):
         # Slaves: what the host unmounts goes here too while the root is being built.
         mounts.change_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
-    root = Root(preparation.overlay, preparation.place)
+    root = Root(preparation.overlay, preparation.place, preparation.shared_memory)
     root.add_sources(sources)
     seeded = {mount.source for mount in preparation.config.mounts if mount.seed}
     for bind in sources:
@@ -239,6 +249,19 @@ def take_stdio(terminal: int | None, stdio: Sequence[int]) -> None:
         os.dup2(_null_device() if fd == NULL else fd, number, inheritable=True)
 
 
+def enter_pid_namespace() -> None:
+    """Go on as a sibling that is born in the pid namespace that was joined; this process ends.
+
+    Only now can other processes there see it: its root is the container's, and no descriptor of
+    the host's is left, which a container with CAP_SYS_PTRACE could reach through /proc.
+    """
+    pid = process.fork(sibling=True)
+    if pid:
+        with socket.socket(fileno=REPORT) as report:
+            report.send(f"pid {pid}".encode())
+        os._exit(0)
+
+
 def lead_session(*, tty: bool) -> None:
     """Lead a new session, with descriptor 0 as its terminal where it is one."""
     os.setsid()
@@ -276,32 +299,31 @@ def set_ulimit(limit: Ulimit) -> None:
             raise OSError(errno.EINVAL, str(error)) from error
 
 
-def confine(preparation: Preparation, who: Identity) -> None:
+def confine(confinement: Confinement, who: Identity) -> None:
     """Give up all that the container must not have; the order is the kernel's own demand.
 
     The filter needs CAP_SYS_ADMIN (or no_new_privs) to be loaded, so it comes before the
     capabilities go; the bounding set needs CAP_SETPCAP, so it comes before both.
     """
-    config = preparation.config
     with step("confine", "give up capabilities"):
-        capabilities.limit_bounding_set(preparation.capabilities, preparation.last_capability)
-    if config.no_new_privileges:
+        capabilities.limit_bounding_set(confinement.capabilities, confinement.last_capability)
+    if confinement.no_new_privileges:
         with step("confine", "give up new privileges"):
             seccomp.no_new_privileges()
     _own_stdio(who)
-    if preparation.seccomp is not None:
+    if confinement.seccomp is not None:
         with step("confine", "load the system call filter"):
-            seccomp.load(preparation.seccomp)
+            seccomp.load(confinement.seccomp)
     with step("user", f"become user {who.uid}:{who.gid}"):
         os.setgroups(who.groups)
         os.setresgid(who.gid, who.gid, who.gid)
         os.setresuid(who.uid, who.uid, who.uid)
     with step("confine", "give up capabilities"):
-        held = preparation.capabilities if who.uid == 0 else ()
+        held = confinement.capabilities if who.uid == 0 else ()
         capabilities.set_capabilities(held)
 
 
-def stay_with_parent() -> None:
+def stay_with_parent(report: int = REPORT) -> None:
     """Die with the monitor, or at once where it has died already.
 
     Asked for again, as a change of user clears it (prctl(2)). The other end of the report is
@@ -309,7 +331,7 @@ def stay_with_parent() -> None:
     """
     process.die_with_parent()
     poll = select.poll()
-    poll.register(REPORT, 0)
+    poll.register(report, 0)
     if poll.poll(0):
         os._exit(125)
 

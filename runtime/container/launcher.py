@@ -12,7 +12,6 @@ that /proc/<pid>/exe of a process on its way into a container cannot be opened f
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
 import os
 import selectors
@@ -22,11 +21,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from runtime.container import locality, starter
 from runtime.container.children import describe
-from runtime.container.config import ContainerConfig
 from runtime.container.guard import Guard
-from runtime.container.monitor import Monitor, warm_up
-from runtime.container.paths import Instance
+from runtime.container.monitor import Monitor
+from runtime.container.paths import Instance, is_id
+from runtime.container.rehearsal import rehearse
 from runtime.errors import LauncherError, NotFound, RuntimeFault
 from runtime.linux import mounts, process, sockets
 
@@ -39,6 +39,7 @@ _PATIENCE = 2.0
 # Forks first, so that the launcher is nobody's child: who starts it need not wait for its end.
 _BOOT = (
     "import os, sys; os.fork() and os._exit(0); sys.path.insert(0, sys.argv[1]);"
+    "from runtime.container import locality; locality.load_monitor();"
     "from runtime.container.launcher import main; main()"
 )
 
@@ -105,23 +106,24 @@ def main() -> None:
     listener = socket.socket(fileno=int(listener_fd))
     os.set_inheritable(listener.fileno(), False)
     _close_others(listener.fileno())
-    process.set_name("bay:launcher")
-    process.set_command_line(f"bay: launcher of {root}")
     process.prctl(process.PR_SET_DUMPABLE, 0)
     # Whoever starts us may block signals, and be the first choice of the OOM killer.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
         score.write(_OOM_SCORE)
     process.restore_reserved_signals()
-    # Monitors are reaped by the kernel: nobody waits for them here.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o022)
     instance = Instance(Path(root), Path(run))
-    with contextlib.suppress(RuntimeFault):  # each start will say so again
-        warm_up(instance)
+    with contextlib.suppress(RuntimeFault, OSError):  # each start will say so again
+        rehearse(instance)
+    process.set_name("bay:launcher")
+    process.set_command_line(f"bay: launcher of {root}")
+    # Monitors are reaped by the kernel: nobody waits for them here.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # A collection in a child would copy the pages that it shares with us.
     gc.collect()
+    locality.settle()
     gc.freeze()
     Launcher(listener, instance, own_identity).run()
 
@@ -209,16 +211,15 @@ class Launcher:
 
 def _monitor(instance: Instance, request: dict[str, Any], connection: socket.socket) -> None:
     """The child: never returns into the launcher's loop."""
-    id = str(request.get("id"))
     code = 1
     try:
         os.setsid()
-        try:
-            config = ContainerConfig.from_json(instance.container(id).config.read_bytes())
-            monitor = Monitor(instance, _with_secrets(config, request.get("secrets") or {}))
-        except FileNotFoundError as error:
-            raise NotFound("container", id) from error
-        monitor.run(connection)
+        process.reap_children()
+        id = str(request.get("id"))
+        if not is_id(id):
+            raise NotFound("container", id)
+        monitor = Monitor(instance, id, start=starter.run, start_exec=starter.run_exec)
+        monitor.run(request, connection)
         code = 0
     except Exception as error:
         if not isinstance(error, RuntimeFault):
@@ -227,11 +228,3 @@ def _monitor(instance: Instance, request: dict[str, Any], connection: socket.soc
             sockets.send(connection, {"error": describe(error)})
     finally:
         os._exit(code)
-
-
-def _with_secrets(config: ContainerConfig, secrets: dict[str, str]) -> ContainerConfig:
-    complete = (
-        dataclasses.replace(file, content=secrets[file.target]) if file.secret else file
-        for file in config.files
-    )
-    return config.replace(files=tuple(complete))

@@ -187,9 +187,11 @@ class LogFollower:
 
         Names move while we look, so what was found is only taken if it still holds afterwards.
         """
-        for _attempt in range(_PATIENCE):
+        misses = 0
+        while misses < _PATIENCE:
             name = self._name_of_open_file()
             if name is None:
+                misses += 1
                 continue
             number = int(name.suffix[1:])
             newer = self._path.with_name(f"{LOG_NAME}.{number - 1}") if number > 1 else self._path

@@ -8,12 +8,13 @@ is the live one, `container.log.1` the one before.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
-from pathlib import Path
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Protocol
 
-from runtime.container.config import LogConfig
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LOG_NAME = "container.log"
 LONGEST_LINE = 16 * 1024
@@ -25,11 +26,24 @@ def timestamp(ns: int) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:09d}Z"
 
 
+class Limits(Protocol):
+    """What of a LogConfig counts here."""
+
+    @property
+    def driver(self) -> str: ...
+
+    @property
+    def max_size(self) -> int: ...
+
+    @property
+    def max_files(self) -> int: ...
+
+
 class LogWriter:
     """Appends to the log of one container; full files are renamed away."""
 
-    def __init__(self, directory: Path, config: LogConfig) -> None:
-        self._path = directory / LOG_NAME
+    def __init__(self, directory: Path | str, config: Limits) -> None:
+        self._path = f"{directory}/{LOG_NAME}"
         self._config = config
         self._partial: dict[str, bytes] = {}
         self._torn = False
@@ -37,7 +51,7 @@ class LogWriter:
         self._size = os.fstat(self._fd).st_size
         self._end_torn_line()
 
-    def _open(self, path: Path) -> int:
+    def _open(self, path: str) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         return os.open(path, flags, 0o640)
 
@@ -96,12 +110,12 @@ class LogWriter:
         last = self._config.max_files - 1
         try:
             # Made before the old one is moved away, as there may be no room for it.
-            fresh = self._path.with_name(f".{LOG_NAME}.new")
+            fresh = f"{os.path.dirname(self._path)}/.{LOG_NAME}.new"
             fd = self._open(fresh)
             for number in range(last, 0, -1):
-                newer = self._path.with_name(f"{LOG_NAME}.{number - 1}" if number > 1 else LOG_NAME)
+                newer = f"{self._path}.{number - 1}" if number > 1 else self._path
                 with contextlib.suppress(FileNotFoundError):
-                    os.replace(newer, self._path.with_name(f"{LOG_NAME}.{number}"))
+                    os.replace(newer, f"{self._path}.{number}")
             os.replace(fresh, self._path)
         except OSError:
             return
@@ -112,8 +126,8 @@ class LogWriter:
 
 
 def _encode(part: bytes, stream: str, time: str) -> bytes:
-    entry = {"log": part.decode(errors="replace"), "stream": stream, "time": time}
-    return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    text = encode_basestring(part.decode(errors="replace"))
+    return f'{{"log":{text},"stream":"{stream}","time":"{time}"}}\n'.encode()
 
 
 def _pieces(entry: bytes) -> list[bytes]:

@@ -16,55 +16,48 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import selectors
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from runtime.cgroups.manager import Cgroup, open_cgroup
-from runtime.container import exec, init, prepare
 from runtime.container.attach import Attachments
-from runtime.container.children import Outcome, become, close, describe, stdio
-from runtime.container.config import ContainerConfig, ExecConfig
+from runtime.container.children import NULL, Outcome, become, close, describe, stdio
+from runtime.container.kit import take_kit
 from runtime.container.logs import LogWriter
 from runtime.container.monitored_exec import MonitoredExec
-from runtime.container.mounting import step
-from runtime.container.paths import ContainerPaths, Instance, is_id
-from runtime.container.record import (
-    ExitRecord,
-    StartRecord,
-    boot_id,
-    exit_reserve,
-    read_start,
-    reserve_exit,
-    write_exit,
-    write_start,
-)
-from runtime.container.sessions import start_error
-from runtime.errors import RuntimeFault
-from runtime.linux import namespaces, process, sockets
+from runtime.errors import NotFound, RuntimeFault
+from runtime.linux import files, process, sockets
+
+if TYPE_CHECKING:
+    from runtime.container.paths import ContainerPaths, Instance
+    from runtime.container.record import ExitRecord
 
 _CHUNK = 64 * 1024
-
-# Enough for the interpreter to specialise what is run (PEP 659).
-_ROUNDS = 16
 
 # How long a container that is to be attached to waits for that, in seconds.
 _HOLD = 10.0
 
 
 class Monitor:
-    def __init__(self, instance: Instance, config: ContainerConfig) -> None:
-        config = _with_shared_namespaces(instance, config)
+    def __init__(
+        self,
+        instance: Instance,
+        id: str,
+        *,
+        start: Callable[..., None],
+        start_exec: Callable[..., None],
+    ) -> None:
+        """`start` and `start_exec` do, in a child, what those of `runtime.container.starter` do."""
         self._instance = instance
-        self._config = config
-        self._paths: ContainerPaths = instance.container(config.id)
-        self._cgroup: Cgroup = open_cgroup(*instance.cgroup(config.id, config.cgroup_parent))
+        self._id = id
+        self._starts = start
+        self._starts_exec = start_exec
         self._selector = selectors.DefaultSelector()
-        self._preparation = prepare.prepare(config, self._paths, instance.seccomp_cache)
         self._connections: set[socket.socket] = set()
         self._watchers: set[socket.socket] = set()
         self.sessions: set[MonitoredExec] = set()
@@ -72,81 +65,97 @@ class Monitor:
         self._outputs: dict[int, str] = {}
         self._reading = False
         self._held_until: float | None = None
-        self._stdin = init.NULL
+        self._stdin = NULL
         self.terminal: int | None = None
         self._listening = False
         self._exit: ExitRecord | None = None
+        self._claimed: int | None = None
 
-    def run(self, starter: socket.socket) -> None:
-        """Start the container, answer `starter`, and stay until the container has ended."""
-        process.set_name(f"bay:{self._config.id[:11]}")
-        process.set_command_line(f"bay: monitor of {self._config.id}")
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._paths.run_directory.mkdir(parents=True, exist_ok=True)
-        self._listener = sockets.listen(str(self._paths.socket))
-        try:
-            self._start()
-        except BaseException:
-            self._discard()
-            raise
-        # Whoever asked may be dead by now; the container runs all the same.
-        with contextlib.suppress(OSError):
-            sockets.send(starter, {"started": dataclasses.asdict(self._started)})
-        starter.close()
-        self._loop()
+    def run(self, request: dict[str, Any], client: socket.socket) -> None:
+        """Start the container as `request` says, answer `client`, and stay until it has ended."""
+        self.start(request, client)
+        while self._exit is None:
+            self.turn(self._patience())
 
     # --- start ---------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        self._cgroup.create(self._config.resources, prepare.rules(self._config))
-        self._log = LogWriter(self._paths.directory, self._config.log)
-        reserve_exit(self._paths.exit)
-        child_ends, own_ends = stdio(self._config.stdin_open, tty=self._config.tty)
-        with self._children_in_pid_namespace():
-            self._pid, report = self._fork(
-                lambda report: init.run(self._preparation, self._cgroup, report, child_ends)
-            )
-        close(child_ends)
-        self._pidfd = os.pidfd_open(self._pid)
-        terminal = self._await_exec(report, own_ends)
-        self._started = StartRecord(
-            pid=self._pid,
-            pid_started=process.start_time(self._pid) or 0,
-            monitor=os.getpid(),
-            monitor_started=process.start_time(os.getpid()) or 0,
-            started_at=time.time_ns(),
-            cgroup_parent=self._config.cgroup_parent,
-        )
-        write_start(self._paths.state, self._started)
-        self._adopt_output(own_ends, terminal)
-        self._selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
-        self._listen()
-
-    @contextlib.contextmanager
-    def _children_in_pid_namespace(self) -> Iterator[None]:
-        """Let the next child be in the container's pid namespace; later ones are not."""
-        kind = self._config.pid_namespace
-        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    def start(self, request: dict[str, Any], client: socket.socket) -> None:
+        process.set_name(f"bay:{self._id[:11]}")
+        process.set_command_line(f"bay: monitor of {self._id}")
+        self._claim()
         try:
-            with step("namespace", "enter the pid namespace"):
-                if kind == "private":
-                    namespaces.unshare(namespaces.CLONE_NEWPID)
-                elif kind != "host":
-                    namespaces.join_path(kind, namespaces.CLONE_NEWPID)
-            yield
-            namespaces.join(own, namespaces.CLONE_NEWPID)
-        finally:
-            os.close(own)
+            started = self._start(request)
+        except BaseException:
+            self._discard()
+            self._disclaim()
+            raise
+        # Whoever asked may be dead by now; the container runs all the same.
+        with contextlib.suppress(OSError):
+            sockets.send_raw(client, f'{{"started": {started}}}'.encode())
+        client.close()
 
-    def _fork(self, body: Callable[[socket.socket], None]) -> tuple[int, socket.socket]:
-        """Fork into the control group; the child runs `body`, which ends in exec or raises.
+    def _claim(self) -> None:
+        """Become the only monitor of the container, for as long as this process lives.
+
+        Raises NotFound, and RuntimeFault while another one starts or runs it.
+        """
+        try:
+            self._claimed = files.try_lock_directory(f"{self._instance.containers}/{self._id}")
+        except FileNotFoundError as error:
+            raise NotFound("container", self._id) from error
+        if self._claimed is None:
+            raise RuntimeFault(f"container {self._id[:12]} is being started, or runs")
+
+    def _disclaim(self) -> None:
+        if self._claimed is not None:
+            os.close(self._claimed)
+            self._claimed = None
+
+    def _start(self, request: dict[str, Any]) -> str:
+        """Have a starter start the container; what is written down of it."""
+        child, report = self._fork(lambda report: self._starts(self._instance, request, report))
+        outcome = Outcome()
+        outcome.take_all(report)
+        report.close()
+        os.waitpid(child, 0)
+        if outcome.error is not None:
+            from runtime.container.sessions import start_error
+
+            raise start_error(outcome.error)
+        if outcome.kit is None:
+            raise RuntimeFault("start the container: the process that did it was killed")
+        self._kit = kit = take_kit(outcome.kit, outcome.kit_fds)
+        self._pid, record = kit.pid, kit.record
+        if outcome.pid is not None:
+            os.waitpid(self._pid, 0)
+            self._pid = outcome.pid
+            record = _of_sibling(record, self._pid)
+        self._pidfd = os.pidfd_open(self._pid)
+        self._listener = socket.socket(fileno=kit.listener)
+        self._log = LogWriter(kit.directory, kit)
+        self._started_at = time.time_ns()
+        record = f'{record[:-1]}, "started_at": {self._started_at}}}'
+        files.write_atomically(kit.state, record.encode(), mode=0o600, durable=False)
+        self._adopt_output(outcome.terminal)
+        if self._held_until is None:
+            self._selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
+        self._listen()
+        return record
+
+    @property
+    def _paths(self) -> ContainerPaths:
+        return self._instance.container(self._id)
+
+    def _fork(
+        self, body: Callable[[socket.socket], None], into: int | None = None
+    ) -> tuple[int, socket.socket]:
+        """Fork, into a control group where one is given; the child runs `body`.
 
         The socket that is returned gives what the child reports and then its end.
         """
-        group = self._cgroup.open()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            pid = process.fork(into=group)
+            pid = process.fork(into=into)
         except OSError:
             ours.close()
             raise
@@ -157,36 +166,33 @@ class Monitor:
             return pid, ours
         finally:
             theirs.close()
-            if group is not None:
-                os.close(group)
+
+    def close(self) -> None:
+        """Let go of all descriptors; only where there is no container."""
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+        for fd in (self._pidfd, *self._outputs):
+            os.close(fd)
+        self._disclaim()
+        self._log.close()
+        self._selector.close()
 
     def _listen(self) -> None:
         self._selector.register(self._listener, selectors.EVENT_READ, self._on_connect)
         self._listening = True
 
-    def _await_exec(self, report: socket.socket, own_ends: list[int]) -> int | None:
-        """Wait until the child has become the container's program; its terminal, if any."""
-        outcome = Outcome()
-        outcome.take_all(report)
-        report.close()
-        if outcome.error is not None:
-            close(own_ends if outcome.terminal is None else [outcome.terminal])
-            os.waitpid(self._pid, 0)
-            os.close(self._pidfd)
-            raise start_error(outcome.error)
-        return outcome.terminal
-
-    def _adopt_output(self, own_ends: list[int], terminal: int | None) -> None:
+    def _adopt_output(self, terminal: int | None) -> None:
         if terminal is not None:
             self.terminal = terminal
             self._outputs = {terminal: "stdout"}
         else:
             # Held open for as long as the container runs, or until somebody attaches and ends it.
-            self._stdin = own_ends[0]
-            self._outputs = {own_ends[1]: "stdout", own_ends[2]: "stderr"}
+            self._stdin = self._kit.stdin
+            self._outputs = {self._kit.stdout: "stdout", self._kit.stderr: "stderr"}
         for fd in self._outputs:
             os.set_blocking(fd, False)
-        if self._config.await_attach:
+        if self._kit.await_attach:
             self._held_until = time.monotonic() + _HOLD
         self.resume_output()
 
@@ -212,29 +218,45 @@ class Monitor:
 
     def _discard(self) -> None:
         """Undo a start that failed; what cannot be undone is left to the daemon's sweep."""
-        self._listener.close()
-        with contextlib.suppress(OSError):
-            self._paths.socket.unlink()
-            self._paths.run_directory.rmdir()
+        from runtime.cgroups.manager import open_cgroup
+        from runtime.container.config import ContainerConfig
+        from runtime.container.record import exit_reserve
+
+        paths = self._paths
+        try:
+            raw = paths.config.read_bytes()
+            parent = ContainerConfig.from_json(raw).cgroup_parent
+            cgroup = open_cgroup(*self._instance.cgroup(self._id, parent))
+        except (OSError, ValueError, TypeError, RuntimeFault):
+            return  # not even its description could be read: nothing was made
         with contextlib.suppress(RuntimeFault):
-            self._cgroup.kill()
+            cgroup.kill()
+        # Whoever has said all that it had to say is in the group by now, or has ended.
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
         with contextlib.suppress(RuntimeFault):
-            self._cgroup.remove()
-        for path in (self._paths.state, exit_reserve(self._paths.exit)):
+            cgroup.remove()
+        for path in (paths.state, exit_reserve(paths.exit), paths.socket):
             path.unlink(missing_ok=True)
+        # Last, as it tells a sweep that there is something to undo.
+        with contextlib.suppress(OSError):
+            paths.run_directory.rmdir()
 
     # --- the loop ------------------------------------------------------------------------
 
-    def _loop(self) -> None:
-        while self._exit is None:
-            for key, _events in self._selector.select(self._patience()):
-                # What came before in this round may have closed it, or ended everything.
-                if self._exit is None and self._selector.get_map().get(key.fileobj) is key:
-                    key.data(key.fd)
-            if not self._listening:
-                self._listen()
-            if self._held_until is not None and time.monotonic() >= self._held_until:
-                self._release()
+    def turn(self, patience: float | None) -> bool:
+        """Wait for `patience` seconds at most, and do what has come; whether there was any."""
+        events = self._selector.select(patience)
+        for key, _events in events:
+            # What came before in this round may have closed it, or ended everything.
+            if self._exit is None and self._selector.get_map().get(key.fileobj) is key:
+                key.data(key.fd)
+        if not self._listening:
+            self._listen()
+        if self._held_until is not None and time.monotonic() >= self._held_until:
+            self._release()
+        return bool(events)
 
     def _patience(self) -> float | None:
         """How long to wait for something to happen, in seconds; None for ever."""
@@ -277,8 +299,12 @@ class Monitor:
             return
         _, status = os.waitpid(self._pid, 0)
         # All of the pid namespace is dead by now; with the host's, the rest is ended here.
+        from runtime.cgroups.manager import open_cgroup
+        from runtime.container.record import ExitRecord, write_exit
+
+        cgroup = open_cgroup(*self._kit.cgroup)
         with contextlib.suppress(RuntimeFault):
-            self._cgroup.kill()
+            cgroup.kill()
         for fd in list(self._outputs):
             self._drain(fd)
         self._log.close()
@@ -287,17 +313,19 @@ class Monitor:
         code = os.waitstatus_to_exitcode(status)
         record = ExitRecord(
             exit_code=code if code >= 0 else 128 - code,
-            oom_killed=self._cgroup.oom_kills() > 0,
-            started_at=self._started.started_at,
+            oom_killed=cgroup.oom_kills() > 0,
+            started_at=self._started_at,
             finished_at=time.time_ns(),
         )
         # Whoever learns of the exit may start the container again: clear the place first.
         with contextlib.suppress(RuntimeFault):
-            self._cgroup.remove()
-        self._paths.socket.unlink(missing_ok=True)
+            cgroup.remove()
+        paths = self._paths
+        paths.socket.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            self._paths.run_directory.rmdir()
-        write_exit(self._paths.exit, record)
+            paths.run_directory.rmdir()
+        self._disclaim()
+        write_exit(paths.exit, record)
         self._exit = record
         # Nobody is let go before: that a connection ends tells that the exit is on disk.
         self._accept_late()
@@ -388,11 +416,11 @@ class Monitor:
         or its pipe where it has one."""
         if self.terminal is not None:
             return self.terminal
-        return self._stdin if wanted and self._stdin != init.NULL else None
+        return self._stdin if wanted and self._stdin != NULL else None
 
     def end_input(self) -> None:
         close([self._stdin])
-        self._stdin = init.NULL
+        self._stdin = NULL
 
     def signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -404,8 +432,7 @@ class Monitor:
         try:
             if self._exit is not None:
                 raise RuntimeFault("start a process in a container that has ended")
-            wanted = ExecConfig(**{**request["config"], **_tuples(request["config"])})
-            session = self._open_session(connection, wanted)
+            session = self._open_session(connection, request["config"])
         except Exception as error:
             # Nothing that is asked for may end the monitor, and the container with it.
             with contextlib.suppress(OSError):
@@ -414,18 +441,19 @@ class Monitor:
             return
         self.sessions.add(session)
 
-    def _open_session(self, connection: socket.socket, wanted: ExecConfig) -> MonitoredExec:
-        preparation = self._preparation
-        if wanted.privileged and not self._config.privileged:
-            preparation = prepare.prepare(
-                self._config.replace(privileged=True), self._paths, self._instance.seccomp_cache
-            )
-        child_ends, own_ends = stdio(wanted.stdin, tty=wanted.tty, output=not wanted.detach)
+    def _open_session(self, connection: socket.socket, wanted: dict[str, Any]) -> MonitoredExec:
+        kit = self._kit
+        child_ends, own_ends = stdio(
+            bool(wanted.get("stdin")),
+            tty=bool(wanted.get("tty")),
+            output=not wanted.get("detach"),
+        )
         try:
             pid, report = self._fork(
-                lambda report: exec.run(
-                    preparation, wanted, self._pidfd, self._cgroup, report, child_ends
-                )
+                lambda report: self._starts_exec(
+                    self._instance, kit, wanted, self._pidfd, report, child_ends
+                ),
+                into=kit.group if kit.group >= 0 else None,
             )
         except OSError as error:
             close(own_ends)
@@ -439,49 +467,7 @@ class Monitor:
         return self._selector
 
 
-def _with_shared_namespaces(instance: Instance, config: ContainerConfig) -> ContainerConfig:
-    """Replace "container:<id>" by the namespaces that the container has now.
-
-    They are opened and then proven to be its own: a pid alone may be somebody else's by now.
-    Raises RuntimeFault where it does not run.
-    """
-    shared = {}
-    for kind, wanted in (("pid", config.pid_namespace), ("ipc", config.ipc_namespace)):
-        if not wanted.startswith("container:"):
-            continue
-        other = wanted.removeprefix("container:")
-        started = read_start(instance.container(other).state) if is_id(other) else None
-        try:
-            if started is None or started.boot != boot_id():
-                raise ProcessLookupError
-            fd = os.open(f"/proc/{started.pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-            if process.start_time(started.pid) != started.pid_started:
-                os.close(fd)
-                raise ProcessLookupError
-        except (FileNotFoundError, ProcessLookupError) as error:
-            raise RuntimeFault(
-                f"share the {kind} namespace of container {other[:12]}: it does not run"
-            ) from error
-        # The children find it at the same place.
-        shared[f"{kind}_namespace"] = f"/proc/self/fd/{fd}"
-    return config.replace(**shared) if shared else config
-
-
-def warm_up(instance: Instance) -> None:
-    """Do in the launcher what each monitor begins with, some times over.
-
-    What is imported, cached and specialised by the interpreter here lies in pages that all
-    monitors share. Raises RuntimeFault where a start would.
-    """
-    raw = ContainerConfig(id="warm-up", layers=("/",), argv=("true",)).to_json()
-    for _ in range(_ROUNDS):
-        monitor = Monitor(instance, ContainerConfig.from_json(raw))
-        monitor._selector.close()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with ours, theirs:
-            sockets.send(ours, {"op": "watch"})
-            sockets.receive(theirs)
-
-
-def _tuples(raw: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) for name, value in raw.items() if isinstance(value, list)}
+def _of_sibling(record: str, pid: int) -> str:
+    """The start record where the first process is a sibling of the one that the starter made."""
+    own = {"pid": pid, "pid_started": process.start_time(pid) or 0}
+    return json.dumps({**json.loads(record), **own})

@@ -9,8 +9,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
-from runtime.container import init
-from runtime.container.children import Outcome, close
+from runtime.container.children import NULL, Outcome, close
 from runtime.linux import sockets
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ class MonitoredExec:
         outcome = self._outcome
         ends = self._own_ends if outcome.terminal is None else [outcome.terminal]
         if outcome.error is None and outcome.pid is not None:
-            self._say({"started": outcome.pid}, tuple(fd for fd in ends if fd != init.NULL))
+            self._say({"started": outcome.pid}, tuple(fd for fd in ends if fd != NULL))
             self._pidfd = os.pidfd_open(outcome.pid)
             self._monitor.selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
         else:

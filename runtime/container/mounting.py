@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -25,9 +26,10 @@ from runtime.container.rootfs import (
     Operation,
     Overlay,
     ReadOnly,
+    SharedMemory,
 )
 from runtime.errors import ContainerStartError
-from runtime.linux import files, mounts
+from runtime.linux import files, mounts, namespaces, process
 
 
 @contextlib.contextmanager
@@ -52,13 +54,17 @@ def _hint(name: str, error: OSError) -> str | None:
 class Root:
     """The new root while it is put together; `fd` is its top directory."""
 
-    def __init__(self, overlay: Overlay, place: str) -> None:
-        """Mount `overlay` on the empty directory `place`."""
+    def __init__(self, overlay: Overlay, place: str, shared_memory: int | None = None) -> None:
+        """Mount `overlay` on the empty directory `place`.
+
+        `shared_memory` is a detached mount for the operation of that name.
+        """
         with step("root", "mount the root file system"):
             self.fd = _mount_overlay(overlay, place)
         self.devpts: int | None = None
         self._empty: int | None = None
         self._sources: dict[Bind, int] = {}
+        self._shared_memory = shared_memory
 
     def add_sources(self, sources: Mapping[Bind, int]) -> None:
         """Take over what `take_sources` gave; these descriptors are the root's to close."""
@@ -80,6 +86,9 @@ class Root:
             case Filesystem():
                 with step("mount", f"mount {operation.kind} at", operation.target):
                     self._filesystem(operation)
+            case SharedMemory():
+                with step("mount", "share the memory at", operation.target):
+                    self._share_memory(operation.target)
             case Node():
                 with step("device", "create device", operation.path):
                     self._node(operation)
@@ -138,17 +147,19 @@ class Root:
             os.close(tree)
 
     def _filesystem(self, operation: Filesystem) -> None:
-        tree = mounts.new_filesystem(
-            operation.kind,
-            operation.options,
-            attributes=operation.attributes,
-            source=operation.kind,
-        )
+        tree = _new_filesystem(operation)
         self.attach_at(tree, operation.target, directory=True, strict=operation.strict)
         if operation.kind == "devpts":
             self.devpts = tree
         else:
             os.close(tree)
+
+    def _share_memory(self, target: str) -> None:
+        if self._shared_memory is None:
+            raise OSError(errno.ENOENT, "no memory to share", target)
+        mounts.set_attributes(self._shared_memory, propagation=mounts.MS_PRIVATE)
+        self.attach_at(self._shared_memory, target, directory=True)
+        os.close(self._shared_memory)
 
     def _cgroups(self, operation: Filesystem) -> None:
         found = hierarchies()
@@ -273,6 +284,56 @@ class Root:
             os.close(tree)
         finally:
             os.close(place)
+
+
+def _new_filesystem(operation: Filesystem) -> int:
+    try:
+        return mounts.new_filesystem(
+            operation.kind,
+            operation.options,
+            attributes=operation.attributes,
+            source=operation.kind,
+        )
+    except OSError as error:
+        pid_namespace = dict(operation.options).get("pidns")
+        if pid_namespace is None or error.errno != errno.EINVAL:
+            raise
+        return proc_from_inside(pid_namespace, operation.attributes)
+
+
+def proc_from_inside(pid_namespace: str, attributes: int) -> int:
+    """A proc of the namespace at that path, for kernels before 6.17, which give a process that
+    of its own namespace only.
+
+    The process that is in there for a moment has an empty root and no descriptor of the host's.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        helper = os.fork()
+        if helper == 0:
+            try:
+                process.die_with_parent()
+                namespaces.join_path(pid_namespace, namespaces.CLONE_NEWPID)
+                os.fchdir(mounts.new_filesystem("tmpfs"))
+                os.chroot(".")
+                os.dup2(theirs.fileno(), 3, inheritable=False)
+                process.close_from(4)
+                inside = os.fork()
+                if inside:
+                    os.waitpid(inside, 0)  # the first process there may reap nobody
+                else:
+                    tree = mounts.new_filesystem("proc", attributes=attributes, source="proc")
+                    with socket.socket(fileno=3) as channel:
+                        socket.send_fds(channel, [b"proc"], [tree])
+            finally:
+                os._exit(0)
+        theirs.close()
+        _raw, fds, _flags, _address = socket.recv_fds(ours, 16, 1)
+        os.waitpid(helper, 0)
+    if not fds:
+        raise OSError(errno.EINVAL, "no proc of that pid namespace", pid_namespace)
+    os.set_inheritable(fds[0], False)
+    return fds[0]
 
 
 def take_sources(operations: Sequence[Operation]) -> dict[Bind, int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from runtime.cgroups.devices import DeviceRule, device_rules
 from runtime.container import confinement
 from runtime.container.config import ContainerConfig, Device
-from runtime.container.init import Preparation
+from runtime.container.init import Confinement, Preparation
 from runtime.container.paths import ContainerPaths
 from runtime.container.rootfs import Bind, mount_operations, root_overlay
 from runtime.errors import RuntimeFault
@@ -41,22 +41,38 @@ def seccomp_program(held: tuple[str, ...], cache: Path) -> bytes:
     return confinement.seccomp_program(held, cache)
 
 
-def prepare(config: ContainerConfig, paths: ContainerPaths, cache: Path) -> Preparation:
-    """Raises RuntimeFault for capabilities, devices or filters that cannot be had."""
-    held = confinement.held_capabilities(
-        config.cap_add, config.cap_drop, privileged=config.privileged, available=available()
-    )
-    confined = config.seccomp == "default" and not config.privileged
+def prepare(
+    config: ContainerConfig, paths: ContainerPaths, cache: Path, shared_memory: int | None = None
+) -> Preparation:
+    """Raises RuntimeFault for capabilities, devices or filters that cannot be had.
+
+    `shared_memory` is a detached mount of another container's /dev/shm.
+    """
     check_sysctls(config)
     config = config.replace(devices=expand_devices(config))
     return Preparation(
         config=config,
         overlay=root_overlay(config, str(paths.directory)),
-        operations=mount_operations(config, file_binds(config, paths)),
+        operations=mount_operations(
+            config, file_binds(config, paths), share_memory=shared_memory is not None
+        ),
+        shared_memory=shared_memory,
         place=str(paths.place),
         secrets_place=str(paths.secrets),
+        confinement=confine(config, cache),
+    )
+
+
+def confine(config: ContainerConfig, cache: Path) -> Confinement:
+    """Raises RuntimeFault for capabilities or filters that cannot be had."""
+    held = confinement.held_capabilities(
+        config.cap_add, config.cap_drop, privileged=config.privileged, available=available()
+    )
+    confined = config.seccomp == "default" and not config.privileged
+    return Confinement(
         capabilities=tuple(capabilities.NUMBERS[name] for name in held),
         last_capability=last_capability(),
+        no_new_privileges=config.no_new_privileges,
         seccomp=seccomp_program(held, cache) if confined else None,
     )
 

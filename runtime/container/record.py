@@ -49,11 +49,6 @@ class ExitRecord:
     error: str | None = None
 
 
-def write_start(path: Path, record: StartRecord) -> None:
-    content = json.dumps(dataclasses.asdict(record)).encode()
-    files.write_atomically(path, content, mode=0o600, durable=False)
-
-
 def read_start(path: Path) -> StartRecord | None:
     """None where there is none, or where a power cut has left it empty."""
     try:

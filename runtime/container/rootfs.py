@@ -85,7 +85,14 @@ class HostDevice:
     target: str
 
 
-Operation = Filesystem | Bind | Node | Link | HostDevice | Mask | ReadOnly
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SharedMemory:
+    """The shared memory of another container, at `target`."""
+
+    target: str
+
+
+Operation = SharedMemory | Filesystem | Bind | Node | Link | HostDevice | Mask | ReadOnly
 
 _NODES = (
     Node(path="/dev/null", kind="c", major=1, minor=3),
@@ -114,16 +121,19 @@ def root_overlay(config: ContainerConfig, directory: str) -> Overlay:
     )
 
 
-def mount_operations(config: ContainerConfig, files: tuple[Bind, ...]) -> tuple[Operation, ...]:
+def mount_operations(
+    config: ContainerConfig, files: tuple[Bind, ...], *, share_memory: bool = False
+) -> tuple[Operation, ...]:
     """Everything on top of the root, in order.
 
     `files` are the binds of what the runtime provides itself (hosts, resolv.conf, secrets). A
-    mount that the user asks for replaces the default one at the same place.
+    mount that the user asks for replaces the default one at the same place. With `share_memory`
+    there is another container's /dev/shm.
     """
     wanted = _wanted(config, files)
     taken = {mount.target for mount in wanted}
     operations: list[Operation] = []
-    for system in _default_filesystems(config):
+    for system in _default_filesystems(config, share_memory=share_memory):
         if system.target not in taken and not _within(system.target, taken):
             operations.append(system)
     if "/dev" not in taken:
@@ -142,19 +152,27 @@ def mount_operations(config: ContainerConfig, files: tuple[Bind, ...]) -> tuple[
     return tuple(operations)
 
 
-def _default_filesystems(config: ContainerConfig) -> tuple[Filesystem | Bind, ...]:
+def _default_filesystems(
+    config: ContainerConfig, *, share_memory: bool
+) -> tuple[Filesystem | Bind | SharedMemory, ...]:
     sys_access = 0 if config.privileged else mounts.MOUNT_ATTR_RDONLY
-    shared_memory: Filesystem | Bind = Filesystem(
+    shared_memory: Filesystem | Bind | SharedMemory = Filesystem(
         kind="tmpfs",
         target="/dev/shm",
         options=(("mode", "1777"), ("size", str(config.shm_size))),
         attributes=_SAFE,
     )
-    if config.ipc_namespace == "host":
-        # POSIX shared memory is files, which the ipc namespace does not cover (shm_overview(7)).
+    # POSIX shared memory is files, which the ipc namespace does not cover (shm_overview(7)).
+    if share_memory:
+        shared_memory = SharedMemory(target="/dev/shm")
+    elif config.ipc_namespace == "host":
         shared_memory = Bind(source="/dev/shm", target="/dev/shm", attributes=_SAFE)
+    proc: tuple[tuple[str, str | None], ...] = ()
+    if config.pid_namespace not in ("private", "host"):
+        # It is mounted before the container's first process is in that namespace.
+        proc = (("pidns", config.pid_namespace),)
     return (
-        Filesystem(kind="proc", target="/proc", attributes=_SAFE, strict=True),
+        Filesystem(kind="proc", target="/proc", options=proc, attributes=_SAFE, strict=True),
         Filesystem(
             kind="tmpfs",
             target="/dev",

@@ -15,7 +15,6 @@ import os
 import stat
 from collections.abc import Iterator
 from ctypes import c_char_p, c_int, c_size_t, c_uint64
-from pathlib import Path
 
 from runtime.linux import libc
 
@@ -180,25 +179,28 @@ def write_atomically(
 
     With `durable`, the content survives a power cut once this returns.
     """
-    path = Path(path)
-    # Not tempfile: a monitor would import and seed it for nothing else.
-    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}")
+    # By the plainest means: what a monitor touches it holds alone.
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}.{os.urandom(6).hex()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o600)
     try:
-        with os.fdopen(fd, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
+        try:
+            rest = memoryview(content)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+            os.fchmod(fd, mode)
             if durable:
-                os.fsync(file.fileno())
+                os.fsync(fd)
+        finally:
+            os.close(fd)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
     if durable:
-        sync_directory(path.parent)
+        sync_directory(directory or ".")
 
 
 @contextlib.contextmanager
@@ -221,6 +223,17 @@ def locked(path: str | os.PathLike[str], *, shared: bool = False) -> Iterator[No
             return
         finally:
             os.close(fd)
+
+
+def try_lock_directory(path: str | os.PathLike[str]) -> int | None:
+    """As `try_lock`, on a directory that exists. Raises FileNotFoundError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
 
 
 def try_lock(path: str | os.PathLike[str]) -> int | None:

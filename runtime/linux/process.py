@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # it has no stubs
 import ctypes
+import functools
 import os
 import signal
 from ctypes import c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
@@ -11,10 +13,12 @@ from runtime.linux import libc
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
-PR_SET_NAME = 15
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 PR_SET_CHILD_SUBREAPER = 36
+
+_SIGCHLD = int(signal.SIGCHLD)
+_SIG_DFL = int(signal.SIG_DFL)
 
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
@@ -65,9 +69,8 @@ def prctl(option: int, argument: int = 0) -> None:
 
 
 def set_name(name: str) -> None:
-    """The name that ps shows; at most 15 bytes are kept (prctl(2), PR_SET_NAME)."""
-    raw = ctypes.create_string_buffer(name.encode()[:15])
-    prctl(PR_SET_NAME, ctypes.addressof(raw))
+    """The name that ps shows; at most 15 bytes are kept (proc(5), /proc/self/comm)."""
+    _write("/proc/self/comm", name.encode()[:15], 0)
 
 
 def restore_reserved_signals() -> None:
@@ -93,12 +96,32 @@ def set_command_line(text: str) -> None:
 
     Overwrites the original arguments in place, so `text` is cut to their length.
     """
+    start, end = _argument_area()
+    _write("/proc/self/mem", text.encode()[: end - start - 1].ljust(end - start, b"\0"), start)
+
+
+@functools.cache
+def _argument_area() -> tuple[int, int]:
     with open("/proc/self/stat", "rb") as stat:
         fields = stat.read().rpartition(b")")[2].split()
-    start, end = int(fields[45]), int(fields[46])
-    raw = text.encode()[: end - start - 1]
-    ctypes.memset(start, 0, end - start)
-    ctypes.memmove(start, raw, len(raw))
+    return int(fields[45]), int(fields[46])
+
+
+def _write(path: str, content: bytes, offset: int) -> None:
+    """Not by the means of `io`: what a monitor touches it holds alone."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        if offset:
+            os.lseek(fd, offset, os.SEEK_SET)
+        os.write(fd, content)
+    finally:
+        os.close(fd)
+
+
+def reap_children() -> None:
+    """Have the end of a child told to us, where who started us ignored it (signal(7), SIGCHLD)."""
+    # Without the enumerations of the module above it: what a monitor touches it holds alone.
+    _signal.signal(_SIGCHLD, _SIG_DFL)
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:

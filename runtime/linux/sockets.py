@@ -53,7 +53,11 @@ def _short(path: str) -> Any:
 
 def send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
     """Send one JSON object with descriptors; one over 128 KiB travels in a file in memory."""
-    raw = json.dumps(message, separators=(",", ":")).encode()
+    send_raw(connection, json.dumps(message, separators=(",", ":")).encode(), fds)
+
+
+def send_raw(connection: socket.socket, raw: bytes, fds: tuple[int, ...] = ()) -> None:
+    """Send an object that is JSON already."""
     if len(raw) <= _LIMIT:
         socket.send_fds(connection, [b"j" + raw], fds)
         return

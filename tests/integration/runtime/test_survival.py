@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -18,7 +19,7 @@ import pytest
 from runtime.container import init
 from runtime.container.config import ExecConfig
 from runtime.container.containers import Containers
-from runtime.errors import RuntimeFault
+from runtime.errors import InvalidState, RuntimeFault
 from runtime.linux import capabilities, process, sockets
 from tests.integration.runtime.yard import Yard, needs, until
 
@@ -66,7 +67,10 @@ def test_a_killed_monitor_takes_the_container_with_it_and_is_reported(yard: Yard
     assert yard.containers.sweep() == [id]
     assert yard.containers.sweep() == []
     assert state.lost
-    assert yard.containers.get(id) == dataclasses.replace(state, lost=False)
+    settled = yard.containers.get(id)
+    assert settled == dataclasses.replace(state, lost=False, finished_at=settled.finished_at)
+    assert state.started_at is not None and settled.finished_at is not None
+    assert state.started_at < settled.finished_at <= time.time_ns()
     yard.containers.start(id)
     assert yard.containers.get(id).status == "running"
 
@@ -221,3 +225,51 @@ def test_sockets_are_files_that_only_root_can_use(yard: Yard) -> None:
     assert (yard.instance.containers / id).stat().st_mode & 0o777 == 0o710
     names = [line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines()]
     assert not [name for name in names if name.startswith("@") and "bay" in name]
+
+
+@pytest.mark.parametrize("whom", ["first", "last", "all"])
+def test_whoever_is_killed_while_a_container_starts_nothing_is_left(yard: Yard, whom: str) -> None:
+    """Monitor, starter and the container's first process all bear the monitor's name by then."""
+    yard.run("true")
+    id = yard.create("sleep", "1000")
+    for attempt in range(30):
+        outcome: list[object] = []
+
+        def start(outcome: list[object] = outcome) -> None:
+            try:
+                outcome.append(yard.containers.start(id))
+            except RuntimeFault as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=start)
+        thread.start()
+        begun = time.monotonic()
+        while not (found := yard.processes(f"monitor of {id}")) and not outcome:
+            pass
+        while time.monotonic() - begun < 0.0008 * attempt and not outcome:
+            found = yard.processes(f"monitor of {id}") or found
+        found.sort()
+        for pid in {"first": found[:1], "last": found[-1:], "all": found}[whom]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        thread.join()
+        if yard.containers.get(id).status == "running":
+            with contextlib.suppress(InvalidState):  # it is ending by itself
+                yard.containers.signal(id, signal.SIGKILL)
+            yard.finish(id)
+        yard.containers.sweep()
+        assert yard.containers.processes(id) == []
+        assert not yard.instance.container(id).run_directory.exists()
+        until(lambda: not yard.processes(f"monitor of {id}"), what="none of them is left")
+    yard.containers.start(id)
+    assert yard.exec(id, "true").exit_code == 0
+
+
+def test_a_container_has_one_monitor_at_a_time(yard: Yard) -> None:
+    id = yard.start("sleep", "1000")
+    with sockets.connect(str(yard.instance.launcher_socket)) as connection:
+        sockets.send(connection, {"op": "start", "id": id})
+        answer, _fds = sockets.receive(connection)
+    assert "or runs" in answer["error"]["message"]
+    assert yard.exec(id, "true").exit_code == 0
+    assert len(yard.processes(f"monitor of {id}")) == 1

@@ -28,7 +28,6 @@ from runtime.container.record import (
     read_start,
     reserve_exit,
     write_exit,
-    write_start,
 )
 from runtime.errors import ContainerStartError, RuntimeFault
 
@@ -144,7 +143,7 @@ def test_two_instances_share_no_name(tmp_path: Path) -> None:
 
 def test_records_come_back(tmp_path: Path) -> None:
     start = StartRecord(pid=1, pid_started=2, monitor=3, monitor_started=4, started_at=5)
-    write_start(tmp_path / "state.json", start)
+    (tmp_path / "state.json").write_text(json.dumps(dataclasses.asdict(start)))
     assert read_start(tmp_path / "state.json") == start
     end = ExitRecord(exit_code=137, oom_killed=True, started_at=5, finished_at=6)
     for prepared in (False, True):

@@ -1,0 +1,109 @@
+"""What a launcher does before it is asked: each thing that a monitor does, some times over.
+
+What is imported, cached and specialised by the interpreter by then lies in pages that all
+monitors share, and that none of them writes anew. Starters are played: no container is made.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+from runtime.container import starter
+from runtime.container.config import ContainerConfig
+from runtime.container.kit import Kit, send_kit
+from runtime.container.monitor import Monitor
+from runtime.container.paths import Instance
+from runtime.container.record import boot_id
+from runtime.linux import process, sockets
+
+# Enough for the interpreter to specialise what is run (PEP 659).
+_ROUNDS = 16
+
+_ID = "rehearsal"
+
+# Seconds.
+_PATIENCE = 1.0
+
+
+def rehearse(instance: Instance) -> None:
+    """Raises RuntimeFault or OSError where a start would."""
+    raw = ContainerConfig(id=_ID, layers=("/",), argv=("true",)).to_json()
+    for _ in range(_ROUNDS):
+        starter.plan(instance, ContainerConfig.from_json(raw))
+    process.reap_children()
+    with _stage(instance) as stage:
+        for _ in range(_ROUNDS):
+            _play(stage)
+
+
+@contextlib.contextmanager
+def _stage(instance: Instance) -> Iterator[Instance]:
+    place = instance.run / f".rehearsal-{os.getpid()}"
+    stage = Instance(place, place)
+    paths = stage.container(_ID)
+    try:
+        paths.directory.mkdir(parents=True)
+        yield stage
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _play(stage: Instance) -> None:
+    path = str(stage.container(_ID).socket)
+    monitor = Monitor(stage, _ID, start=_start, start_exec=_start_exec)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        monitor.start({}, theirs)
+        sockets.receive(ours)
+    with sockets.connect(path) as watcher, sockets.connect(path) as client:
+        sockets.send(watcher, {"op": "watch"})
+        sockets.send(client, {"op": "exec", "config": {"argv": ["true"]}})
+        for _answer in ("started", "exit_code"):
+            while not select.select([client], [], [], 0)[0]:
+                monitor.turn(_PATIENCE)
+            for fd in sockets.receive(client)[1]:
+                os.close(fd)
+    monitor.close()
+
+
+def _start(instance: Instance, _request: dict[str, Any], report: socket.socket) -> None:
+    paths = instance.container(_ID)
+    paths.run_directory.mkdir(parents=True, exist_ok=True)
+    listener = sockets.listen(str(paths.socket))
+    output, written = os.pipe()
+    os.write(written, b"a line\n")
+    kit = Kit(
+        pid=os.getppid(),
+        cgroup=("parent", "name"),
+        driver="json-file",
+        max_size=1024,
+        max_files=2,
+        await_attach=False,
+        record=json.dumps({"pid": 1, "boot": boot_id()}),
+        state=str(paths.state),
+        directory=str(paths.directory),
+        listener=listener.fileno(),
+        stdout=output,
+        stderr=os.dup(output),
+    )
+    send_kit(report, kit)
+
+
+def _start_exec(
+    _instance: Instance,
+    _kit: Kit,
+    _request: dict[str, Any],
+    _pidfd: int,
+    report: socket.socket,
+    _child_ends: list[int],
+) -> None:
+    pid = process.fork(sibling=True)
+    if pid:
+        report.send(f"pid {pid}".encode())
