@@ -253,7 +253,10 @@ def _settable(path: tuple[str, ...], old: Any, new: Any) -> bool:
         )
     if isinstance(old, list) or isinstance(new, list):
         return bool(old == new)
-    return new is not None or old is None or (path[-1] in _LIFTABLE and "reservations" not in path)
+    if new is None:
+        return old is None or (path[-1] in _LIFTABLE and "reservations" not in path)
+    # A container whose CPUs nobody has named is in no group that could name them.
+    return path[-1] != "cpuset" or old is not None
 
 
 def _service_changes(old: Spec, new: Spec) -> Iterator[Change]:
@@ -337,10 +340,9 @@ def _shortened(old: str, new: str) -> tuple[str, str]:
         end = min(len(text), len(text) - tail + _CONTEXT)
         shown = text[start:end]
         shown = shown if len(shown) <= 2 * _LONG else shown[: 2 * _LONG] + "…"
-        if new is None:
-        return old is None or (path[-1] in _LIFTABLE and "reservations" not in path)
-    # A container whose CPUs nobody has named is in no group that could name them.
-    return path[-1] != "cpuset" or old is not None
+        return ("…" if start else "") + shown + ("…" if end < len(text) else "")
+
+    return cut(old), cut(new)
 
 
 def _common(one: str, other: str) -> int:
