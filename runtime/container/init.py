@@ -13,7 +13,6 @@ import fcntl
 import os
 import resource
 import select
-import signal
 import socket
 import stat
 import termios
@@ -388,7 +387,8 @@ def execute(argv: Sequence[str], environment: dict[bytes, bytes]) -> None:
             "no command was given", step="exec", exit_code=127, hint="neither has the image one"
         )
     command = argv[0]
-    _reset_signals()
+    # What Python, or who started the daemon, ignores or blocks must not be inherited.
+    process.reset_signals()
     if "/" in command:
         candidates = [command]
     else:
@@ -433,11 +433,3 @@ def _exec_failure(command: str, failure: OSError | None) -> ContainerStartError:
         exit_code=127 if number == errno.ENOENT else 126,
         hint=hints.get(number),
     )
-
-
-def _reset_signals() -> None:
-    """What Python, or who started the daemon, ignores or blocks must not be inherited across
-    exec (signal(7))."""
-    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -37,6 +37,13 @@ def available() -> int:
 
 
 @functools.lru_cache(maxsize=64)
+def held_capabilities(
+    add: tuple[str, ...], drop: tuple[str, ...], *, privileged: bool
+) -> tuple[str, ...]:
+    return confinement.held_capabilities(add, drop, privileged=privileged, available=available())
+
+
+@functools.lru_cache(maxsize=64)
 def seccomp_program(held: tuple[str, ...], cache: Path) -> bytes:
     return confinement.seccomp_program(held, cache)
 
@@ -65,9 +72,7 @@ def prepare(
 
 def confine(config: ContainerConfig, cache: Path) -> Confinement:
     """Raises RuntimeFault for capabilities or filters that cannot be had."""
-    held = confinement.held_capabilities(
-        config.cap_add, config.cap_drop, privileged=config.privileged, available=available()
-    )
+    held = held_capabilities(config.cap_add, config.cap_drop, privileged=config.privileged)
     confined = config.seccomp == "default" and not config.privileged
     return Confinement(
         capabilities=tuple(capabilities.NUMBERS[name] for name in held),

@@ -15,6 +15,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+from runtime.cgroups.manager import open_cgroup
 from runtime.container import starter
 from runtime.container.config import ContainerConfig
 from runtime.container.kit import Kit, send_kit
@@ -37,6 +38,7 @@ def rehearse(instance: Instance) -> None:
     raw = ContainerConfig(id=_ID, layers=("/",), argv=("true",)).to_json()
     for _ in range(_ROUNDS):
         starter.plan(instance, ContainerConfig.from_json(raw))
+        open_cgroup(*instance.cgroup(_ID, None))
     process.reap_children()
     with _stage(instance) as stage:
         for _ in range(_ROUNDS):

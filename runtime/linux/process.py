@@ -19,6 +19,8 @@ PR_SET_CHILD_SUBREAPER = 36
 
 _SIGCHLD = int(signal.SIGCHLD)
 _SIG_DFL = int(signal.SIG_DFL)
+_SIG_SETMASK = int(signal.SIG_SETMASK)
+_SIGNALS = tuple(map(int, signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}))
 
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
@@ -122,6 +124,13 @@ def reap_children() -> None:
     """Have the end of a child told to us, where who started us ignored it (signal(7), SIGCHLD)."""
     # Without the enumerations of the module above it: what a monitor touches it holds alone.
     _signal.signal(_SIGCHLD, _SIG_DFL)
+
+
+def reset_signals() -> None:
+    """Give every signal its default action, and block none (signal(7))."""
+    for number in _SIGNALS:
+        _signal.signal(number, _SIG_DFL)
+    _signal.pthread_sigmask(_SIG_SETMASK, ())
 
 
 def die_with_parent(number: int = signal.SIGKILL) -> None:
