@@ -38,14 +38,18 @@ def one(
 
 
 def some(
-    session: Session, services: tuple[str, ...], *, project: str | None = None
+    session: Session,
+    services: tuple[str, ...],
+    *,
+    project: str | None = None,
+    oneoffs: bool = False,
 ) -> list[dict[str, Any]]:
-    """All containers of `services` (empty: of the project), one-off ones left out; a service
-    without one is an error."""
+    """All containers of `services` (empty: of the project), one-off ones only with
+    `oneoffs`; a service without one is an error."""
     found = [
         container
         for container in session.client.get(session.project_path("containers", project), all=1)
-        if not container.get("oneoff")
+        if oneoffs or not container.get("oneoff")
     ]
     known = {container["service"] for container in found}
     for service in services:

@@ -30,6 +30,7 @@ VERBS = (
     "top",
     "stats",
     "events",
+    "cp",
     "config",
     "graph",
     "images",

@@ -301,6 +301,10 @@ class Containers:
         """
         return sessions.open_watch(str(self._paths(id).socket))
 
+    def held(self, id: str) -> contextlib.AbstractContextManager[None]:
+        """Keep a container as it is: nobody starts, changes or removes it. Raises NotFound."""
+        return self._exclusive(id)
+
     # --- upkeep ----------------------------------------------------------------------------
 
     def settle_lost(self, id: str) -> None:

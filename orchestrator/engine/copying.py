@@ -1,0 +1,8 @@
+"""Files of containers for the command line, which copies them itself: no daemon in between."""
+
+from __future__ import annotations
+
+from runtime.container.archive import Place, Rules, deliver, find, open_root
+from runtime.container.tarball import pack, unpack
+
+__all__ = ["Place", "Rules", "deliver", "find", "open_root", "pack", "unpack"]
