@@ -20,11 +20,8 @@ from ipaddress import IPv4Address
 from ipaddress import IPv4Network as Subnet
 from typing import Any
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
 from bridge.errors import LinkError
+from bridge.messages import ifaddrmsg, ifinfmsg, rtmsg
 from bridge.netlink import (
     HEADER_SIZE,
     NLM_F_ACK,

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import contextlib
 import fcntl
-import gc
 import logging
 import os
 import random
@@ -26,6 +25,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from orchestrator.engine import memory
 from orchestrator.engine.errors import chain
 from orchestrator.engine.host import Host
 from orchestrator.engine.local import LocalBackend
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--guard", action="store_true")
     options = parser.parse_args(arguments)
     configure()
+    memory.keep_small()
     os.umask(0o022)
     root, run = options.root.absolute(), options.run.absolute()
     # Who has a supervisor of his own starts it again by that.
@@ -119,9 +120,7 @@ async def serve(root: Path, run: Path, ready_fd: int | None, *, guard: bool = Fa
         stack.push_async_callback(instance.end_runs)
         await _listen(runner, run / SOCKET)
         stack.callback((run / SOCKET).unlink, missing_ok=True)
-        # What start-up made stays for good; the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        memory.settle()
         _log.info("the daemon serves %s on %s", root, run / SOCKET)
         if ready_fd is not None:
             _say_ready(ready_fd)

@@ -12,7 +12,6 @@ from types import FunctionType
 from typing import Any
 
 from aiohttp import web
-from pydantic.json_schema import models_json_schema
 
 from orchestrator.supervisor.bodies import Body
 from orchestrator.version import VERSION
@@ -23,6 +22,8 @@ _TEMPLATE = "#/components/schemas/{model}"
 
 def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
     """An OpenAPI 3.1 document of all routes."""
+    from pydantic.json_schema import models_json_schema  # 2 MB that hardly anybody asks for
+
     shown = [(path, route) for route in routes for path in _paths(route) if _is_shown(route)]
     models = sorted({m for _, route in shown for m in bodies(route)}, key=lambda m: m.__name__)
     _, schemas = models_json_schema([(m, "validation") for m in models], ref_template=_TEMPLATE)
