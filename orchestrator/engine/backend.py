@@ -58,6 +58,8 @@ class Backend(Protocol):
 
     async def wait_container(self, action: actions.WaitContainer) -> None: ...
 
+    async def run_hook(self, action: actions.RunHook) -> None: ...
+
     async def promote_container(self, action: actions.PromoteContainer) -> None: ...
 
     async def drain_container(self, action: actions.DrainContainer) -> None: ...
@@ -98,6 +100,8 @@ async def perform(backend: Backend, action: actions.AnyAction) -> None:
             await backend.remove_container(action)
         case actions.WaitContainer():
             await backend.wait_container(action)
+        case actions.RunHook():
+            await backend.run_hook(action)
         case actions.PromoteContainer():
             await backend.promote_container(action)
         case actions.DrainContainer():

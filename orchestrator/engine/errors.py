@@ -6,6 +6,7 @@ EngineError
 ├── WaitTimeout     it did not fulfil it in time
 ├── NameTaken       a container of that name exists already
 ├── NoSuchContainer a container that is not on record
+├── HookFailed      a hook of a container did not succeed
 ├── RolloutPaused   somebody asked a rollout to go no further
 ├── RolloutFailed   more replicas fail than the rollout tolerates
 └── StoreError      the state database cannot be used
@@ -52,6 +53,15 @@ class NameTaken(EngineError):
 class NoSuchContainer(EngineError):
     def __init__(self, name: str) -> None:
         super().__init__(f"no such container: {name}")
+
+
+class HookFailed(EngineError):
+    """`output_tail` is what the hook wrote last."""
+
+    def __init__(self, name: str, phase: str, number: int, reason: str, output: str = "") -> None:
+        last = f": {output.splitlines()[-1]}" if output else ""
+        super().__init__(f"{phase} hook {number} of container {name}: {reason}{last}")
+        self.output_tail = output
 
 
 class RolloutPaused(EngineError):

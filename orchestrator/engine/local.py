@@ -10,6 +10,7 @@ from typing import Any
 from orchestrator.engine import waits
 from orchestrator.engine.builds import BuildWork
 from orchestrator.engine.containers import ContainerWork
+from orchestrator.engine.hooks import run_hook
 from orchestrator.engine.host import Host
 from orchestrator.engine.images import ImageWork
 from orchestrator.engine.networks import NetworkWork
@@ -192,6 +193,9 @@ class LocalBackend:
 
     async def wait_container(self, action: actions.WaitContainer) -> None:
         await waits.wait(action, self.look, self.host.bus)
+
+    async def run_hook(self, action: actions.RunHook) -> None:
+        await run_hook(self.host, action)
 
     async def promote_container(self, action: actions.PromoteContainer) -> None:
         await self.rollouts.promote(action)

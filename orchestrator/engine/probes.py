@@ -35,13 +35,13 @@ async def probe(host: Host, record: ContainerRecord, check: HealthCheck) -> Prob
     started = time()
     identity = process.start_time(session.pid)
     with session:
-        output = _Output(session)
+        output = Output(session)
         try:
             async with asyncio.timeout(check.timeout):
                 await readable(session.connection)
             exit_code = session.wait()
         except TimeoutError:
-            _kill(session.pid, identity)
+            end_process(session.pid, identity)
             exit_code = TIMED_OUT
             output.say(f"health check exceeded timeout ({check.timeout:g}s)")
         finally:
@@ -51,7 +51,7 @@ async def probe(host: Host, record: ContainerRecord, check: HealthCheck) -> Prob
     )
 
 
-class _Output:
+class Output:
     """Collects the first bytes of both streams and drops the rest, so that nothing blocks."""
 
     def __init__(self, session: ExecSession) -> None:
@@ -88,7 +88,8 @@ class _Output:
         return self._said or self._kept.decode(errors="replace")
 
 
-def _kill(pid: int, identity: int | None) -> None:
+def end_process(pid: int, identity: int | None) -> None:
+    """Kill a command by its pid, if it is still the one that started at `identity`."""
     if identity is None:
         return
     pidfd = process.open_pidfd(pid, identity)

@@ -12,6 +12,7 @@ from typing import Self
 
 from orchestrator.engine.errors import (
     EngineError,
+    HookFailed,
     NameTaken,
     NoSuchContainer,
     RolloutFailed,
@@ -189,6 +190,7 @@ class SimulatedBackend:
                 image_id=self.images[action.image],
                 source=tuple(action.project.config_files),
                 role=action.role,
+                oneoff="oneoff" in action.spec,
             )
 
     async def update_container(self, action: actions.UpdateContainer) -> None:
@@ -199,6 +201,8 @@ class SimulatedBackend:
         with self._performing(action):
             container = self._container(action.name)
             behaviour = self.behaviours.get(container.service, Behaviour())
+            if container.oneoff:
+                behaviour = Behaviour(exit_code=0)
             if behaviour.exit_code is None:
                 self._change(
                     action.name, status="running", health=behaviour.health, intent="running"
@@ -242,6 +246,11 @@ class SimulatedBackend:
             }[action.condition]
             if not fulfilled:
                 raise WaitFailed(action.name, f"will not be {action.condition}")
+
+    async def run_hook(self, action: actions.RunHook) -> None:
+        with self._performing(action):
+            if not self._container(action.name).alive:
+                raise HookFailed(action.name, action.phase, action.number, "it does not run")
 
     async def promote_container(self, action: actions.PromoteContainer) -> None:
         with self._performing(action):

@@ -274,6 +274,23 @@ class WaitContainer(ContainerAction):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunHook(ContainerAction):
+    """Run a command in the container, which must succeed: hook `number` of `phase`, a canonical
+    hook."""
+
+    verb = "run hook in"
+    words = ("Running hook", "Ran hook")
+    interruptible = True
+
+    phase: str
+    number: int
+    hook: Mapping[str, Any]
+
+    def text(self) -> str:
+        return f"run {self.phase} hook {self.number} in {self.resource}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PromoteContainer(ContainerAction):
     """Switch traffic: the container called `candidate` takes the name, the names on networks and
     the published ports of `name`, whose own is called `aside` from then on, in this `role`.
@@ -341,6 +358,7 @@ AnyAction = (
     | KillContainer
     | RemoveContainer
     | WaitContainer
+    | RunHook
     | PromoteContainer
     | DrainContainer
     | ProceedRollout

@@ -5,16 +5,30 @@ from __future__ import annotations
 import re
 
 from orchestrator.planning.actions import BuildImage, Cause, PullImage
+from orchestrator.planning.blueprint import image_reference
 from orchestrator.planning.draft import Draft
+from orchestrator.planning.hooks import init_images
+from specs.project import Project
 
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 _AGES = {"daily": 86_400.0, "weekly": 604_800.0}
+
+
+def referenced(project: Project) -> frozenset[str]:
+    """The references of all images that the project's services and their init containers run."""
+    images: set[str] = set()
+    for name, service in project.canonical()["services"].items():
+        images.add(image_reference(project.name, {"name": name, **service}))
+        images.update(init_images(service))
+    return frozenset(images)
 
 
 def plan_images(draft: Draft) -> None:
     """Add one step for each image that the selected services need and that is not there."""
     for name in sorted(draft.selected):
         service = draft.service(name)
+        for own in init_images(service):
+            _plan_pull(draft, own, "")
         reference = draft.image(name)
         if reference in draft.image_steps or name in draft.policy.pins:
             continue
@@ -32,6 +46,11 @@ def plan_images(draft: Draft) -> None:
                     )
                 )
             continue
+        _plan_pull(draft, reference, wanted)
+
+
+def _plan_pull(draft: Draft, reference: str, wanted: str) -> None:
+    if reference not in draft.image_steps:
         reason = _pull_reason(draft, wanted, reference)
         if reason:
             draft.image_steps[reference] = draft.builder.add(

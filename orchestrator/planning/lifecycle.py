@@ -18,6 +18,7 @@ from orchestrator.planning.actions import (
 from orchestrator.planning.draft import dependencies
 from orchestrator.planning.errors import UnknownService
 from orchestrator.planning.graph import DependencyGraph
+from orchestrator.planning.hooks import with_hooks
 from orchestrator.planning.observed import Observed, ObservedContainer
 from orchestrator.planning.plan import Plan, PlanBuilder
 from orchestrator.planning.teardown import stored_graph
@@ -29,7 +30,7 @@ def stop(project: str, observed: Observed, services: Iterable[str], timeout: flo
     """Stop what runs, dependents first; `timeout` in seconds, None for each container's own."""
     builder = PlanBuilder(project)
     _stops(builder, _chosen(observed, services, beside=True), timeout)
-    return builder.build()
+    return with_hooks(builder.build(), observed)
 
 
 def start(
@@ -43,7 +44,7 @@ def start(
     builder = PlanBuilder(project)
     chosen = _chosen(observed, services)
     _starts(builder, chosen, {c.name: [] for c in chosen if not c.alive}, wait, wait_timeout)
-    return builder.build()
+    return with_hooks(builder.build(), observed)
 
 
 def restart(
@@ -55,7 +56,7 @@ def restart(
     stops = _stops(builder, chosen, timeout)
     after = {c.name: [stops[c.name]] if c.name in stops else [] for c in chosen}
     _starts(builder, chosen, after, False, None)
-    return builder.build()
+    return with_hooks(builder.build(), observed)
 
 
 def resume(project: str, observed: Observed, names: Collection[str]) -> Plan:
@@ -65,7 +66,7 @@ def resume(project: str, observed: Observed, names: Collection[str]) -> Plan:
     after: dict[str, list[int]] = {name: [] for name in sorted(names)}
     cause = Cause(reason="due to run again")
     _starts(builder, _chosen(observed, ()), after, False, None, cause, fresh=False)
-    return builder.build()
+    return with_hooks(builder.build(), observed)
 
 
 def kill(project: str, observed: Observed, services: Iterable[str], signal: str) -> Plan:
@@ -81,7 +82,7 @@ def kill(project: str, observed: Observed, services: Iterable[str], signal: str)
                     signal=signal,
                 )
             )
-    return builder.build()
+    return with_hooks(builder.build(), observed)
 
 
 def _chosen(

@@ -45,6 +45,7 @@ def varied(project: Project, wish: OneOff) -> Project:
     service: dict[str, Any] = {**document["services"][wish.service], **wish.changes}
     service |= {"container_name": wish.name, "scale": 1, "restart": "no"}
     service.pop("deploy", None)
+    service.pop("pre_start", None)
     if not wish.service_ports:
         service.pop("ports", None)
     networks = {}

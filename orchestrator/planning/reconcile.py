@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from orchestrator.planning.actions import Cause, RemoveContainer, StopContainer
 from orchestrator.planning.draft import Draft, begin
+from orchestrator.planning.hooks import with_hooks
 from orchestrator.planning.images import plan_images
 from orchestrator.planning.networks import networks_to_replace, plan_networks
 from orchestrator.planning.observed import Observed, ObservedContainer
@@ -45,7 +46,7 @@ def reconcile(
     plan_networks(draft, replaced_networks, emptied)
     plan_volumes(draft)
     services.plan()
-    return draft.builder.build()
+    return with_hooks(draft.builder.build(), observed)
 
 
 def reconcile_images(project: Project, observed: Observed, policy: Policy, now: float) -> Plan:

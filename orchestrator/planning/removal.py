@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from orchestrator.planning.actions import Cause, RemoveContainer, StopContainer
 from orchestrator.planning.errors import UnknownService
+from orchestrator.planning.hooks import with_hooks
 from orchestrator.planning.observed import Observed
 from orchestrator.planning.plan import Plan, PlanBuilder
 
@@ -53,4 +54,4 @@ def remove(
             ),
             after=after,
         )
-    return builder.build()
+    return with_hooks(builder.build(), observed)

@@ -17,6 +17,7 @@ from orchestrator.planning.actions import (
     StopContainer,
     WaitContainer,
 )
+from orchestrator.planning.hooks import with_hooks
 from orchestrator.planning.observed import Observed, ObservedContainer
 from orchestrator.planning.plan import Plan, PlanBuilder
 from orchestrator.planning.replicas import NEXT
@@ -63,7 +64,7 @@ def revert(
             else:
                 ended.append(_start(builder, current[number].name, service, cause, after))
         last = ended
-    return builder.build()
+    return with_hooks(builder.build(), observed)
 
 
 def _as_meant(container: ObservedContainer) -> bool:

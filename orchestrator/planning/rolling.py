@@ -104,6 +104,8 @@ class RolloutSteps:
     def _exchange(self, replica: Replica, boundary: list[int] | None) -> int:
         """Exchange one replica; the result is the step after which it has proved itself."""
         after = [*(boundary or ()), *self._steps.gate(replica)]
+        if self._service in self._steps.inits:
+            after.append(self._steps.inits[self._service])
         if self._strategy.order == "start-first":
             return self._start_first(replica, after)
         return self._stop_first(replica, after)

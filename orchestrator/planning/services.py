@@ -16,6 +16,7 @@ from orchestrator.planning.actions import (
     WaitContainer,
 )
 from orchestrator.planning.draft import Draft, dependencies, namespace_parents
+from orchestrator.planning.hooks import plan_init
 from orchestrator.planning.observed import ObservedContainer, Role
 from orchestrator.planning.replicas import Fleet, Replica
 from orchestrator.planning.rolling import RolloutSteps
@@ -39,6 +40,7 @@ class ServiceSteps:
         self._stops: dict[str, int] = {}
         self._removals: dict[str, int] = {}
         self._creates: dict[str, int] = {}
+        self.inits: dict[str, int] = {}
         self.leftovers: dict[str, list[int]] = {}
         self.starts: dict[str, int] = {}
         self.waits: dict[tuple[str, WaitCondition], int] = {}
@@ -68,9 +70,16 @@ class ServiceSteps:
     def plan(self) -> None:
         for service in self.draft.services:
             rollout = self.fleet.rollouts.get(service)
-            for replica in self.fleet.of(service):
-                if rollout is None or replica.verdict != "replace":
-                    self._plan_replica(replica)
+            plain = [
+                replica
+                for replica in self.fleet.of(service)
+                if rollout is None or replica.verdict != "replace"
+            ]
+            for replica in plain:
+                self._prepare(replica)
+            self._plan_init(service)
+            for replica in plain:
+                self._plan_replica(replica)
             if rollout is not None:
                 RolloutSteps(self, service, rollout).plan()
         if self.draft.policy.wait and self.draft.policy.start:
@@ -79,17 +88,38 @@ class ServiceSteps:
                     if replica.verdict != "remove":
                         self._wait(replica, "ready", Cause(reason="the run waits for it"))
 
+    def _prepare(self, replica: Replica) -> None:
+        """Everything of a new container up to its start."""
+        if replica.verdict == "create":
+            self.create(replica, after=())
+        elif replica.verdict == "replace":
+            self.create(replica, after=[self._remove(replica)])
+
+    def _plan_init(self, service: str) -> None:
+        """Init containers run once for a service that is new or replaced, not when more replicas
+        of it are wanted."""
+        replicas = self.fleet.of(service)
+        spec = self.draft.service(service)
+        if not spec.get("pre_start") or not self.draft.policy.start:
+            return
+        replaced = any(r.verdict == "replace" for r in replicas)
+        fresh = [r for r in replicas if r.verdict == "create"]
+        if not replaced and (not fresh or any(r.observed is not None for r in replicas)):
+            return
+        created = [self._creates[r.name] for r in replicas if r.name in self._creates]
+        needs: list[int] = []
+        for dependency, terms in sorted(dependencies(spec).items()):
+            if terms.get("required", True):
+                needs += self._satisfied(dependency, terms.get("condition") or "service_started")
+        self.inits[service] = plan_init(self.draft, service, created, needs)
+
     def _plan_replica(self, replica: Replica) -> None:
         match replica.verdict:
             case "keep":
                 return
             case "remove":
                 self._remove(replica)
-            case "create":
-                self.create(replica, after=())
-                self.start(replica, Cause(reason="created"))
-            case "replace":
-                self.create(replica, after=[self._remove(replica)])
+            case "create" | "replace":
                 self.start(replica, Cause(reason="created"))
             case "restart":
                 self._stop(replica)
@@ -174,6 +204,8 @@ class ServiceSteps:
     def start_step(self, replica: Replica, name: str, cause: Cause, after: Iterable[int]) -> int:
         """Start the container of this name once the replica's dependencies allow it."""
         needs = [*after]
+        if replica.service in self.inits:
+            needs.append(self.inits[replica.service])
         ordered: list[int] = []
         for dependency, terms in sorted(dependencies(self.draft.service(replica.service)).items()):
             met = self._satisfied(dependency, terms.get("condition") or "service_started")

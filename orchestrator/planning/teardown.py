@@ -17,6 +17,7 @@ from orchestrator.planning.blueprint import image_reference
 from orchestrator.planning.draft import dependencies
 from orchestrator.planning.errors import UnknownService
 from orchestrator.planning.graph import DependencyGraph
+from orchestrator.planning.hooks import with_hooks
 from orchestrator.planning.observed import Observed, ObservedContainer, Spec
 from orchestrator.planning.plan import Plan, PlanBuilder
 from orchestrator.planning.policy import Removal
@@ -43,7 +44,7 @@ def tear_down(
         _plan_volumes(builder, name, observed, remaining, removed)
     if removal.images is not None:
         _plan_images(builder, name, containers, observed, removal, remaining, removed)
-    return builder.build()
+    return with_hooks(builder.build(), observed)
 
 
 def stored_graph(blueprints: Iterable[Spec]) -> DependencyGraph:

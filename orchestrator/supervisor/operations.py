@@ -27,6 +27,7 @@ from orchestrator.planning import lifecycle
 from orchestrator.planning.actions import BuildImage, Cause
 from orchestrator.planning.blueprint import image_reference
 from orchestrator.planning.errors import PlanningError, UnknownService
+from orchestrator.planning.images import referenced
 from orchestrator.planning.observed import Observed
 from orchestrator.planning.plan import Plan, PlanBuilder
 from orchestrator.planning.policy import Policy, Removal
@@ -64,11 +65,9 @@ class Operations:
 
     async def observe(self, project: Project, images: Iterable[str] = ()) -> Observed:
         """What there is of the project, and of what it names, `images` besides."""
-        services = project.canonical()["services"]
-        own = {image_reference(project.name, {"name": n, **s}) for n, s in services.items()}
         return await self._backend.observe(
             project.name,
-            images={*own, *images},
+            images={*referenced(project), *images},
             networks=[network.name for network in project.networks.values()],
             volumes=[volume.name for volume in project.volumes.values()],
         )

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.engine.executor import Outcome, execute
 from orchestrator.engine.simulated import Behaviour, SimulatedBackend
+from orchestrator.planning.images import referenced
 from orchestrator.planning.observed import Observed
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.policy import Policy, Removal
@@ -27,11 +28,10 @@ class World:
         self.backend = SimulatedBackend(images=images, behaviours=behaviours)
 
     def observe(self, project: Project) -> Observed:
-        services = project.canonical()["services"]
         return asyncio.run(
             self.backend.observe(
                 project.name,
-                images=[s.get("image") or f"{project.name}-{n}" for n, s in services.items()],
+                images=referenced(project),
                 networks=[network.name for network in project.networks.values()],
                 volumes=[volume.name for volume in project.volumes.values()],
             )
