@@ -104,7 +104,7 @@ def test_any_text_gives_a_project_or_faults(tmp_path: Path) -> None:
         text = next(texts)
         spec.write_bytes(text.encode("utf-8", "surrogatepass"))
         options = LoadOptions(files=(str(spec),), environ={"B": "x"}, cwd=tmp_path)
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             project = load_project(options).project
         except SpecError as exc:
@@ -114,7 +114,7 @@ def test_any_text_gives_a_project_or_faults(tmp_path: Path) -> None:
             loaded += 1
             rendering.render_yaml(project)
             assert Project.from_canonical(project.canonical()) == project
-        slowest = max(slowest, time.perf_counter() - started)
+        slowest = max(slowest, time.process_time() - started)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert loaded > ITERATIONS * 0.02
     assert grown < MEGABYTES
@@ -171,12 +171,12 @@ def test_any_env_file_gives_variables_or_faults() -> None:
 def test_hostile_files_end_soon(text: str, tmp_path: Path) -> None:
     spec = tmp_path / "spec.yaml"
     spec.write_text(text)
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         load_project(LoadOptions(files=(str(spec),), environ={}, cwd=tmp_path))
     except SpecError as exc:
         assert len(str(exc)) < 100_000
-    assert time.perf_counter() - started < SECONDS * 3
+    assert time.process_time() - started < SECONDS * 3
 
 
 def _shuffle(value: Any, rng: random.Random) -> Any:
