@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -332,7 +333,7 @@ def test_podman_pulls_from_our_server_and_pushes_to_it(tmp_path: Path) -> None:
     async def podman(*arguments: str) -> str:
         process = await asyncio.create_subprocess_exec(
             program,
-            *(f"--root={tmp_path}/root", f"--runroot={tmp_path}/run", f"--tmpdir={tmp_path}/tmp"),
+            *(f"--root={tmp_path}/root", f"--runroot={short}/run", f"--tmpdir={tmp_path}/tmp"),
             "--storage-driver=vfs",
             *arguments,
             stdout=asyncio.subprocess.PIPE,
@@ -355,4 +356,6 @@ def test_podman_pulls_from_our_server_and_pushes_to_it(tmp_path: Path) -> None:
             assert (await pull(f"{address}/back:1", store=target, config=quick())).id == image.id
             assert target.check() == ()
 
-    asyncio.run(scenario())
+    # podman takes no run directory with a path of more than 50 characters.
+    with tempfile.TemporaryDirectory(prefix="podman.", dir="/tmp") as short:
+        asyncio.run(scenario())
