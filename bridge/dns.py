@@ -63,6 +63,8 @@ class Resolver:
         self._upstreams: dict[str, tuple[str, ...]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: Counter[str] = Counter()
+        # Since the start: all questions, and those of them that other servers answer.
+        self.queries = self.passed_on = 0
 
     @classmethod
     async def start(
@@ -173,6 +175,7 @@ class Resolver:
         self, network_id: str, asker: str, query: dns.Query, *, by_tcp: bool
     ) -> bytes | None:
         """The answer that needs no other server; None when the question is to be passed on."""
+        self.queries += 1
         if query.opcode != 0:
             return dns.no_answer(query, dns.NOTIMP)
         zones = self._names.zones_of(network_id, asker)
@@ -191,6 +194,7 @@ class Resolver:
     async def pass_on(
         self, network_id: str, asker: str, message: bytes, query: dns.Query, *, by_tcp: bool
     ) -> bytes:
+        self.passed_on += 1
         zone = self._names.zone(network_id)
         sandbox = None if zone is None else zone.members.get(asker)
         servers = () if sandbox is None else self._upstreams.get(sandbox, ())

@@ -127,10 +127,13 @@ class Metrics:
         add("bayplan_queue_backoff", "gauge", "Keys that failed last.", one(queue.failing))
         resolver = backend.host.resolver
         if resolver is not None:
-            queries = float(getattr(resolver, "queries", 0))
-            add("bayplan_dns_queries_total", "counter", "Names asked for.", one(queries))
-        for name, kind, text, samples in _of_containers(backend):
-            add(name, kind, text, samples)
+            asked, passed = resolver.queries, resolver.passed_on
+            own: Labels = (("answered", "here"),)
+            other: Labels = (("answered", "elsewhere"),)
+            samples: list[Sample] = [("", own, asked - passed), ("", other, passed)]
+            add("bayplan_dns_queries_total", "counter", "Names asked for.", samples)
+        for name, kind, text, found in _of_containers(backend):
+            add(name, kind, text, found)
         return "\n".join(lines) + "\n"
 
 

@@ -50,7 +50,8 @@ def test_events_of_a_run_are_told_after_a_restart_of_the_daemon(harbour: Harbour
 
 
 def test_metrics_count_what_happened_and_show_what_is(harbour: Harbour) -> None:
-    harbour.up(stack())
+    lookup = ["sh", "-c", "busybox nslookup store; true"]
+    harbour.up(stack(job={"command": lookup, "depends_on": {"store": {}}}))
     id = harbour.containers()["shop-store-1"]["id"]
     os.kill(harbour.runs()[id].pid, signal.SIGKILL)
 
@@ -74,3 +75,4 @@ def test_metrics_count_what_happened_and_show_what_is(harbour: Harbour) -> None:
     assert values[f"bayplan_container_memory_bytes{label}"] > 0
     assert values["bayplan_memory_resident_bytes"] > 1e6
     assert values["bayplan_queue_depth"] >= 0
+    assert values['bayplan_dns_queries_total{answered="here"}'] >= 1
