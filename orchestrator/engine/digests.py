@@ -5,8 +5,15 @@ from __future__ import annotations
 import asyncio
 
 
-def resolve(reference: str) -> str:
-    """The digest of the manifest behind `reference`; raises the registry client's errors."""
+def pin(reference: str) -> str:
+    """`reference` in full, with the digest that its registry has for it now.
+
+    Raises the registry client's errors.
+    """
+    from runtime.images.reference import Reference
     from runtime.registry.pull import resolve_digest
 
-    return asyncio.run(resolve_digest(reference))
+    named = Reference.parse(reference).tagged
+    if named.digest is not None:
+        return named.canonical
+    return f"{named.canonical}@{asyncio.run(resolve_digest(reference))}"

@@ -116,8 +116,8 @@ def _with_digests(project: Project, format: str | None, *, lock: bool) -> str:
     from specs import rendering
 
     if lock:
-        return rendering.lock_image_digests(project, digests.resolve)
-    return _project(rendering.with_image_digests(project, digests.resolve), None, format, None)
+        return rendering.lock_image_digests(project, digests.pin)
+    return _project(rendering.with_image_digests(project, digests.pin), None, format, None)
 
 
 def _project(project: Project, aspect: str | None, format: str | None, hash: str | None) -> str:
