@@ -13,7 +13,7 @@ def pin(reference: str) -> str:
     from runtime.images.reference import Reference
     from runtime.registry.pull import resolve_digest
 
-    named = Reference.parse(reference).tagged
+    named = Reference.parse(reference)
     if named.digest is not None:
         return named.canonical
     return f"{named.canonical}@{asyncio.run(resolve_digest(reference))}"

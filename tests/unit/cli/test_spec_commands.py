@@ -120,6 +120,7 @@ def test_images_are_pinned_to_what_their_tags_stand_for(
 
     pinned = yaml.safe_load(bay("config", "--resolve-image-digests")[1])["services"]
     assert pinned["web"]["image"] == f"docker.io/library/web:1@{digest}"
+    assert pinned["store"]["image"] == f"docker.io/library/store:latest@{digest}"
     locked = yaml.safe_load(bay("config", "--lock-image-digests")[1])["services"]
     assert set(locked["web"]) == {"image"}
 
