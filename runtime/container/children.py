@@ -59,13 +59,14 @@ def stdio(stdin: bool, *, tty: bool, output: bool = True) -> tuple[list[int], li
     """
     if tty:
         return [], []
-    with contextlib.ExitStack() as opened:
-        ends = []
+    ends: list[tuple[int, int]] = []
+    try:
         for wanted in (stdin, output, output):
-            pair = os.pipe() if wanted else (NULL, NULL)
-            opened.callback(close, pair)
-            ends.append(pair)
-        opened.pop_all()
+            ends.append(os.pipe() if wanted else (NULL, NULL))
+    except OSError:
+        for pair in ends:
+            close(pair)
+        raise
     (in_read, in_write), (out_read, out_write), (err_read, err_write) = ends
     return [in_read, out_write, err_write], [in_write, out_read, err_read]
 

@@ -7,6 +7,7 @@ import os
 import selectors
 import signal
 import socket
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from runtime.container.children import NULL, Outcome, close
@@ -53,7 +54,8 @@ class MonitoredExec:
         outcome = self._outcome
         ends = self._own_ends if outcome.terminal is None else [outcome.terminal]
         if outcome.error is None and outcome.pid is not None:
-            self._say({"started": outcome.pid}, tuple(fd for fd in ends if fd != NULL))
+            # A list: a tuple of an iterator stays with the interpreter, one for each of 2,000.
+            self._say({"started": outcome.pid}, [fd for fd in ends if fd != NULL])
             self._pidfd = os.pidfd_open(outcome.pid)
             self._monitor.selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
         else:
@@ -87,7 +89,7 @@ class MonitoredExec:
         self._connection.close()
         self._monitor.sessions.discard(self)
 
-    def _say(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+    def _say(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         # Nobody has to wait for the end of an exec.
         with contextlib.suppress(OSError):
             sockets.send(self._connection, message, fds)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 _LIMIT = 128 * 1024
@@ -51,12 +52,12 @@ def _short(path: str) -> Any:
         os.close(fd)
 
 
-def send(connection: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+def send(connection: socket.socket, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
     """Send one JSON object with descriptors; one over 128 KiB travels in a file in memory."""
     send_raw(connection, json.dumps(message, separators=(",", ":")).encode(), fds)
 
 
-def send_raw(connection: socket.socket, raw: bytes, fds: tuple[int, ...] = ()) -> None:
+def send_raw(connection: socket.socket, raw: bytes, fds: Sequence[int] = ()) -> None:
     """Send an object that is JSON already."""
     if len(raw) <= _LIMIT:
         socket.send_fds(connection, [b"j" + raw], fds)
