@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import secrets
 import signal
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from bridge.errors import NetworkError
 from orchestrator.engine.contents import read_contents
 from orchestrator.engine.errors import EngineError
 from orchestrator.engine.exits import ended, settle
-from orchestrator.engine.filesystem import anonymous_volumes, content_files
+from orchestrator.engine.filesystem import anonymous_volumes, content_files, volume_source
 from orchestrator.engine.host import Host
 from orchestrator.engine.process import Process, effective_process, signal_number
 from orchestrator.engine.records import ContainerRecord, EndpointRecord, ProcessRecord
@@ -21,6 +22,7 @@ from orchestrator.engine.traffic import Traffic
 from orchestrator.engine.translate import Surroundings, container_config
 from orchestrator.planning import actions
 from orchestrator.planning.health import HealthState
+from runtime.container.config import Mount
 from runtime.container.containers import ContainerState
 from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
 
@@ -88,6 +90,7 @@ class ContainerWork:
             volume_paths={name: host.volumes.get(name).mountpoint for name in sorted(names)},
             contents=contents,
             namespaces=self._namespaces(record),
+            borrowed=self._borrowed(record),
             hostname=record.spec["service"].get("hostname") or files.hostname,
             hosts=files.hosts,
             resolv_conf=files.resolv_conf,
@@ -327,6 +330,17 @@ class ContainerWork:
         if target in ("service", "container") and name:
             return self._network_owner(self._shared_with(record, target, name))
         return record
+
+    def _borrowed(self, record: ContainerRecord) -> tuple[Mount, ...]:
+        """The volumes and binds of the containers that `volumes_from` names."""
+        found: dict[str, Mount] = {}
+        for source in record.spec["service"].get("volumes_from") or ():
+            target, name, mode = volume_source(str(source))
+            other = self._shared_with(record, target, name)
+            for mount in self._host.containers.config(other.id).mounts:
+                read_only = mount.read_only or mode == "ro"
+                found[mount.target] = dataclasses.replace(mount, read_only=read_only, seed=False)
+        return tuple(found.values())
 
     def _shared_with(self, record: ContainerRecord, target: str, name: str) -> ContainerRecord:
         if target == "container":

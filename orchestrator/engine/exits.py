@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import signal
 import socket
 from time import time
 
@@ -13,7 +15,14 @@ from orchestrator.engine.host import Host
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.engine.traffic import published_ports
 from orchestrator.planning.health import HealthState
-from orchestrator.planning.restart import Exit, Restart, RestartPolicy, RestartState, after_exit
+from orchestrator.planning.restart import (
+    Exit,
+    Restart,
+    RestartPolicy,
+    RestartState,
+    after_exit,
+    restarts_unhealthy,
+)
 from runtime.container.containers import ContainerState
 from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
 
@@ -111,7 +120,7 @@ def settle(host: Host, record: ContainerRecord, state: ContainerState) -> Contai
     finished = max((state.finished_at or 0) / 1e9, record.started_at)
     exit_code = state.exit_code if state.exit_code is not None else UNKNOWN_EXIT
     decision = after_exit(
-        RestartPolicy.of(record.spec["service"]),
+        policy_after(record),
         RestartState(count=record.restarts, delay=record.restart_delay),
         Exit(
             started_at=record.started_at,
@@ -134,6 +143,30 @@ def settle(host: Host, record: ContainerRecord, state: ContainerState) -> Contai
         return record
     host.tell("die", updated, exitCode=exit_code, oomKilled=state.oom_killed)
     return updated
+
+
+def policy_after(record: ContainerRecord) -> RestartPolicy:
+    """The policy that an exit is judged by: a container that was ended for being unhealthy is
+    to run again, whatever its own says."""
+    service = record.spec["service"]
+    policy = RestartPolicy.of(service)
+    unhealthy = record.health is not None and record.health.status == "unhealthy"
+    if unhealthy and restarts_unhealthy(service):
+        return dataclasses.replace(policy, condition="always", attempts=0)
+    return policy
+
+
+async def end_unhealthy(host: Host, record: ContainerRecord) -> None:
+    """End a container that asks to be restarted when it is unhealthy; its exit is judged like
+    any other, with the same back-off."""
+    await _signal(host, record.id, record.process.stop_signal)
+    if not await ended(host, record.id, max(0.0, record.process.stop_timeout)):
+        await _signal(host, record.id, signal.SIGKILL)
+
+
+async def _signal(host: Host, id: str, number: int) -> None:
+    with contextlib.suppress(InvalidState):
+        await asyncio.to_thread(host.containers.signal, id, number)
 
 
 def settle_failed_start(host: Host, record: ContainerRecord, error: Exception) -> ContainerRecord:

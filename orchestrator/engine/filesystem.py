@@ -106,6 +106,17 @@ def mounts(
     return tuple(binds), tuple(memory)
 
 
+def volume_source(text: str) -> tuple[str, str, str]:
+    """`SERVICE[:MODE]` or `container:NAME[:MODE]` as ("service" or "container", name, mode)."""
+    kind, _, rest = text.partition(":")
+    if kind != "container":
+        kind, rest = "service", text
+    name, _, mode = rest.partition(":")
+    if mode not in ("", "ro", "rw"):
+        raise EngineError(f"volumes_from {text}: mode {mode} is not known", hint="use ro or rw")
+    return kind, name, mode
+
+
 def content_files(service: Spec, contents: Mapping[str, Content]) -> tuple[File, ...]:
     """Configs and secrets as files; `contents` are keyed "configs.NAME" and "secrets.NAME"."""
     files = []

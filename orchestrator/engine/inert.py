@@ -11,7 +11,6 @@ INERT = (
     "cpu_rt_period",
     "cpu_rt_runtime",
     "credential_spec",
-    "external_links",
     "gpus",
     "isolation",
     "models",
@@ -20,7 +19,6 @@ INERT = (
     "storage_opt",
     "use_api_socket",
     "userns_mode",
-    "volumes_from",
     "deploy.endpoint_mode",
     "deploy.placement",
 )

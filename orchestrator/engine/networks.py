@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import secrets
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from time import time
 
+from bridge.config import Endpoint
 from bridge.dns import Resolver
 from bridge.dns_names import members_by_network, names_by_network
 from bridge.errors import NetworkNotFound, TeardownError
@@ -110,8 +111,9 @@ class NetworkWork:
             for endpoint in await asyncio.to_thread(host.networks.endpoints)
             if endpoint.sandbox_id in running
         ]
-        backstage = host.store.backstage()
+        backstage = host.store.rollouts.backstage()
         names = names_by_network([e for e in endpoints if e.sandbox_id not in backstage])
+        add_links(names, endpoints, host.store.links())
         members = members_by_network(endpoints)
         host.resolver.set_upstreams(host.store.upstreams())
         for network_id in host.resolver.ports:
@@ -139,3 +141,21 @@ class NetworkWork:
                 socket.if_nametoindex(network.interface)
                 standing.add(network.id)
         return frozenset(standing)
+
+
+def add_links(
+    names: dict[str, dict[str, tuple[str, ...]]],
+    endpoints: Iterable[Endpoint],
+    links: Mapping[str, Sequence[str]],
+) -> None:
+    """Let what containers link to be found by their aliases, on the networks that both are on.
+
+    `names` are network id -> name -> addresses, `links` NAME or NAME:ALIAS by sandbox. Nobody's
+    own name is taken by an alias.
+    """
+    for endpoint in endpoints:
+        known = names.get(endpoint.network_id, {})
+        for link in links.get(endpoint.sandbox_id, ()):
+            target, _, alias = link.partition(":")
+            if alias and target in known:
+                known.setdefault(alias, known[target])

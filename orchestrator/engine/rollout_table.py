@@ -13,6 +13,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from orchestrator.planning.observed import Role
+
 RolloutState = Literal[
     "running", "paused", "reverting", "completed", "rolled_back", "failed", "superseded"
 ]
@@ -99,6 +101,23 @@ class RolloutTable:
             database.execute(
                 f"UPDATE rollouts SET {assignments} WHERE id = :_id", {**changes, "_id": id}
             )
+
+    def backstage(self) -> frozenset[str]:
+        """The ids of the containers that a rollout keeps out of traffic."""
+        rows = self._rows("SELECT id FROM containers WHERE role != 'current'")
+        return frozenset(row["id"] for row in rows)
+
+    def promote(self, name: str, candidate: str, aside: str, role: Role) -> None:
+        """Give the container named `candidate` the name and the place of `name`, whose own is
+        called `aside` from then on and is in this role. Nothing happens where it has been done."""
+        with self._transaction() as database:
+            there = database.execute("SELECT 1 FROM containers WHERE name = ?", (candidate,))
+            if there.fetchone() is None:
+                return
+            for old, new, part in ((name, aside, role), (candidate, name, "current")):
+                database.execute(
+                    "UPDATE containers SET name = ?, role = ? WHERE name = ?", (new, part, old)
+                )
 
     def get(self, id: int) -> RolloutRecord | None:
         rows = self._rows("SELECT * FROM rollouts WHERE id = ?", id)

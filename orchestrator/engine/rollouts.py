@@ -27,7 +27,7 @@ class RolloutWork:
             for name in sorted({action.name, action.candidate, action.aside}):
                 await stack.enter_async_context(host.transition(name))
             candidate = host.store.container_named(action.candidate)
-            host.store.promote(action.name, action.candidate, action.aside, action.role)
+            host.store.rollouts.promote(action.name, action.candidate, action.aside, action.role)
             record = host.record(action.name)
             state = await asyncio.to_thread(host.containers.get, record.id)
             if state.status in ("running", "paused"):
@@ -35,7 +35,7 @@ class RolloutWork:
                     ports = await asyncio.to_thread(self._traffic.publish, record)
                 except HOST_FAULTS:
                     if candidate is not None:
-                        host.store.promote(
+                        host.store.rollouts.promote(
                             action.name, action.aside, action.candidate, candidate.role
                         )
                     raise

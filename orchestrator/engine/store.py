@@ -29,7 +29,6 @@ from orchestrator.engine.records import (
 )
 from orchestrator.engine.rollout_table import RolloutTable
 from orchestrator.planning.health import HealthState
-from orchestrator.planning.observed import Role
 
 FILE_NAME = "state.db"
 KEPT_REVISIONS = 50
@@ -284,11 +283,6 @@ class Store:
         )
         return [_container(row) for row in rows]
 
-    def backstage(self) -> frozenset[str]:
-        """The ids of the containers that a rollout keeps out of traffic."""
-        rows = self._rows("SELECT id FROM containers WHERE role != 'current'")
-        return frozenset(row["id"] for row in rows)
-
     def upstreams(self) -> dict[str, tuple[str, ...]]:
         """The name servers that services name for themselves, by the container's id."""
         rows = self._rows(
@@ -297,17 +291,17 @@ class Store:
         )
         return {row["id"]: tuple(json.loads(row["dns"])) for row in rows}
 
-    def promote(self, name: str, candidate: str, aside: str, role: Role) -> None:
-        """Give the container named `candidate` the name and the place of `name`, whose own is
-        called `aside` from then on and is in this role. Nothing happens where it has been done."""
-        with self._transaction() as database:
-            there = database.execute("SELECT 1 FROM containers WHERE name = ?", (candidate,))
-            if there.fetchone() is None:
-                return
-            for old, new, part in ((name, aside, role), (candidate, name, "current")):
-                database.execute(
-                    "UPDATE containers SET name = ?, role = ? WHERE name = ?", (new, part, old)
-                )
+    def links(self) -> dict[str, tuple[str, ...]]:
+        """The links of services (NAME or NAME:ALIAS), by the container's id."""
+        rows = self._rows(
+            "SELECT id, json_extract(spec, '$.service.links') AS links,"
+            " json_extract(spec, '$.service.external_links') AS others FROM containers"
+            " WHERE links IS NOT NULL OR others IS NOT NULL"
+        )
+        return {
+            row["id"]: (*json.loads(row["links"] or "[]"), *json.loads(row["others"] or "[]"))
+            for row in rows
+        }
 
     def remove_container(self, id: str) -> None:
         with self._transaction() as database:

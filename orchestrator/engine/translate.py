@@ -10,7 +10,7 @@ from orchestrator.engine.filesystem import Content, content_files, mounts
 from orchestrator.engine.limits import devices, log_config, resources, security, ulimits
 from orchestrator.engine.process import Process
 from orchestrator.planning.observed import Spec
-from runtime.container.config import ContainerConfig, File
+from runtime.container.config import ContainerConfig, File, Mount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,8 +18,8 @@ class Surroundings:
     """What a container finds on this host.
 
     `namespaces` maps "network", "pid" and "ipc" to the path of a namespace that is joined;
-    `volume_paths` real volume names to directories; `hosts` and `resolv_conf` are the texts of
-    those files.
+    `volume_paths` real volume names to directories; `borrowed` are the mounts of other
+    containers that it has besides its own; `hosts` and `resolv_conf` are the texts of those files.
     """
 
     layers: tuple[str, ...]
@@ -27,6 +27,7 @@ class Surroundings:
     volume_paths: Mapping[str, str] = field(default_factory=dict)
     contents: Mapping[str, Content] = field(default_factory=dict)
     namespaces: Mapping[str, str] = field(default_factory=dict)
+    borrowed: tuple[Mount, ...] = ()
     hostname: str
     hosts: str
     resolv_conf: str
@@ -46,6 +47,8 @@ def container_config(
     binds, memory = mounts(
         service, spec["volumes"], surroundings.anonymous, surroundings.volume_paths
     )
+    own = {mount.target for mount in binds} | {mount.target for mount in memory}
+    binds = (*binds, *(mount for mount in surroundings.borrowed if mount.target not in own))
     options = security(service)
     oneoff = spec.get("oneoff") or {}
     shm_size = service.get("shm_size")

@@ -61,6 +61,15 @@ class RestartPolicy:
         )
 
 
+def restarts_unhealthy(service: Mapping[str, Any]) -> bool:
+    """Whether the service asks to be restarted when it is unhealthy: by
+    `x-bayplan.restart_on_unhealthy`, or by the label that docker-autoheal has made known."""
+    own = (service.get("extensions") or {}).get("x-bayplan") or {}
+    if isinstance(own, Mapping) and own.get("restart_on_unhealthy") is True:
+        return True
+    return str((service.get("labels") or {}).get("autoheal", "")).lower() == "true"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartState:
     """How often the container was restarted by policy, and the delay in seconds before the

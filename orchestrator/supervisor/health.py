@@ -10,10 +10,12 @@ import asyncio
 import logging
 from time import time
 
+from orchestrator.engine.exits import end_unhealthy
 from orchestrator.engine.host import Host
 from orchestrator.engine.probes import probe
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.planning.health import HealthCheck, HealthState, after_probe, next_probe
+from orchestrator.planning.restart import restarts_unhealthy
 
 _log = logging.getLogger(__name__)
 
@@ -81,3 +83,10 @@ class HealthKeeper:
         updated = self._host.store.update_container(id, health=state)
         if updated is not None and state.status != before.status:
             self._host.tell("health_status", updated, status=state.status)
+        if (
+            updated is not None
+            and state.status == "unhealthy"
+            and restarts_unhealthy(updated.spec["service"])
+        ):
+            _log.warning("container %s is unhealthy and is restarted", updated.name)
+            await end_unhealthy(self._host, updated)

@@ -1,0 +1,216 @@
+"""Images for the command line, which moves them itself: with the person's own credentials, and
+whether or not a daemon runs. The store is safe for several processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from runtime.build.commit import import_image
+from runtime.container.containers import Containers
+from runtime.errors import InvalidState
+from runtime.images.changes import changes
+from runtime.images.flat import export
+from runtime.images.load import load
+from runtime.images.merged import MergedTree
+from runtime.images.save import save
+from runtime.images.store import ImageStore
+from runtime.registry import copy as registry_copy
+from runtime.registry import login as registry_login
+from runtime.registry import pull as registry_pull
+from runtime.registry import push as registry_push
+from runtime.registry.progress import TransferEvent
+from runtime.registry.server.app import serve
+from runtime.registry.server.config import ServerConfig
+from runtime.registry.settings import read_settings
+
+Tell = Callable[[TransferEvent], None]
+
+
+def pull(root: str, reference: str, tell: Tell) -> str:
+    """Fetch an image; its id. Raises ImageNotFound and RegistryErrors."""
+    store = ImageStore(root)
+    work = registry_pull.pull(reference, store=store, config=read_settings(), progress=tell)
+    return asyncio.run(work).id
+
+
+def push(root: str, reference: str, tell: Tell) -> str:
+    """Send an image to its registry; the digest that it has there."""
+    store = ImageStore(root)
+    work = registry_push.push(reference, store=store, config=read_settings(), progress=tell)
+    return asyncio.run(work).digest
+
+
+def copy(source: str, destination: str, tell: Tell) -> str:
+    """Copy from registry to registry; the digest."""
+    work = registry_copy.copy(source, destination, read_settings(), tell)
+    return asyncio.run(work).digest
+
+
+def login(server: str, username: str, password: str) -> tuple[str, str]:
+    """Try and keep credentials: the registry, and where they are kept."""
+    done = asyncio.run(registry_login.login(server, username, password, read_settings()))
+    return done.registry, done.kept_in
+
+
+def logout(server: str) -> tuple[str, bool]:
+    """Forget credentials: the registry, and whether there were any."""
+    found = asyncio.run(registry_login.logout(server, read_settings()))
+    return registry_login.registry_domain(server), found
+
+
+def present(root: str, reference: str) -> bool:
+    from runtime.errors import ImageNotFound
+
+    try:
+        ImageStore(root).resolve(reference)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def tag(root: str, image: str, reference: str) -> None:
+    ImageStore(root).tag(reference, image)
+
+
+def save_to(root: str, references: Sequence[str], stream: IO[bytes]) -> None:
+    save(ImageStore(root), references, stream.write)
+
+
+def load_from(root: str, stream: IO[bytes]) -> list[tuple[str, ...]]:
+    """The names of each image of an archive, or its id where it has none."""
+    return [image.references or (image.id,) for image in load(ImageStore(root), stream)]
+
+
+def import_from(
+    root: str, stream: IO[bytes], reference: str | None, edits: Sequence[str], message: str
+) -> str:
+    names = (reference,) if reference else ()
+    store = ImageStore(root)
+    return import_image(store, stream, references=names, changes=edits, message=message).id
+
+
+def history(root: str, reference: str) -> list[dict[str, Any]]:
+    """Newest first."""
+    store = ImageStore(root)
+    return [dataclasses.asdict(line) for line in store.history(store.resolve(reference))]
+
+
+def prune(
+    root: str,
+    *,
+    everything: bool,
+    used: Collection[str],
+    until: datetime | None,
+    labels: Mapping[str, str | None],
+) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """Names taken away, ids deleted, bytes freed."""
+    removed = ImageStore(root).prune(everything=everything, used=used, until=until, labels=labels)
+    return removed.untagged, removed.deleted, removed.freed
+
+
+def disk_usage(root: str) -> dict[str, int]:
+    return {key: int(value) for key, value in dataclasses.asdict(usage_of(root)).items()}
+
+
+def usage_of(root: str) -> Any:
+    return ImageStore(root).disk_usage()
+
+
+def directory_size(path: str) -> int:
+    """Bytes on disk below a directory, links not followed."""
+    total = 0
+    for place, _names, files in os.walk(path):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(place, name)).st_blocks * 512
+            except FileNotFoundError:
+                continue
+    return total
+
+
+def export_container(root: str, run: str, id: str, stream: IO[bytes]) -> None:
+    """The merged tree of a container as one archive, its volumes left out as in Docker."""
+    containers = Containers(Path(root), Path(run))
+    config = containers.config(id)
+    export((*config.layers, str(containers.upper(id))), stream.write)
+
+
+def container_changes(root: str, run: str, id: str) -> list[tuple[str, str]]:
+    """What a container's writable layer changed: (A, C or D, path)."""
+    containers = Containers(Path(root), Path(run))
+    with MergedTree(containers.config(id).layers) as lower:
+        return [(change.kind, change.path) for change in changes(containers.upper(id), lower)]
+
+
+def commit_container(
+    root: str,
+    run: str,
+    id: str,
+    image: str,
+    *,
+    reference: str | None,
+    edits: Sequence[str],
+    author: str,
+    message: str,
+    pause: bool,
+) -> str:
+    """Make an image of a container's base `image` and what it changed; the new id. A running
+    one is frozen meanwhile with `pause`."""
+    from runtime.build.commit import commit
+
+    containers = Containers(Path(root), Path(run))
+    frozen = False
+    if pause and containers.get(id).status == "running":
+        try:
+            containers.pause(id, True)
+            frozen = True
+        except InvalidState:
+            frozen = False
+    try:
+        store = ImageStore(root)
+        made = commit(
+            store,
+            store.resolve(image),
+            containers.upper(id),
+            references=(reference,) if reference else (),
+            changes=edits,
+            author=author,
+            message=message,
+        )
+    finally:
+        if frozen:
+            containers.pause(id, False)
+    return made.id
+
+
+def serve_registry(
+    storage: str,
+    listen: str,
+    *,
+    certificate: str | None,
+    key: str | None,
+    htpasswd: str | None,
+    read_only: bool,
+) -> None:
+    """Run a registry until SIGTERM or SIGINT."""
+    config = ServerConfig(
+        storage=Path(storage),
+        listen=listen,
+        tls_certificate=Path(certificate) if certificate else None,
+        tls_key=Path(key) if key else None,
+        htpasswd=Path(htpasswd) if htpasswd else None,
+        read_only=read_only,
+    )
+
+    def ready(address: str) -> None:
+        print(f"listening on {address}", file=sys.stderr, flush=True)
+
+    asyncio.run(serve(config, ready=ready))
