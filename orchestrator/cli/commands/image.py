@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from orchestrator.cli import operation, output
+from orchestrator.cli.commands import image_transfer
 from orchestrator.cli.commands.images import split
 from orchestrator.cli.options import Argument, Command, Group, choice, flag, repeated, text
 from orchestrator.cli.session import Session
@@ -99,5 +100,6 @@ GROUP = Group(
         options=(flag("--force", help="Even when a container uses it"),),
         arguments=(_IMAGES,),
     ),
+    *image_transfer.COMMANDS,
     summary="Manage images",
 )

@@ -1,0 +1,98 @@
+"""Pulls and pushes on the display of all long operations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli import output, progress
+from orchestrator.cli.session import Session
+
+if TYPE_CHECKING:
+    from runtime.registry.progress import TransferEvent
+
+_DONE = {"Pulling": "Pulled", "Pushing": "Pushed", "Copying": "Copied"}
+
+
+def one_by_one(
+    session: Session,
+    references: Iterable[str],
+    work: Callable[[str, Callable[[TransferEvent], None]], str],
+    *,
+    word: str,
+    quiet: bool = False,
+    carry_on: bool = False,
+) -> dict[str, str]:
+    """Move images; gives what `work` gave for each. With `carry_on` a failure is a warning."""
+    shown = progress.Quiet() if quiet else progress.choose(session, word.lower())
+    done: dict[str, str] = {}
+    failed: list[str] = []
+    try:
+        for reference in references:
+            display = _Display(shown, reference, word)
+            try:
+                done[reference] = work(reference, display.tell)
+            except Exception as exc:
+                display.step("failed", "Error", str(exc))
+                if not carry_on or not hasattr(exc, "hint"):
+                    raise
+                failed.append(f"{reference}: {exc}")
+                continue
+            display.step("done", _DONE[word])
+    finally:
+        shown.close()
+    for line in failed:
+        output.warn(line)
+    return done
+
+
+class _Display:
+    """One image's line: how much of all its blobs has come."""
+
+    def __init__(self, shown: progress.Progress, reference: str, word: str) -> None:
+        self._shown = shown
+        self._reference = reference
+        self._word = word
+        self._moved: dict[str, tuple[int, int]] = {}
+        self.step("running", word)
+
+    def tell(self, event: TransferEvent) -> None:
+        if event.stage == "warning":
+            output.warn(event.detail)
+        elif event.stage in ("downloading", "uploading"):
+            self._moved[event.digest] = (event.current, event.total)
+            current = sum(moved for moved, _ in self._moved.values())
+            total = sum(size for _, size in self._moved.values())
+            self.step("running", self._word, f"{output.size(current)} / {output.size(total)}")
+
+    def step(self, status: str, text: str, detail: str = "") -> None:
+        event: dict[str, Any] = {
+            "type": "step",
+            "id": self._reference,
+            "resource": f"Image {self._reference}",
+            "status": status,
+            "text": text,
+            "detail": detail,
+            "seconds": None,
+        }
+        self._shown.event(event)
+
+
+def images_of(
+    session: Session, services: tuple[str, ...], *, dependencies: bool
+) -> dict[str, tuple[str, bool]]:
+    """The image of each service, and whether it is built here."""
+    project = session.load(services).project
+    wanted = set(services or project.services)
+    pending = list(wanted) if dependencies else []
+    while pending:
+        for name in project.services[pending.pop()].depends_on:
+            if name not in wanted and name in project.services:
+                wanted.add(name)
+                pending.append(name)
+    found = {}
+    for name, service in sorted(project.services.items()):
+        if name in wanted:
+            built = service.build is not None
+            found[name] = (service.image or f"{project.name}-{name}", built)
+    return found
