@@ -10,7 +10,8 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from runtime.build.cache import StepCache
-from runtime.build.cache_transfer import export_cache, import_cache, local_directory
+from runtime.build.cache_places import cache_source, cache_target
+from runtime.build.caches import Caches
 from runtime.build.events import BuildEvent, BuildWarning
 from runtime.build.ground import Surroundings
 from runtime.build.instructions import Instruction, Run, instruction
@@ -94,8 +95,14 @@ class _Build:
         request = self._request
         for tag in request.tags:
             Reference.parse(tag)
-        sources = [local_directory(text, "src") for text in request.cache_from]
-        targets = [local_directory(text, "dest") for text in request.cache_to]
+        caches = Caches(
+            sources=tuple(map(cache_source, request.cache_from)),
+            targets=tuple(map(cache_target, request.cache_to)),
+            store=self._store,
+            registry=request.registry,
+            progress=self._progress,
+            wait=self._wait,
+        )
         parsed = read_dockerfile(request)
         self._escape = parsed.escape
         for warning in lint(parsed, self._platform):
@@ -105,20 +112,20 @@ class _Build:
         self._outer = {**automatic, **self._stages.global_args}
         target = self._stages.target(request.target)
         with self._store.lease() as lease:
-            self._around = self._surroundings(lease)
-            for source in sources:
-                import_cache(self._store, source, lease)
+            caches.open(lease)
+            self._around = self._surroundings(lease, caches)
             self._build_stages(self._stages.reachable(target))
             self._tell_unused_args()
-            for directory in targets:
-                export_cache(self._store, self._around.keys, directory)
             result = self._results[target]
+            annotations = caches.export(tuple(self._around.keys), result.layers, lease)
             config = result.config.replace(
                 labels={**result.config.labels, **request.labels},
             )
-            return self._store.create_image(config, result.layers, request.tags, lease=lease)
+            return self._store.create_image(
+                config, result.layers, request.tags, lease=lease, annotations=annotations
+            )
 
-    def _surroundings(self, lease: Lease) -> Surroundings:
+    def _surroundings(self, lease: Lease, caches: Caches) -> Surroundings:
         request = self._request
         return Surroundings(
             store=self._store,
@@ -139,6 +146,7 @@ class _Build:
             ssh=request.ssh,
             wait=self._wait,
             stop=self._stop,
+            fetch_step=caches.fetch,
         )
 
     def _build_stages(self, numbers: Sequence[int]) -> None:

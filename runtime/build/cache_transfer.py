@@ -11,11 +11,11 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from runtime.build.cache import StepCache
-from runtime.errors import BuildError, ImageError
+from runtime.errors import ImageError
 from runtime.images.leases import Lease
 from runtime.images.store import ImageStore
 from runtime.linux.files import write_atomically
@@ -27,24 +27,7 @@ _log = logging.getLogger(__name__)
 _CHUNK = 1024 * 1024
 
 
-def local_directory(text: str, key: str) -> Path:
-    """The directory of `type=local,dest=DIR` (`key` dest) or `type=local,src=DIR`.
-
-    Raises BuildError for other types, which need a registry.
-    """
-    fields = dict(
-        (name.strip(), value)
-        for name, _, value in (word.partition("=") for word in text.split(","))
-    )
-    if fields.get("type") != "local" or not fields.get(key):
-        raise BuildError(
-            f"the build cache {text!r} is not supported",
-            hint=f"it can be a directory: type=local,{key}=DIRECTORY",
-        )
-    return Path(fields[key])
-
-
-def export_cache(store: ImageStore, keys: Mapping[str, None], directory: Path) -> int:
+def export_cache(store: ImageStore, keys: Iterable[str], directory: Path) -> int:
     """Write the results of steps, by their keys, to a directory; the number of steps.
 
     What is there already is kept; files appear whole.

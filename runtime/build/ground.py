@@ -35,7 +35,8 @@ class Surroundings:
     `open_source` gives the tree that `--from` names (None: the build context), for the line
     that asks; `epoch` is SOURCE_DATE_EPOCH in seconds; `secrets` are contents and `ssh` are
     agents' sockets by ID; `keys` collects the cache keys of the steps; `wait` passes the given
-    seconds and raises BuildError once the build is to end; `stop` ends the steps that run.
+    seconds and raises BuildError once the build is to end; `stop` ends the steps that run;
+    `fetch_step` takes the result of a step, by its key, over from a cache elsewhere, if it can.
     """
 
     store: ImageStore
@@ -48,6 +49,7 @@ class Surroundings:
     epoch: int | None
     wait: Callable[[float], None]
     stop: Stop
+    fetch_step: Callable[[str], bool]
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
     ulimits: tuple[Ulimit, ...] = ()

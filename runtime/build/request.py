@@ -7,6 +7,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtime.build.ignore import IgnoreRules, parse_ignore
 from runtime.build.parser import Dockerfile, parse
@@ -14,6 +15,9 @@ from runtime.build.steps import Network
 from runtime.container.config import Ulimit
 from runtime.errors import BuildError
 from runtime.linux.files import read_in_root
+
+if TYPE_CHECKING:
+    from runtime.registry.endpoints import RegistryConfig
 
 _MAX_DOCKERFILE = 4 * 1024 * 1024
 _IMAGE_CONTEXT = "docker-image://"
@@ -28,10 +32,10 @@ class BuildRequest:
     stage's name; `platform` what the image is for, such as "linux/arm64" (default: this
     machine); `tags` the names of the result; `contexts` are named contexts: a directory, or
     `docker-image://REFERENCE`, by the name that FROM and --from use; `no_cache_filter` are
-    stages that are built anew; `cache_from` and `cache_to` are `type=local,src=DIR` and
-    `type=local,dest=DIR`; `extra_hosts` pairs of name and address; `shm_size` in bytes;
-    `secrets` are contents and `ssh` are agents' sockets by ID, for `RUN --mount`; `environ` is
-    where SOURCE_DATE_EPOCH is looked up.
+    stages that are built anew; `cache_from` and `cache_to` as in `cache_places`, and `registry`
+    is how registries are spoken to for them; `extra_hosts` pairs of name and address;
+    `shm_size` in bytes; `secrets` are contents and `ssh` are agents' sockets by ID, for
+    `RUN --mount`; `environ` is where SOURCE_DATE_EPOCH is looked up.
     """
 
     context: Path
@@ -47,6 +51,7 @@ class BuildRequest:
     no_cache_filter: tuple[str, ...] = ()
     cache_from: tuple[str, ...] = ()
     cache_to: tuple[str, ...] = ()
+    registry: RegistryConfig | None = None
     pull: bool = False
     network: Network = "default"
     extra_hosts: tuple[tuple[str, str], ...] = ()

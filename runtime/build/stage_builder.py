@@ -169,6 +169,8 @@ class StageBuilder:
             return made, False
         with around.cache.working_on(key, around.wait):
             known = around.cache.find(key, around.lease, parents, lambda: around.wait(0))
+            if known is None and around.fetch_step(key):
+                known = around.cache.find(key, around.lease, parents, lambda: around.wait(0))
             if known is not None:
                 return known, True
             made = self._made(plan)

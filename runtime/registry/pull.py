@@ -83,6 +83,26 @@ async def resolve_digest(reference: str, config: RegistryConfig | None = None) -
     raise ImageNotFound(wanted.familiar(), hint="the registry does not have it")
 
 
+async def fetch_blobs(
+    reference: str,
+    descriptors: Sequence[Descriptor],
+    *,
+    store: ImageStore,
+    lease: Lease,
+    config: RegistryConfig | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Have blobs of the repository of `reference` in the store, kept by the lease."""
+    wanted = Reference.parse(reference)
+    async with RegistryClient(config) as client:
+        repositories = [
+            Repository(client, endpoint, wanted.path)
+            for endpoint in endpoints_for_pull(wanted, client.config)
+        ]
+        fetching = _Pull(client, repositories, store, wanted.familiar(), progress)
+        await fetching.blobs(descriptors, lease)
+
+
 async def locate(client: RegistryClient, wanted: Reference, progress: Progress) -> Located:
     """Find a reference at its mirrors or its registry."""
     endpoints = endpoints_for_pull(wanted, client.config)
@@ -165,6 +185,17 @@ class _Pull:
             self._tell("warning", top.digest, detail=warning)
         self._tell("done", top.digest)
         return image
+
+    async def blobs(self, descriptors: Sequence[Descriptor], lease: Lease) -> None:
+        """Fetch blobs alone."""
+        partials = await in_thread(Partials, self._store.root)
+        await self._check_space(descriptors)
+
+        async def one(descriptor: Descriptor) -> None:
+            async with self._gate:
+                await self._blob(descriptor, partials, lease)
+
+        await together([one(descriptor) for descriptor in descriptors])
 
     async def _put(self, document: Document, lease: Lease) -> None:
         await in_thread(self._store.blobs.put, document.content, document.media_type, lease)

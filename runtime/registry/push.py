@@ -61,6 +61,25 @@ async def push(
         return await pushing.run(wanted.tagged.tag or "", image.digest)
 
 
+async def push_document(
+    reference: str,
+    digest: str,
+    *,
+    store: ImageStore,
+    config: RegistryConfig | None = None,
+    progress: Progress = silent,
+) -> Pushed:
+    """Push a manifest of the store that is no image, with the blobs that it names."""
+    wanted = Reference.parse(reference)
+    async with RegistryClient(config) as client:
+        target = Repository(
+            client, endpoint_of(wanted.domain, client.config), wanted.path, write=True
+        )
+        origins = await in_thread(_origins, store, wanted)
+        pushing = _Push(target, store, wanted.familiar(), progress, origins)
+        return await pushing.run(wanted.tagged.tag or "", digest)
+
+
 def _origins(store: ImageStore, wanted: Reference) -> dict[str, str]:
     """For each layer of an image that has a name in the same registry: that repository."""
     found: dict[str, str] = {}

@@ -834,10 +834,23 @@ def test_a_cache_travels_in_a_directory(shop: Workshop, tmp_path: Path) -> None:
     assert third.store.check() == ()
 
 
-def test_a_cache_that_needs_a_registry_is_refused(shop: Workshop) -> None:
-    with pytest.raises(BuildError, match="is not supported") as caught:
-        shop.build("FROM scratch", cache_from=("type=registry,ref=x",))
-    assert caught.value.hint == "it can be a directory: type=local,src=DIRECTORY"
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("type=s3,ref=x", "no type 's3'", "type=registry,ref=NAME"),
+        ("type=local", "src= is missing", "type=local,src=DIRECTORY"),
+        ("type=registry,ref=Bad:x", "invalid image reference", None),
+        ("type=registry,ref=a/b,mode=some", "mode is min or max", None),
+        ("type=local,src=/x,depth=1", "no option 'depth'", None),
+        ("type=inline", "is read from its image", "type=registry"),
+    ],
+)
+def test_a_place_for_a_cache_that_is_none_is_refused(
+    shop: Workshop, text: str, message: str, hint: str | None
+) -> None:
+    with pytest.raises(BuildError, match=message) as caught:
+        shop.build("FROM scratch", cache_from=(text,))
+    assert (hint or "") in (caught.value.hint or "")
 
 
 def test_single_stages_are_built_anew(shop: Workshop) -> None:
