@@ -115,8 +115,11 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.umask(0o022)
     instance = Instance(Path(root), Path(run))
-    with contextlib.suppress(RuntimeFault, OSError):  # each start will say so again
+    try:
         rehearse(instance)
+    except (RuntimeFault, OSError, EOFError) as error:
+        # Each start will say so again, or cost more memory.
+        print(f"rehearse a start: {error}", file=sys.stderr, flush=True)
     process.set_name("bay:launcher")
     process.set_command_line(f"bay: launcher of {root}")
     # Monitors are reaped by the kernel: nobody waits for them here.

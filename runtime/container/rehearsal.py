@@ -25,7 +25,7 @@ from runtime.container.record import boot_id
 from runtime.linux import process, sockets
 
 # Enough for the interpreter to specialise what is run (PEP 659).
-_ROUNDS = 16
+_ROUNDS = 8
 
 _ID = "rehearsal"
 
