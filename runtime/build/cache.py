@@ -160,7 +160,7 @@ class StepCache:
             for path in self.mounts.iterdir():
                 with contextlib.suppress(FileNotFoundError):
                     used = path.stat().st_mtime
-                    found.append(CacheEntry(path=path, size=_tree_size(path), used=used))
+                    found.append(CacheEntry(path=path, size=tree_size(path), used=used))
         return tuple(sorted(found, key=lambda entry: entry.used))
 
     def prune(self, *, keep: int = 0, unused_since: float | None = None) -> int:
@@ -203,7 +203,8 @@ class StepCache:
         return directory / f"{name}.json", directory / f"{name}.pin"
 
 
-def _tree_size(path: Path) -> int:
+def tree_size(path: Path) -> int:
+    """The bytes of the files below a directory."""
     total = 0
     for directory, _, names in os.walk(path):
         for name in names:

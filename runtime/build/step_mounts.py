@@ -8,7 +8,6 @@ runs, so that nobody can swap them, and ignored files are not seen.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runtime.build.cache_mounts import mount_name
 from runtime.build.copying import Copier, Destination
 from runtime.build.sources import SourceTree
 from runtime.container.config import File, Mount, Tmpfs
@@ -211,8 +211,7 @@ class StepMounts:
         return chosen[0].parts
 
     def _cache(self, mount: StepMount, line: int, stack: contextlib.ExitStack) -> Mount:
-        # The ID is the author's text: hashed, it can be no path (CVE-2024-9675).
-        name = hashlib.sha256((mount.id or mount.target).encode()).hexdigest()
+        name = mount_name(mount.id or mount.target)
         directory = self._held(name, mount.sharing, stack)
         # Against pruning, which takes this lock alone for itself.
         used = self._locks / f"{directory.parent.name}.used"
