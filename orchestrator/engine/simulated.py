@@ -242,7 +242,8 @@ class SimulatedBackend:
                 "completed": container.status == "exited" and container.exit_code == 0,
                 "ready": (running and container.health in ("none", "healthy"))
                 or container.completed,
-                "stable": running and container.health in ("none", "healthy"),
+                "stable": (running and container.health in ("none", "healthy"))
+                or container.completed,
             }[action.condition]
             if not fulfilled:
                 raise WaitFailed(action.name, f"will not be {action.condition}")

@@ -23,7 +23,7 @@ from orchestrator.planning.actions import (
     WaitContainer,
 )
 from orchestrator.planning.draft import Draft
-from orchestrator.planning.observed import Observed, Spec
+from orchestrator.planning.observed import Observed, ObservedContainer, Spec
 from orchestrator.planning.plan import Plan, Step
 
 _NOT_OF_AN_INIT_CONTAINER = (
@@ -129,11 +129,8 @@ def plan_init(draft: Draft, service: str, after: Iterable[int], start_after: Ite
     last: list[int] = list(after)
     gate = list(start_after)
     for number, hook in enumerate(draft.service(service).get("pre_start") or (), start=1):
-        name = f"{draft.project.name}-{service}-pre-start-{number}"
+        name = f"{_init_prefix(draft.project.name, service)}{number}"
         cause = Cause(reason=f"pre_start hook {number}")
-        for container in draft.observed.containers:
-            if container.name == name:
-                last = _discard(draft, name, service, container.alive, last)
         created = draft.builder.add(
             CreateContainer(
                 name=name,
@@ -173,14 +170,13 @@ def _needs(draft: Draft, service: str, hook: Mapping[str, Any]) -> list[int]:
     ]
 
 
-def _discard(draft: Draft, name: str, service: str, alive: bool, after: list[int]) -> list[int]:
-    """Take away what an earlier run has left of the init container."""
-    cause = Cause(reason="left over by an earlier run")
-    if alive:
-        stop = StopContainer(name=name, service=service, cause=cause)
-        after = [draft.builder.add(stop, after=after)]
-    remove = RemoveContainer(name=name, service=service, cause=cause, volumes=True)
-    return [draft.builder.add(remove, after=after)]
+def is_init(container: ObservedContainer, project: str) -> bool:
+    """Whether it is an init container, which an earlier run has left."""
+    return container.oneoff and container.name.startswith(_init_prefix(project, container.service))
+
+
+def _init_prefix(project: str, service: str) -> str:
+    return f"{project}-{service}-pre-start-"
 
 
 def _init_spec(blueprint: Spec, hook: Mapping[str, Any]) -> Spec:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from orchestrator.planning.actions import Cause, RemoveContainer, StopContainer
 from orchestrator.planning.draft import Draft, begin
-from orchestrator.planning.hooks import with_hooks
+from orchestrator.planning.hooks import is_init, with_hooks
 from orchestrator.planning.images import plan_images
 from orchestrator.planning.networks import networks_to_replace, plan_networks
 from orchestrator.planning.observed import Observed, ObservedContainer
@@ -70,7 +70,8 @@ def orphans(
     own: list[ObservedContainer] = []
     foreign: list[ObservedContainer] = []
     for container in sorted(containers, key=lambda c: c.name):
-        if container.service not in known and not container.oneoff:
+        ended = container.oneoff and not is_init(container, project.name)
+        if container.service not in known and not ended:
             ours = not container.source or not files or files & set(container.source)
             (own if ours else foreign).append(container)
     return own, foreign

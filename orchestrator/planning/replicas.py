@@ -226,6 +226,8 @@ def _judge(
         new_image=draft.observed.images.get(reference),
     )
     cause_to_start = start_cause(container)
+    if cause_to_start is None and container.completed and _needed_healthy(draft, service):
+        cause_to_start = Cause(reason="has ended, but a dependent needs it healthy")
 
     def replica(verdict: Verdict, cause: Cause, start: Cause | None = None) -> Replica:
         return Replica(
@@ -255,6 +257,14 @@ def _judge(
     if cause_to_start is not None:
         return replica("start", cause_to_start, cause_to_start)
     return replica("keep", Cause(reason="as wanted"))
+
+
+def _needed_healthy(draft: Draft, service: str) -> bool:
+    return any(
+        dependencies(draft.service(other))[service].get("condition") == "service_healthy"
+        for other in draft.graph.dependents(service)
+        if other in draft.selected
+    )
 
 
 def start_cause(container: ObservedContainer) -> Cause | None:

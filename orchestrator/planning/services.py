@@ -16,7 +16,7 @@ from orchestrator.planning.actions import (
     WaitContainer,
 )
 from orchestrator.planning.draft import Draft, dependencies, namespace_parents
-from orchestrator.planning.hooks import plan_init
+from orchestrator.planning.hooks import is_init, plan_init
 from orchestrator.planning.observed import ObservedContainer, Role
 from orchestrator.planning.replicas import Fleet, Replica
 from orchestrator.planning.rolling import RolloutSteps
@@ -50,9 +50,17 @@ class ServiceSteps:
         network, the steps that must end before the network can go."""
         emptied: dict[str, list[int]] = {name: [] for name in emptied_networks}
         for service in self.draft.services:
-            for container in self.fleet.leftovers.get(service, ()):
+            left = [
+                *self.fleet.leftovers.get(service, ()),
+                *(
+                    c
+                    for c in self.draft.observed.containers
+                    if c.service == service and is_init(c, self.draft.project.name)
+                ),
+            ]
+            for container in left:
                 gone = self.leftovers.setdefault(service, [])
-                gone.append(self._discard(container, Cause(reason="left over by a rollout")))
+                gone.append(self._discard(container, Cause(reason="left over by an earlier run")))
                 for name in emptied.keys() & set(container.spec["networks"].values()):
                     emptied[name].append(gone[-1])
         for service in self.draft.graph.reverse():
@@ -97,16 +105,19 @@ class ServiceSteps:
 
     def _plan_init(self, service: str) -> None:
         """Init containers run once for a service that is new or replaced, not when more replicas
-        of it are wanted."""
+        of it are wanted, nor when it is started again."""
         replicas = self.fleet.of(service)
         spec = self.draft.service(service)
         if not spec.get("pre_start") or not self.draft.policy.start:
             return
-        replaced = any(r.verdict == "replace" for r in replicas)
-        fresh = [r for r in replicas if r.verdict == "create"]
-        if not replaced and (not fresh or any(r.observed is not None for r in replicas)):
+        staying = [r for r in replicas if r.verdict not in ("create", "replace", "remove")]
+        # What was made and never started may be so because this was not done.
+        if any(r.observed is not None and r.observed.status != "created" for r in staying):
             return
-        created = [self._creates[r.name] for r in replicas if r.name in self._creates]
+        if not any(r.verdict != "remove" for r in replicas):
+            return
+        created = [*self.leftovers.get(service, ())]
+        created += [self._creates[r.name] for r in replicas if r.name in self._creates]
         needs: list[int] = []
         for dependency, terms in sorted(dependencies(spec).items()):
             if terms.get("required", True):
