@@ -40,12 +40,21 @@ asyncio.run(pull(sys.argv[2], store=store, config=config, progress=tell))
 """
 
 
+PUSH = (
+    PULL.replace("import pull", "import push")
+    .replace("pull import", "push import")
+    .replace("asyncio.run(pull", "asyncio.run(push")
+)
+
+
 @asynccontextmanager
-async def pulling(store: Path, reference: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def pulling(
+    store: Path, reference: str, program: str = PULL
+) -> AsyncIterator[asyncio.subprocess.Process]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        PULL,
+        program,
         str(store),
         reference,
         stdout=asyncio.subprocess.PIPE,
@@ -279,5 +288,29 @@ def test_a_pull_killed_again_and_again_leaves_a_sound_store(tmp_path: Path, seed
             assert store.check() == ()
             assert list((store.root / "partial").iterdir()) == []
             assert list((store.root / "ingest").iterdir()) == []
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("served", SERVERS)
+def test_a_push_killed_again_and_again_is_ended_by_the_next(tmp_path: Path, served: Served) -> None:
+    chance = random.Random(5)
+
+    async def scenario() -> None:
+        source = ImageStore(tmp_path / "source")
+        async with served(tmp_path / "registry") as address:
+            name = f"{address}/app:1"
+            image = make_image(source, name, sizes=(1000, 2 * MIB, 3 * MIB, 5 * MIB))
+            for _round in range(5):
+                async with pulling(source.root, name, PUSH) as process:
+                    assert process.stdout is not None
+                    for _line in range(chance.randrange(1, 14)):
+                        await process.stdout.readline()
+                    process.kill()
+                assert ImageStore(source.root).check() == ()
+            await push(name, store=source, config=quick())
+            store = ImageStore(tmp_path / "store")
+            assert (await pull(name, store=store, config=quick())).id == image.id
+            assert store.check() == ()
 
     asyncio.run(scenario())
