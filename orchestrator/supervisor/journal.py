@@ -12,6 +12,7 @@ import json
 import logging
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,8 @@ class Journal:
         self._database = _open(root / FILE_NAME)
         (last,) = self._database.execute("SELECT max(seq) FROM events").fetchone()
         self._last = int(last or 0)
-        self._waiting: list[tuple[int, dict[str, Any]]] = []
+        self._closed = False
+        self._waiting: deque[tuple[int, dict[str, Any]]] = deque()
         self._feeds: set[Feed] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._listening = contextlib.ExitStack()
@@ -124,7 +126,10 @@ class Journal:
         if self._timer is not None:
             self._timer.cancel()
         self.flush()
-        self._database.close()
+        # A thread may be writing still, and what is published from now on is nobody's.
+        with self._lock:
+            self._closed = True
+            self._database.close()
 
     def publish(self, event: dict[str, Any], *, keep: bool = True) -> None:
         """Tell an event (`type`, `project`, `at`, …) to all feeds, and keep it."""
@@ -204,10 +209,13 @@ class Journal:
 
     def flush(self) -> None:
         """Write what waits. Blocking."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        with self._lock, self._database:
+        with self._lock:
+            waiting = [self._waiting.popleft() for _ in range(len(self._waiting))]
+            if waiting and not self._closed:
+                self._write(waiting)
+
+    def _write(self, waiting: list[tuple[int, dict[str, Any]]]) -> None:
+        with self._database:
             self._database.executemany(
                 "INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?)", _rows(waiting)
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -98,15 +100,24 @@ def test_asking_for_the_version_starts_nothing(new_instance: Callable[..., Bay])
 
 def test_one_that_cannot_start_says_why(new_instance: Callable[..., Bay]) -> None:
     bay = new_instance()
-    (bay.root / "state.db").write_bytes(b"this is no database" * 100)
+    with contextlib.closing(sqlite3.connect(bay.root / "state.db")) as database:
+        database.execute("PRAGMA user_version = 999")
 
     failed = bay("ls")
 
     assert failed.status == 1
     assert "the daemon did not start" in failed.err
-    assert "database" in failed.err
+    assert "the state database has version 999" in failed.err
     assert "Traceback" not in failed.err
     (bay.root / "state.db").unlink()
+
+
+def test_a_damaged_database_is_set_aside(new_instance: Callable[..., Bay]) -> None:
+    bay = new_instance()
+    (bay.root / "state.db").write_bytes(b"this is no database" * 100)
+
+    assert bay("ls").status == 0
+    assert list(bay.root.glob("state.db.damaged-*"))
 
 
 def test_without_root_it_says_so(new_instance: Callable[..., Bay]) -> None:

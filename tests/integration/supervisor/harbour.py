@@ -74,7 +74,8 @@ class Harbour:
     def stop(self) -> None:
         assert self._daemon is not None
         self._daemon.terminate()
-        assert self._daemon.wait(20) == 0, (self.run / "daemon.log").read_text()
+        status = self._daemon.wait(20)
+        assert status == 0, (status, (self.run / "daemon.log").read_text())
 
     def post(self, verb: str, **body: Any) -> Iterator[dict[str, Any]]:
         """The events of an operation on the project, as they come."""

@@ -140,7 +140,8 @@ def test_what_was_stopped_stays_stopped_over_a_restart_of_the_daemon(harbour: Ha
 def test_a_container_that_crashes_is_started_again_and_counted(harbour: Harbour) -> None:
     harbour.up(stack())
     id = harbour.containers()["shop-store-1"]["id"]
-    with harbour.client.stream("GET", "/v1/events", project="shop", follow="1") as followed:
+    query = {"project": "shop", "type": "container", "follow": "1"}
+    with harbour.client.stream("GET", "/v1/events", **query) as followed:
         events = followed.events()
         os.kill(harbour.runs()[id].pid, signal.SIGKILL)
         seen = []
