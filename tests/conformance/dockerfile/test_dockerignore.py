@@ -1,4 +1,9 @@
-"""`.dockerignore`: the same files reach the image as in `buildah bud`, context by context."""
+"""`.dockerignore`: the same files reach the image as in `buildah bud`, context by context.
+
+In three contexts they do not, and are meant not to: there an exception with a wildcard lies in
+an ignored directory. `docker build` keeps what it names, and whoever has such a file has
+written it for `docker build`; a build that silently lacks the file would be the worse surprise.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,8 @@ pytestmark = [
 ]
 
 # buildah looks into an ignored directory only for exceptions that begin with its name, as
-# Docker's old builder did; BuildKit, whose rules are ours, for any with a wildcard.
+# Docker's old builder did; BuildKit, whose rules are ours, for any with a wildcard (patternmatcher
+# MatchesUsingParentResults, and fsutil's walk, which enters a directory as soon as there is one).
 KEPT_BY_WILDCARD = {
     "exceptions-skip": {"volume", "volume/data", "volume/data/oneline.txt"},
     "exceptions-weirdness-1": {"subdir", "subdir/sub1.txt"},
