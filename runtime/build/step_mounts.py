@@ -18,6 +18,7 @@ from typing import Any
 
 from runtime.build.cache_mounts import mount_name
 from runtime.build.copying import Copier, Destination
+from runtime.build.memory_files import file_in_memory
 from runtime.build.sources import SourceTree
 from runtime.container.config import File, Mount, Tmpfs
 from runtime.images.leases import Lease
@@ -178,7 +179,7 @@ class StepMounts:
                     case "tmpfs":
                         tmpfs.append(Tmpfs(target=mount.target, size=mount.size))
                     case "secret":
-                        self._secret(mount, files, env)
+                        self._secret(mount, binds, files, env, stack)
                     case _:
                         self._agent(mount, binds, env)
             yield Prepared(mounts=tuple(binds), tmpfs=tuple(tmpfs), files=tuple(files), env=env)
@@ -252,30 +253,39 @@ class StepMounts:
         (directory.parent / "id").write_text(mount.id or mount.target)
         os.rename(draft, directory)
 
-    def _secret(self, mount: StepMount, files: list[File], env: dict[str, str]) -> None:
+    def _secret(
+        self,
+        mount: StepMount,
+        binds: list[Mount],
+        files: list[File],
+        env: dict[str, str],
+        stack: contextlib.ExitStack,
+    ) -> None:
         name = mount.id or posixpath.basename(mount.target)
         content = self._secrets.get(name)
         if content is None:
             if mount.required:
                 raise MountRefused(f"the secret {name!r} is required, but was not given")
             return
-        try:
-            text = content.decode()
-        except UnicodeDecodeError as exc:
-            raise MountRefused(f"the secret {name!r} is not text") from exc
+        text = _text(content)
         if mount.env:
-            env[mount.env] = text
-        if mount.target or not mount.env:
-            files.append(
-                File(
-                    target=mount.target or f"/run/secrets/{name}",
-                    content=text,
-                    mode=0o400 if mount.mode is None else mount.mode,
-                    uid=mount.uid,
-                    gid=mount.gid,
-                    secret=True,
+            if text is None:
+                raise MountRefused(
+                    f"the secret {name!r} is not text, so it cannot be the variable {mount.env}"
                 )
-            )
+            env[mount.env] = text
+        if not mount.target and mount.env:
+            return
+        target = mount.target or f"/run/secrets/{name}"
+        mode = 0o400 if mount.mode is None else mount.mode
+        if text is None:
+            held = file_in_memory(content, mode=mode, uid=mount.uid, gid=mount.gid)
+            path = str(stack.enter_context(held))
+            binds.append(Mount(source=path, target=target, read_only=True))
+            return
+        files.append(
+            File(target=target, content=text, mode=mode, uid=mount.uid, gid=mount.gid, secret=True)
+        )
 
     def _agent(self, mount: StepMount, binds: list[Mount], env: dict[str, str]) -> None:
         name = mount.id or "default"
@@ -287,6 +297,15 @@ class StepMounts:
         target = mount.target or f"/run/buildkit/ssh_agent.{len(binds)}"
         binds.append(Mount(source=path, target=target))
         env.setdefault("SSH_AUTH_SOCK", target)
+
+
+def _text(content: bytes) -> str | None:
+    """The content as text, None where it is none, or has a NUL byte."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
 
 
 def _absolute(path: str, cwd: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from runtime.build.builder import BuildRequest, build
 from runtime.build.events import BuildEvent, StepCached, StepOutput
+from runtime.build.memory_files import SHARED_MEMORY
 from runtime.build.run import ContainerStepRunner, host_network
 from runtime.build.steps import RunStep
 from runtime.container.config import Ulimit
@@ -254,6 +256,24 @@ def test_a_builder_that_is_killed_leaves_a_clean_store(site: Site, tmp_path: Pat
     image = site.build("RUN touch /half; echo now; touch /whole\n")
     with site.tree(image) as tree:
         assert tree.find(b"/whole") is not None
+
+
+def test_a_secret_may_be_any_bytes(site: Site) -> None:
+    secret = bytes(range(256)) * 3
+    stale = SHARED_MEMORY / "bayplan-build-stale"
+    stale.mkdir()
+    (stale / "lock").touch()
+    site.build(
+        "RUN --mount=type=secret,id=key,target=/key,mode=0440,uid=33 "
+        "sha256sum /key; stat -c '%a %u' /key; echo x 2>/dev/null >/key || echo kept\n"
+        "RUN test ! -s /key\n",
+        secrets={"key": secret},
+    )
+    digest = hashlib.sha256(secret).hexdigest()
+    assert site.output().splitlines()[:3] == [f"{digest}  /key", "440 33", "kept"]
+    assert list(SHARED_MEMORY.glob("*bayplan-*")) == []
+    with pytest.raises(BuildError, match="not text, so it cannot be the variable KEY"):
+        site.build("RUN --mount=type=secret,id=key,env=KEY x\n", secrets={"key": secret})
 
 
 def test_a_stage_that_fails_kills_the_steps_of_the_others(site: Site) -> None:
