@@ -11,6 +11,7 @@ from orchestrator.engine.exits import HOST_FAULTS
 from orchestrator.engine.host import Host
 from orchestrator.engine.networks import NetworkWork
 from orchestrator.planning import actions
+from orchestrator.planning.drift import same_form
 
 
 class RolloutWork:
@@ -60,7 +61,7 @@ class RolloutWork:
             name
             for name in action.replicas
             if (record := self._host.store.container_named(name)) is None
-            or record.spec != action.spec
+            or not same_form(record.spec, action.spec)
         ]
         if len(behind) > action.tolerated:
             raise RolloutFailed(action.service, behind)

@@ -19,6 +19,7 @@ from orchestrator.engine.errors import (
     WaitFailed,
 )
 from orchestrator.planning import actions
+from orchestrator.planning.drift import same_form
 from orchestrator.planning.observed import (
     HealthStatus,
     Observed,
@@ -272,7 +273,8 @@ class SimulatedBackend:
             behind = [
                 name
                 for name in action.replicas
-                if name not in self.containers or self.containers[name].spec != action.spec
+                if name not in self.containers
+                or not same_form(self.containers[name].spec, action.spec)
             ]
             if len(behind) > action.tolerated:
                 raise RolloutFailed(action.service, behind)

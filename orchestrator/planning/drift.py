@@ -204,6 +204,11 @@ def _first_network(service: Spec) -> str | None:
     return min(networks, key=rank, default=None)
 
 
+def same_form(old: Spec, new: Spec) -> bool:
+    """Whether two blueprints differ in nothing that a container could tell."""
+    return not service_drift(old, new, old_image=None, new_image=None)
+
+
 def needs_recreate(changes: Iterable[Change]) -> bool:
     return any(change.kind is FieldClass.RECREATE for change in changes)
 

@@ -26,7 +26,7 @@ from orchestrator.planning.actions import (
     RemoveContainer,
     WaitContainer,
 )
-from orchestrator.planning.drift import Change, service_drift
+from orchestrator.planning.drift import Change, same_form, service_drift
 from orchestrator.planning.plan import Plan, RolloutPlan
 from orchestrator.planning.replicas import NEXT, RETIRED
 from orchestrator.planning.revert import revert
@@ -81,7 +81,7 @@ class RolloutKeeper:
             if (
                 latest is not None
                 and latest.state in ("running", "paused")
-                and latest.new["spec"] == rollout.new
+                and same_form(latest.new["spec"], rollout.new)
             ):
                 self._table.update(latest.id, state="running", reason="")
                 ids[rollout.service] = latest.id
