@@ -128,10 +128,16 @@ class NetworkWork:
     def sweep(self) -> tuple[list[str], list[str]]:
         """After a start: repair or remove what a crash or a reboot left; what was done, and what
         failed. Blocking."""
+        networks = self._host.networks
         try:
-            return list(self._host.networks.sweep()), []
+            done = list(networks.sweep())
         except TeardownError as group:
             return [], [chain(error) for error in group.exceptions]
+        for owner in networks.port_owners():
+            if "/" in owner and not networks.backends(owner):
+                networks.unpublish(owner)
+                done.append(f"gave up the ports of service {owner}, which has no replica")
+        return done, []
 
     def intact(self) -> frozenset[str]:
         """The ids of the networks whose link stands in our network namespace. Blocking."""

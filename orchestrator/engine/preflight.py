@@ -6,11 +6,16 @@ from bridge.config import ANY_ADDRESS
 from bridge.errors import PortInUse
 from bridge.ports import probe
 from orchestrator.engine.endpoints import PortRequest
+from orchestrator.engine.errors import EngineError
 from orchestrator.engine.host import Host
 from orchestrator.engine.sandboxes import own_sandbox
 from orchestrator.engine.traffic import service_key, shared_requests
 from orchestrator.planning.actions import CreateContainer, RemoveContainer, StopContainer
+from orchestrator.planning.observed import Spec
 from orchestrator.planning.plan import Plan
+
+# What Docker calls the runtime that it uses when none is named.
+_OWN_RUNTIMES = ("", "runc", "io.containerd.runc.v2")
 
 _Place = tuple[str, int, str]
 
@@ -44,6 +49,8 @@ def check_ports(host: Host, plan: Plan) -> None:
                 held[port.host_ip or ANY_ADDRESS, port.host_port, port.protocol] = key
     for step in plan.steps:
         action = step.action
+        if isinstance(action, CreateContainer):
+            check_service(action.service, action.spec["service"])
         if not isinstance(action, CreateContainer) or not own_sandbox(action.spec["service"]):
             continue
         key = f"{action.project.name}/{action.service}"
@@ -51,6 +58,31 @@ def check_ports(host: Host, plan: Plan) -> None:
             _check(request, held, key)
             if (request.candidates[0], request.protocol) not in ours:
                 probe(request.host_ip, request.candidates[0], request.protocol)
+
+
+def check_service(name: str, service: Spec) -> None:
+    """Raise EngineError for what no container of the service could have here."""
+    runtime = service.get("runtime") or ""
+    if runtime not in _OWN_RUNTIMES:
+        raise EngineError(
+            f"service {name}: there is no runtime {runtime}",
+            hint="drop runtime; bayplan runs containers by itself",
+        )
+    userns = service.get("userns_mode") or "host"
+    if userns != "host":
+        raise EngineError(
+            f"service {name}: userns_mode {userns} is not supported", hint="use host, or drop it"
+        )
+    resources = (service.get("deploy") or {}).get("resources") or {}
+    requests = [
+        *(service.get("gpus") or ()),
+        *((resources.get("reservations") or {}).get("devices") or ()),
+    ]
+    if requests:
+        raise EngineError(
+            f"service {name} asks for GPUs, which are not handed to containers",
+            hint="name device files under devices, or drop gpus and reservations.devices",
+        )
 
 
 def _check(request: PortRequest, held: dict[_Place, str], owner: str) -> None:
