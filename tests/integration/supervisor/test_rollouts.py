@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -204,3 +206,41 @@ def test_a_rollout_that_is_killed_goes_on_by_itself(
     assert rollout(harbour)["state"] == "completed"
     assert sorted(harbour.containers()) == ["shop-web-1", "shop-web-2"]
     assert plan_is_empty(harbour, after)
+
+
+REQUESTS = int(os.environ.get("BAYPLAN_REQUESTS", "5000"))
+
+
+@pytest.mark.skipif(shutil.which("ab") is None, reason="ab is not installed (apache2-utils)")
+def test_no_request_of_a_load_is_lost_by_good_and_bad_rollouts(harbour: Harbour) -> None:
+    """`BAYPLAN_REQUESTS` says how many requests are made."""
+    settings: dict[str, Any] = {"order": "start-first", "failure_action": "rollback"}
+    harbour.up(stack("one", replicas=2, **settings))
+    load = subprocess.Popen(
+        [
+            *("nsenter", f"--net=/run/netns/{harbour.netns}", "ab", "-q", "-r", "-c", "8"),
+            *("-n", str(REQUESTS), f"http://127.0.0.1:{PORT}/"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        rolled = 0
+        while load.poll() is None:
+            text = ("two", "one")[rolled % 2]
+            if rolled % 3 == 2:
+                bad = stack("bad", ready=False, replicas=2, **settings)
+                assert not harbour.result("up", project=bad, options={"wait": True})["ok"]
+            else:
+                harbour.up(stack(text, replicas=2, **settings))
+            rolled += 1
+        out, _ = load.communicate(timeout=60)
+    finally:
+        load.kill()
+        load.communicate()
+    assert rolled
+    told = dict(line.split(":", 1) for line in out.splitlines() if ":" in line)
+    assert told["Complete requests"].strip() == str(REQUESTS), out
+    assert told["Failed requests"].strip() == "0", out
+    assert "Non-2xx responses" not in told, out
