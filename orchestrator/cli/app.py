@@ -7,6 +7,7 @@ apart: what typer accepts runs exactly as if the small parser had.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ import typer
 from orchestrator.cli.arguments import Line
 from orchestrator.cli.errors import UsageError, report
 from orchestrator.cli.options import GLOBAL_OPTIONS, Argument, Command, Group, Option, Value
+from orchestrator.cli.session import Session
 from orchestrator.cli.table import VERBS, find
 
 CarryOut = Callable[[Line], int]
@@ -150,13 +152,34 @@ def _argument_parameter(argument: Argument) -> inspect.Parameter:
         default = [] if argument.many else None
         kind = kind if argument.many else kind | None
     metavar = f"[{argument.metavar}]..." if argument.many else argument.metavar
-    details = typer.Argument(metavar=metavar, help=argument.help, show_default=False)
+    completion = service_names if argument.name == "service" else None
+    details = typer.Argument(
+        metavar=metavar, help=argument.help, show_default=False, autocompletion=completion
+    )
     return inspect.Parameter(
         argument.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=default,
         annotation=Annotated[kind, details],
     )
+
+
+def service_names(context: typer.Context, incomplete: str) -> list[str]:
+    """The services of the stack that the line is about, for completion; none where its files
+    cannot be read."""
+    from specs.errors import SpecError
+    from specs.loader import load_project
+
+    options = {option.name: option.default for option in GLOBAL_OPTIONS}
+    given = {name: value for name, value in context.find_root().params.items() if value}
+    options.update({name: value for name, value in _plain(given).items() if name in options})
+    session = Session(options, environ=os.environ, cwd=os.getcwd())
+    try:
+        project = load_project(session.load_request()).project
+    except (SpecError, OSError):
+        return []
+    names = sorted({*project.services, *project.disabled_services})
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Value]:

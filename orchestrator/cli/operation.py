@@ -37,7 +37,7 @@ def follow(
                 continue
             if on_event is not None:
                 on_event(event)
-            if not (quiet and event["type"] == "progress"):
+            if not (quiet and event["type"] in ("progress", "pull")):
                 shown.event(event)
     except KeyboardInterrupt:
         print("canceled: what was done stands, bay ps shows it", file=sys.stderr)

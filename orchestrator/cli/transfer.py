@@ -9,7 +9,7 @@ from orchestrator.cli import output, progress
 from orchestrator.cli.session import Session
 
 if TYPE_CHECKING:
-    from runtime.registry.progress import TransferEvent
+    from orchestrator.engine.transfers import TransferEvent
 
 _DONE = {"Pulling": "Pulled", "Pushing": "Pushed", "Copying": "Copied"}
 

@@ -8,12 +8,14 @@ its log says why.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sys
 
 from orchestrator.client.errors import DaemonStartError, DaemonUnreachable
 from orchestrator.client.http import Client
+from orchestrator.version import VERSION
 
 SOCKET = "bayplan.sock"
 LOG = "daemon.log"
@@ -35,6 +37,7 @@ _KEPT_VARIABLES = (
 )
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOG_TAIL = 5  # lines
+_PATIENCE = 30_000  # milliseconds
 
 
 def command(root: str, run: str) -> list[str]:
@@ -69,7 +72,7 @@ def ensure(root: str, run: str) -> Client:
     """
     client = answering(run)
     if client is not None:
-        return client
+        return _renewing(root, run)
     if os.geteuid() != 0:
         raise DaemonUnreachable(
             "no daemon is running, and only root can start it", hint="run bay as root (sudo bay …)"
@@ -86,10 +89,51 @@ def ensure(root: str, run: str) -> Client:
         client = answering(run)
         if client is None:
             _start(root, run)
-            client = Client(os.path.join(run, SOCKET))
-        return client
+        return _renewing(root, run)
     finally:
         os.close(lock)
+
+
+def _renewing(root: str, run: str) -> Client:
+    """A client that has a daemon of another version end, and starts one of ours."""
+    if os.geteuid() != 0:
+        return Client(os.path.join(run, SOCKET))
+
+    def renew(server: str) -> None:
+        print(
+            f"the daemon is {server}; starting bayplan/{VERSION} in its place, containers go on",
+            file=sys.stderr,
+        )
+        end(run)
+        ensure(root, run)
+
+    return Client(os.path.join(run, SOCKET), server=f"bayplan/{VERSION}", renew=renew)
+
+
+def end(run: str) -> bool:
+    """End the daemon of `run` and wait until it has; False where none answers.
+
+    Raises DaemonStartError when it stays.
+    """
+    import select
+
+    client = answering(run)
+    if client is None:
+        return False
+    try:
+        watched = os.pidfd_open(int(client.get("/v1/version")["pid"]))
+    except ProcessLookupError:
+        return True
+    try:
+        with contextlib.suppress(DaemonUnreachable):
+            client.post("/v1/shutdown")
+        poll = select.poll()
+        poll.register(watched, select.POLLIN)
+        if not poll.poll(_PATIENCE):
+            raise DaemonStartError("the daemon has not ended within 30 seconds")
+    finally:
+        os.close(watched)
+    return True
 
 
 def _start(root: str, run: str) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from orchestrator.client.errors import ApiError, DaemonUnreachable, ProtocolError
@@ -25,6 +25,7 @@ class Response:
         self._connection = connection
         self._buffer = b""
         self.status, headers = self._read_head()
+        self.server = headers.get("server", "")
         self._chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         length = headers.get("content-length")
         self._remaining = int(length) if length is not None and not self._chunked else None
@@ -140,10 +141,18 @@ class Response:
 
 
 class Client:
-    """Requests to the daemon that listens on `socket_path`."""
+    """Requests to the daemon that listens on `socket_path`.
 
-    def __init__(self, socket_path: str) -> None:
+    `renew` is called when a daemon of another version than `server` answers a question, which
+    is then asked again.
+    """
+
+    def __init__(
+        self, socket_path: str, *, server: str = "", renew: Callable[[str], None] | None = None
+    ) -> None:
         self.socket_path = socket_path
+        self._server = server
+        self._renew = renew
 
     def get(self, path: str, **query: str | int | tuple[str, ...] | None) -> Any:
         return self.request("GET", path, query=query).json()
@@ -167,6 +176,17 @@ class Client:
         query: dict[str, Any] | None = None,
     ) -> Response:
         """Send one request; raises DaemonUnreachable when nobody listens."""
+        response = self._send(method, path, body, query)
+        if self._renew is None or not response.server or response.server == self._server:
+            return response
+        if method != "GET":
+            return response  # it is done already
+        response.close()
+        renew, self._renew = self._renew, None
+        renew(response.server)
+        return self._send(method, path, body, query)
+
+    def _send(self, method: str, path: str, body: Any, query: dict[str, Any] | None) -> Response:
         content = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
         lines = [f"{method} {path}{_query(query or {})} HTTP/1.1", "Host: bayplan"]
         lines.append("Connection: close")

@@ -26,7 +26,7 @@ from runtime.registry import copy as registry_copy
 from runtime.registry import login as registry_login
 from runtime.registry import pull as registry_pull
 from runtime.registry import push as registry_push
-from runtime.registry.progress import TransferEvent
+from runtime.registry.progress import TransferEvent as TransferEvent
 from runtime.registry.server.app import serve
 from runtime.registry.server.config import ServerConfig
 from runtime.registry.settings import read_settings

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(120)]
 
-_LOOP = "while read -r line; do echo got $$line; done; echo end"
+# It says something all the time, so that who attaches knows that it has.
+_LOOP = "(while sleep 0.1; do echo tick; done) & while read -r line; do echo got $$line; done"
 _PIPED = (
     f"services:\n  web: {{image: debian:bookworm, stdin_open: true, command: sh -c '{_LOOP}'}}\n"
 )
@@ -50,41 +51,36 @@ def test_what_is_typed_arrives_and_the_detach_keys_leave_it_running(
 
 
 def test_output_and_input_are_piped_through_without_ending_the_container_s_input(
-    bay: Bay, project: Callable[..., Path], eventually: Callable[..., None]
+    bay: Bay, project: Callable[..., Path]
 ) -> None:
     directory = project(_PIPED)
     bay.ok("up", "-d", cwd=directory)
 
     with bay.started("attach", "--no-stdin", "web", cwd=directory) as watching:
         assert watching.stdout is not None
+        assert watching.stdout.readline() == "tick\n"
         for word in ("one", "two"):
             with bay.started("attach", "web", cwd=directory, stdin=f"{word}\n") as typing:
-                eventually(lambda w=word: f"got {w}" in bay.ok("logs", cwd=directory), "it arrives")
+                while (line := watching.stdout.readline()) == "tick\n":
+                    continue
+                assert line == f"got {word}\n"
                 typing.send_signal(signal.SIGKILL)
-            assert watching.stdout.readline() == f"got {word}\n"
 
 
 def test_signals_go_to_the_container_and_its_exit_status_comes_back(
     bay: Bay, project: Callable[..., Path]
 ) -> None:
+    script = 'trap "exit 7" TERM; while :; do echo tick; sleep 0.05; done'
     directory = project(
-        "services:\n  web:\n    image: debian:bookworm\n"
-        '    command: bash -c \'trap "echo caught; exit 7" TERM; echo ready;'
-        " while :; do sleep 0.05; done'\n"
+        f"services:\n  web: {{image: debian:bookworm, command: [bash, -c, '{script}']}}\n"
     )
     bay.ok("up", "-d", cwd=directory)
 
     with bay.started("attach", "web", cwd=directory) as attached:
         assert attached.stdout is not None
-        # It may have been ready before; the signal is passed on in any case.
-        bay.ok("logs", cwd=directory)
-        while attached.poll() is None:
-            attached.send_signal(signal.SIGTERM)
-            try:
-                attached.wait(0.5)
-            except Exception:
-                continue
-        assert attached.returncode == 7
+        assert attached.stdout.readline() == "tick\n"
+        attached.send_signal(signal.SIGTERM)
+        assert attached.wait(30) == 7
 
 
 @pytest.mark.parametrize(

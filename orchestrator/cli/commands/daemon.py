@@ -9,7 +9,6 @@ from orchestrator.cli.errors import UsageError
 from orchestrator.cli.options import Command, Group, choice
 from orchestrator.cli.session import Session
 from orchestrator.client import daemon
-from orchestrator.client.errors import DaemonUnreachable
 
 NOT_RUNNING = 3  # what `systemctl status` gives for a unit that is not active
 
@@ -40,33 +39,15 @@ def _status(session: Session, *, format: str | None) -> int:
 
 
 def _stop(session: Session) -> int:
-    client = daemon.answering(session.run)
-    if client is None:
-        print("not running")
+    from orchestrator.engine import guard
+
+    if daemon.end(session.run):
+        print("stopped; containers go on")
         return 0
-    pid = int(client.get("/v1/version")["pid"])
-    try:
-        watched = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return 0
-    try:
-        client.post("/v1/shutdown")
-        _ended(watched)
-    except DaemonUnreachable:
-        _ended(watched)
-    finally:
-        os.close(watched)
-    print("stopped; containers go on")
+    # One that was just killed is not to come back either.
+    guard.release(session.run)
+    print("not running")
     return 0
-
-
-def _ended(pidfd: int) -> None:
-    import select
-
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    if not poll.poll(30_000):
-        raise UsageError("the daemon has not ended within 30 seconds")
 
 
 GROUP = Group(

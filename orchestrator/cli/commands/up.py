@@ -29,10 +29,13 @@ def run(
     abort_on_container_exit: bool,
     abort_on_container_failure: bool,
     exit_code_from: str | None,
+    quiet_pull: bool,
+    yes: bool,
     **chosen: Any,
 ) -> int:
     from orchestrator.cli import foreground
 
+    del yes  # Nothing is asked; the flag is there for Compose's sake.
     wish = foreground.Wish(
         services=chosen["service"],
         attach=attach,
@@ -61,7 +64,9 @@ def run(
                     output.warn(remark)
             plans.append(event)
 
-    operation.follow(session, stack.send("up", options), title="up", on_event=note)
+    operation.follow(
+        session, stack.send("up", options), title="up", on_event=note, quiet=quiet_pull
+    )
     if all(shown["empty"] for shown in plans) and session.progress != "quiet":
         print(f"{stack.name}: nothing to do, everything is up to date", file=sys.stderr)
     if detach or wait or chosen["no_start"]:
@@ -100,6 +105,8 @@ COMMAND = Command(
             help="Stop everything when a container ends, with this service's exit status",
             metavar="SERVICE",
         ),
+        flag("--quiet-pull", help="Do not show the progress of pulls"),
+        flag("-y", "--yes", help="Answer yes to every question (none is asked)"),
         *plan.OPTIONS,
     ),
     arguments=(Argument("service", many=True, required=False, help="Services (default: all)"),),

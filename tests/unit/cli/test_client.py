@@ -141,3 +141,28 @@ def test_the_daemon_gets_no_variable_of_the_person_but_the_needed_ones() -> None
 
     assert kept == {"PATH": "/bin", "LANG": "C.UTF-8"}
     assert "PATH" in daemon.environment({})
+
+
+def test_a_daemon_of_another_version_is_renewed_once_and_asked_again(tmp_path: Path) -> None:
+    path = str(tmp_path / "socket")
+    heads = iter([b"Server: bayplan/0\r\n", b"Server: bayplan/1\r\n"])
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen()
+
+    def serve() -> None:
+        for head in heads:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\n" + head + b"Content-Length: 2\r\n\r\n[]")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    renewed: list[str] = []
+
+    assert Client(path, server="bayplan/1", renew=renewed.append).get("/v1/projects") == []
+
+    thread.join()
+    listener.close()
+    assert renewed == ["bayplan/0"]

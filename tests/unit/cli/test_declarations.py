@@ -1,7 +1,9 @@
 """The commands as declared: both parsers read them alike, and `run` takes what they give."""
 
+import contextlib
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -104,3 +106,20 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 
     shown = capsys.readouterr().out
     assert all(f"\n  {verb} " in shown for verb in VERBS)
+
+
+def test_services_are_completed_from_the_files_that_the_line_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other.yaml").write_text(
+        "services:\n  web: {image: a}\n  worker: {image: b}\n  db: {image: c}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("_BAY_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "bay -f other.yaml logs w")
+    monkeypatch.setenv("COMP_CWORD", "4")
+
+    with contextlib.suppress(SystemExit):
+        app.run([], lambda _: 0)
+
+    assert capsys.readouterr().out.split() == ["web", "worker"]

@@ -59,7 +59,7 @@ class _Daemon(Client):
         super().__init__("")
         self._loads = loads
 
-    def get(self, path: str, **query: str | int | None) -> Any:
+    def get(self, path: str, **query: str | int | tuple[str, ...] | None) -> Any:
         assert (path, query) == ("/v1/loads", {"directory": "/srv"})
         return self._loads
 
