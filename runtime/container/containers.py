@@ -17,11 +17,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from runtime.cgroups.manager import Cgroup, Usage, check_parent, open_cgroup, remove_parent
-from runtime.container import launcher, sessions
+from runtime.container import sessions
 from runtime.container.config import ContainerConfig, ExecConfig
+from runtime.container.launcher_client import LauncherClient
 from runtime.container.paths import ContainerPaths, Instance, is_id
 from runtime.container.record import (
     ExitRecord,
@@ -38,18 +39,14 @@ from runtime.errors import (
     AlreadyExists,
     ContainerStartError,
     InvalidState,
-    LauncherError,
     NotFound,
     RuntimeFault,
 )
-from runtime.linux import files, process, sockets
+from runtime.linux import files, process
 
 Status = Literal["created", "running", "paused", "exited"]
 
 _LOST = 137
-
-# How many launchers in a row may be ending just when they are asked.
-_PATIENCE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +70,7 @@ class Containers:
 
     def __init__(self, root: Path, run: Path) -> None:
         self._instance = Instance(root, run)
+        self._launcher = LauncherClient(self._instance)
         self._secrets = Secrets(self._instance.secrets, root / "secrets.lock")
         self._instance.containers.mkdir(parents=True, exist_ok=True, mode=0o710)
         run.mkdir(parents=True, exist_ok=True, mode=0o711)
@@ -142,7 +140,7 @@ class Containers:
                 if wants_seed(config):
                     held.enter_context(files.locked(self._instance.containers / ".seed"))
                 request = {"op": "start", "id": id, "secrets": self._secrets_for(config)}
-                answer = self._ask_launcher(request)
+                answer = self._launcher.start(request)
             if "error" in answer:
                 raise sessions.start_error(answer["error"])
         started = StartRecord(**answer["started"])
@@ -327,8 +325,7 @@ class Containers:
         A container is lost when its monitor was killed: the kernel has ended it, and nobody
         was there to record it. A launcher that is not what we would start today is let go too.
         """
-        if self._launcher_identity() != launcher.identity():
-            self._end_launcher()
+        self._launcher.retire()
         for entry in list(self._instance.containers.iterdir()):
             if entry.name.startswith(".gone-"):
                 shutil.rmtree(entry, ignore_errors=True)
@@ -356,7 +353,7 @@ class Containers:
         """End the launcher when no container runs; what runs keeps its monitor and stays."""
         if any(state.status in ("running", "paused") for state in self.list()):
             return
-        self._end_launcher()
+        self._launcher.end()
         with contextlib.suppress(OSError):
             remove_parent(self._instance.tag)
         with contextlib.suppress(OSError):
@@ -404,62 +401,14 @@ class Containers:
             )
         return dict(known)
 
-    def _ask_launcher(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer to `request`, with a launcher started first where none listens."""
-        try:
-            for _attempt in range(_PATIENCE):
-                try:
-                    return self._converse(request)
-                except (FileNotFoundError, ConnectionRefusedError):
-                    self._ensure_launcher()
-                except (ConnectionResetError, BrokenPipeError):
-                    continue  # one that is ending has not read the request (unix(7))
-            return self._converse(request)
-        except (EOFError, OSError) as error:
-            raise LauncherError(
-                "start the container: the launcher gave no answer",
-                hint=f"see {self._instance.launcher_log}",
-            ) from error
-
-    def _converse(self, request: dict[str, Any]) -> dict[str, Any]:
-        with sockets.connect(str(self._instance.launcher_socket)) as connection:
-            sockets.send(connection, request)
-            answer, _fds = sockets.receive(connection)
-            return answer
-
     def guard(self, argv: Sequence[str], env: Mapping[str, str], log: Path) -> socket.socket:
         """Have a daemon started again by this command when the connection that is given back
         ends without `release_guard`. Raises LauncherError."""
-        request = {"op": "guard", "argv": list(argv), "env": dict(env), "log": str(log)}
-        self._ensure_launcher()
-        try:
-            connection = sockets.connect(str(self._instance.launcher_socket))
-            sockets.send(connection, request)
-        except OSError as error:
-            raise LauncherError("ask the launcher to guard the daemon") from error
-        return connection
+        return self._launcher.guard(argv, env, log)
 
     def release_guard(self, connection: socket.socket) -> None:
         """The daemon ends because it is meant to."""
-        with connection, contextlib.suppress(OSError):
-            sockets.send(connection, {"op": "release"})
-
-    def _launcher_identity(self) -> str | None:
-        """What the launcher says that it is, None where there is none or one that does not."""
-        with contextlib.suppress(OSError, EOFError, ValueError):
-            return self._converse({"op": "identity"}).get("identity")
-        return None
-
-    def _end_launcher(self) -> None:
-        with contextlib.suppress(OSError, EOFError):
-            self._converse({"op": "end"})
-
-    def _ensure_launcher(self) -> None:
-        with files.locked(self._instance.root / "launcher.lock"):
-            try:
-                sockets.connect(str(self._instance.launcher_socket)).close()
-            except (FileNotFoundError, ConnectionRefusedError):
-                launcher.spawn(self._instance)
+        self._launcher.release_guard(connection)
 
     # --- small things ----------------------------------------------------------------------
 
