@@ -66,13 +66,20 @@ def fork(*, into: int | None = None, sibling: bool = False) -> int:
     return libc.check(pid, "clone3")
 
 
+_PR_SET_NAME = 15
+
+
 def prctl(option: int, argument: int = 0) -> None:
     libc.check(libc.prctl(option, argument, 0, 0, 0), "prctl")
 
 
 def set_name(name: str) -> None:
-    """The name that ps shows; at most 15 bytes are kept (proc(5), /proc/self/comm)."""
-    _write("/proc/self/comm", name.encode()[:15], 0)
+    """The name that ps shows; at most 15 bytes are kept (PR_SET_NAME, prctl(2)).
+
+    Not by way of /proc/self/comm, which a process that has given up root may not write.
+    """
+    raw = ctypes.create_string_buffer(name.encode()[:15])
+    prctl(_PR_SET_NAME, ctypes.addressof(raw))
 
 
 def restore_reserved_signals() -> None:
@@ -99,7 +106,9 @@ def set_command_line(text: str) -> None:
     Overwrites the original arguments in place, so `text` is cut to their length.
     """
     start, end = _argument_area()
-    _write("/proc/self/mem", text.encode()[: end - start - 1].ljust(end - start, b"\0"), start)
+    content = text.encode()[: end - start - 1].ljust(end - start, b"\0")
+    # Not by way of /proc/self/mem, which a process that has given up root may not write.
+    ctypes.memmove(start, content, len(content))
 
 
 @functools.cache
@@ -107,17 +116,6 @@ def _argument_area() -> tuple[int, int]:
     with open("/proc/self/stat", "rb") as stat:
         fields = stat.read().rpartition(b")")[2].split()
     return int(fields[45]), int(fields[46])
-
-
-def _write(path: str, content: bytes, offset: int) -> None:
-    """Not by the means of `io`: what a monitor touches it holds alone."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        if offset:
-            os.lseek(fd, offset, os.SEEK_SET)
-        os.write(fd, content)
-    finally:
-        os.close(fd)
 
 
 def reap_children() -> None:

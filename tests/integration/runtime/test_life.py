@@ -17,7 +17,7 @@ from runtime.errors import (
     NotFound,
     RuntimeFault,
 )
-from tests.integration.runtime.yard import Yard, until
+from tests.integration.runtime.yard import Run, Yard, until
 
 
 def test_the_exit_code_is_recorded(shared: Yard) -> None:
@@ -300,3 +300,8 @@ def test_a_hundred_start_at_once(yard: Yard) -> None:
     assert failures == []
     assert {state.status for state in yard.containers.list()} == {"running"}
     assert len({state.pid for state in yard.containers.list()}) == 100
+
+
+def test_an_init_as_another_user_runs_and_is_called_so(yard: Yard) -> None:
+    run = yard.sh("cat /proc/1/comm; id -u", init=True, user="bob")
+    assert run == Run(0, "init\n1000\n")
