@@ -22,6 +22,7 @@ def follow(
     title: str,
     on_event: Callable[[dict[str, Any]], None] | None = None,
     quiet: bool = False,
+    silent: bool = False,
 ) -> dict[str, Any]:
     """Show the events of `response` up to the result, which is returned.
 
@@ -29,7 +30,7 @@ def follow(
     the daemon takes as the wish to stop: running steps end, the rest is canceled.
     """
     result: dict[str, Any] | None = None
-    shown = progress.choose(session, title)
+    shown = progress.Quiet() if silent else progress.choose(session, title)
     try:
         for event in response.events():
             if event["type"] == "result":

@@ -93,3 +93,23 @@ def test_a_registry_of_one_s_own_takes_and_gives_images(bay: Bay, tmp_path: Path
         assert bay("pull", cwd=tmp_path).status == 1
         bay.ok("pull", "--ignore-pull-failures", cwd=tmp_path)
         bay.ok("image", "rm", f"{address}/other:mine")
+
+
+def test_a_build_can_push_and_refuses_what_it_cannot_do(bay: Bay, tmp_path: Path) -> None:
+    storage = str(tmp_path / "registry")
+    with bay.started(
+        "registry", "serve", "--storage", storage, "--listen", "127.0.0.1:0"
+    ) as registry:
+        assert registry.stdout is not None
+        address = registry.stdout.readline().split()[-1]
+        (tmp_path / "compose.yaml").write_text(
+            f"services:\n  web:\n    image: '{address}/built:1'\n"
+            '    build: {context: ., dockerfile_inline: "FROM debian:bookworm\\nENV A=1"}\n'
+        )
+
+        assert bay.ok("build", "-q", "--push", cwd=tmp_path) == ""
+        bay.ok("image", "rm", f"{address}/built:1")
+        bay.ok("image", "pull", f"{address}/built:1")
+        refused = bay("build", "--ssh", "default", cwd=tmp_path)
+        assert refused.status == 1 and "--ssh is not supported" in refused.err
+        bay.ok("image", "rm", f"{address}/built:1")
