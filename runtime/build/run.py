@@ -95,7 +95,7 @@ class ContainerStepRunner:
                     self._containers.delete(config.id, force=True)
 
     def _watch(self, id: str, waker: int, output: Callable[[bytes], None]) -> int:
-        with LogFollower(self._containers.log_path(id), from_start=True) as log:
+        with _following(self._containers.log_path(id)) as log:
             self._containers.start(id)
             with contextlib.ExitStack() as stack:
                 waited = [log.fileno(), waker]
@@ -168,6 +168,17 @@ class ContainerStepRunner:
                     self._wakers.discard(waker)
         finally:
             os.close(waker)
+
+
+@contextlib.contextmanager
+def _following(path: Path) -> Iterator[LogFollower]:
+    log = LogFollower(path, from_start=True)
+    try:
+        yield log
+    finally:
+        # The kernel lets go of an inotify instance after a grace period: 10 ms or more, in
+        # which the next step can begin.
+        threading.Thread(target=log.close, name="log close").start()
 
 
 def _emit(log: LogFollower, output: Callable[[bytes], None]) -> None:
