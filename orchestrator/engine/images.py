@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.engine.events import PullEvent
 from orchestrator.engine.host import Host
 from orchestrator.planning import actions
-from runtime.errors import ImageNotFound
+from runtime.errors import ImageError, ImageNotFound
 from runtime.images.bootstrap import bootstrap
 from runtime.registry.errors import RegistryError
 from runtime.registry.progress import TransferEvent
@@ -37,9 +37,11 @@ class ImageWork:
         progress = _Progress(host, action.project, action.name)
         try:
             await pull(action.name, store=host.images, progress=progress.tell)
-        except (RegistryError, ImageNotFound) as exc:
+        except ImageNotFound as exc:
             exc.hint = exc.hint or hint_for(action.name)
             raise
+        except RegistryError as exc:
+            raise ImageError(f"pull {action.name}", hint=exc.hint or hint_for(action.name)) from exc
         host.store.put_pull(action.name, time())
         host.tell_resource("pull", "image", action.name, action.project)
 

@@ -28,10 +28,19 @@ def containers(
     statuses = backend.statuses(listed)
     shown = []
     for record in listed:
-        state = container_status(record, statuses.get(record.id, "created"))
+        state = _state(record, statuses.get(record.id, "created"))
         if all or state in ("running", "paused", "restarting"):
             shown.append(_container(backend, record, state))
     return shown
+
+
+def _state(record: ContainerRecord, status: str) -> str:
+    """The state that is shown: a container runs until its end is on record with its exit code,
+    so that nobody sees the one without the other."""
+    unsettled = record.started_at is not None and record.finished_at is None
+    if status == "exited" and unsettled and record.restart_at is None:
+        return "running"
+    return container_status(record, status)
 
 
 def _container(backend: LocalBackend, record: ContainerRecord, state: str) -> dict[str, Any]:
@@ -82,7 +91,7 @@ def projects(backend: LocalBackend) -> list[dict[str, Any]]:
     states: dict[str, Counter[str]] = {}
     files: dict[str, list[str]] = {}
     for record in records:
-        state = container_status(record, statuses.get(record.id, "created"))
+        state = _state(record, statuses.get(record.id, "created"))
         states.setdefault(record.project, Counter())[state] += 1
         known = files.setdefault(record.project, [])
         known += [path for path in record.source if path not in known]

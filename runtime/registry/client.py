@@ -49,6 +49,15 @@ BROKEN = (aiohttp.ClientError, ConnectionError, TimeoutError, EOFError)
 """What a connection that fails or breaks raises."""
 
 
+def broken_by(exc: BaseException) -> str:
+    """Why a connection failed, in the system's own words where there are any."""
+    if isinstance(exc, TimeoutError):
+        return "no answer in time"
+    cause = exc.os_error if isinstance(exc, aiohttp.ClientConnectorError) else exc
+    reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return printable(reason[:1].lower() + reason[1:])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
     """A request's body, which can be produced again for another attempt; `length` in bytes."""
@@ -119,7 +128,9 @@ class RegistryClient:
                     self._bases[endpoint] = await self._probe(endpoint)
                 except BROKEN as exc:
                     if attempt >= self.config.attempts:
-                        raise Unreachable(f"{endpoint.host} cannot be reached") from exc
+                        raise Unreachable(
+                            f"{endpoint.host} cannot be reached: {broken_by(exc)}"
+                        ) from None
                     await self.pause(attempt)
         return self._bases[endpoint]
 
@@ -149,7 +160,9 @@ class RegistryClient:
                 response = await self._authorised(endpoint, method, url, scopes, headers, body)
             except BROKEN as exc:
                 if attempt == limit:
-                    raise Unreachable(f"{what}: {endpoint.host} cannot be reached") from exc
+                    raise Unreachable(
+                        f"{what}: {endpoint.host} cannot be reached: {broken_by(exc)}"
+                    ) from None
                 _log.debug("%s: attempt %d: %r", what, attempt, exc)
                 await self.pause(attempt)
                 continue
