@@ -11,7 +11,7 @@ help:
 	@echo 'make test    run every test (root; makes its own networks and state)'
 	@echo 'make check   format, lint, types, layers'
 	@echo 'make format  put the sources into their form'
-	@echo 'make bench   measure start-up, container start and a no-op up'
+	@echo 'make bench   measure start-up, container start, a no-op up and loads of files'
 	@echo 'make setup   only the set-up: Debian packages, virtual environment'
 	@echo 'make lock    write requirements/*.lock anew'
 
@@ -37,6 +37,7 @@ test: setup
 
 bench: setup
 	@.venv/bin/python tests/bench/run.py
+	@.venv/bin/python tests/bench/specs.py
 
 lock: setup
 	@scripts/lock
