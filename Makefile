@@ -37,7 +37,7 @@ test: setup
 
 bench: setup
 	@.venv/bin/python tests/bench/run.py
-	@.venv/bin/python tests/bench/specs.py
+	@.venv/bin/python tests/bench/loads.py
 
 lock: setup
 	@scripts/lock
