@@ -18,9 +18,6 @@ from runtime.linux import inotify
 
 _BLOCK = 256 * 1024
 
-# How often a file is looked for whose names are changed at the same time.
-_PATIENCE = 8
-
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
@@ -44,18 +41,22 @@ def read_log(
 def _open_all(path: Path) -> list[BinaryIO]:
     """The rotated files, oldest first, then the live one.
 
-    The newest is opened first: a rotation in between shows a file twice, but hides none.
+    The newest is opened first: a rotation in between shows a file twice, but hides none. While
+    names move, one of them may be missing for a moment.
     """
     opened: list[BinaryIO] = []
     seen = set()
+    missing = 0
     for number in itertools.count():
         name = path.with_name(f"{LOG_NAME}.{number}") if number else path
         try:
             file = name.open("rb")
         except FileNotFoundError:
-            if number:
+            missing += 1
+            if missing > 1:
                 break
             continue
+        missing = 0
         status = os.fstat(file.fileno())
         if status.st_ino in seen:
             file.close()
@@ -131,11 +132,13 @@ class LogFollower:
             | inotify.IN_MOVE_SELF
             | inotify.IN_DELETE_SELF,
         )
-        self._rest = b""
         self._file = -1
-        self._open()
-        if not from_start and self._file >= 0:
-            os.lseek(self._file, 0, os.SEEK_END)
+        if from_start:
+            self._open_oldest()
+        else:
+            self._open_newest()
+            if self._file >= 0:
+                os.lseek(self._file, 0, os.SEEK_END)
 
     def fileno(self) -> int:
         return self._notify.fileno()
@@ -143,6 +146,8 @@ class LogFollower:
     def read(self) -> list[LogEntry]:
         """What has come since the last call; never blocks."""
         self._notify.read()
+        if self._file < 0:  # there was none: all that is there has come since
+            self._open_oldest()
         entries = self._drain()
         while self._rotated():
             # What came before the rotation may have come after the last read.
@@ -173,13 +178,23 @@ class LogFollower:
         if self._file >= 0:
             os.close(self._file)
 
-    def _open(self) -> None:
+    def _open_oldest(self) -> None:
+        """Go on with the first of what is left of the output."""
+        files = _open_all(self._path)
+        self._take(os.dup(files[0].fileno()) if files else -1)
+        for file in files:
+            file.close()
+
+    def _open_newest(self) -> None:
+        try:
+            self._take(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            self._take(-1)
+
+    def _take(self, fd: int) -> None:
         if self._file >= 0:
             os.close(self._file)
-        try:
-            self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            self._file = -1
+        self._file = fd
         self._rest = b""
 
     def _open_next(self) -> None:
@@ -187,11 +202,9 @@ class LogFollower:
 
         Names move while we look, so what was found is only taken if it still holds afterwards.
         """
-        misses = 0
-        while misses < _PATIENCE:
+        while self._file >= 0 and os.fstat(self._file).st_nlink:
             name = self._name_of_open_file()
             if name is None:
-                misses += 1
                 continue
             number = int(name.suffix[1:])
             newer = self._path.with_name(f"{LOG_NAME}.{number - 1}") if number > 1 else self._path
@@ -200,12 +213,10 @@ class LogFollower:
             except FileNotFoundError:
                 continue
             if self._is_open_file(name):
-                os.close(self._file)
-                self._file = following
-                self._rest = b""
+                self._take(following)
                 return
             os.close(following)
-        self._open()  # it has been rotated out of existence
+        self._open_oldest()  # ours has been rotated out of existence
 
     def _name_of_open_file(self) -> Path | None:
         """Its place among the rotated files."""

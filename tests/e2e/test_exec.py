@@ -60,7 +60,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(bay: Bay, stack: Path) -> Iterator[Terminal]:
-    shell = "echo size $(stty size); trap 'echo now $(stty size)' WINCH; "
+    shell = "trap 'echo now $(stty size)' WINCH; echo size $(stty size); "
     shell += "read -r line; echo got $line; exit 5"
     opened = Terminal(bay.command("exec", "web", "bash", "-c", shell), stack)
     yield opened

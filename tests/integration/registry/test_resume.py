@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sys
 from collections.abc import AsyncIterator
@@ -63,9 +64,14 @@ async def pulling(
     try:
         yield process
     finally:
-        if process.returncode is None:
-            process.kill()
+        kill(process)
         await process.communicate()
+
+
+def kill(process: asyncio.subprocess.Process) -> None:
+    """It may have ended before."""
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
 
 
 @pytest.mark.parametrize("served", SERVERS)
@@ -171,7 +177,7 @@ def test_a_killed_pull_is_taken_up_by_the_next(tmp_path: Path) -> None:
                     assert await process.stdout.readline()
                 while (partial / name).stat().st_size < half - MIB:
                     await asyncio.sleep(0.01)
-                process.kill()
+                kill(process)
 
             store = ImageStore(tmp_path / "store")
             assert store.check() == ()
@@ -281,7 +287,7 @@ def test_a_pull_killed_again_and_again_leaves_a_sound_store(tmp_path: Path, seed
                     assert process.stdout is not None
                     for _line in range(chance.randrange(1, 25)):
                         await process.stdout.readline()
-                    process.kill()
+                    kill(process)
                 store = ImageStore(tmp_path / "store")
                 assert store.check() == ()
             assert (await pull(name, store=store, config=quick())).id == image.id
@@ -306,7 +312,7 @@ def test_a_push_killed_again_and_again_is_ended_by_the_next(tmp_path: Path, serv
                     assert process.stdout is not None
                     for _line in range(chance.randrange(1, 14)):
                         await process.stdout.readline()
-                    process.kill()
+                    kill(process)
                 assert ImageStore(source.root).check() == ()
             await push(name, store=source, config=quick())
             store = ImageStore(tmp_path / "store")

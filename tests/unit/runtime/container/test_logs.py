@@ -232,6 +232,29 @@ def test_a_follower_waits_for_the_file_and_for_the_end_of_a_line(tmp_path: Path)
         assert follower.read() == [LogEntry("t", "stdout", "x\n")]
 
 
+def test_a_follower_that_came_first_begins_with_the_oldest_file(tmp_path: Path) -> None:
+    with LogFollower(tmp_path / "container.log", from_start=True) as follower:
+        log = writer(tmp_path, size=200, files=100)
+        for number in range(20):
+            log.write("stdout", f"{number}\n".encode())
+        log.close()
+
+        assert [entry.text for entry in follower.read()] == [f"{number}\n" for number in range(20)]
+
+
+def test_a_follower_goes_on_with_what_is_left_when_its_file_is_deleted(tmp_path: Path) -> None:
+    log = writer(tmp_path, size=200, files=3)
+    log.write("stdout", b"first\n")
+    with LogFollower(tmp_path / "container.log", from_start=True) as follower:
+        assert [entry.text for entry in follower.read()] == ["first\n"]
+        for number in range(20):
+            log.write("stdout", f"{number}\n".encode())
+        log.close()
+
+        kept = [entry.text for entry in read_log(tmp_path / "container.log")]
+        assert [entry.text for entry in follower.read()][-len(kept) :] == kept
+
+
 def test_a_follower_loses_nothing_over_many_rotations(tmp_path: Path) -> None:
     log = writer(tmp_path, size=2000, files=100)
     seen: list[str] = []
