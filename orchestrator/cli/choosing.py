@@ -37,6 +37,12 @@ def one(
     raise UsageError(f"service {service} has no container", hint=hint)
 
 
+def declared(session: Session) -> frozenset[str]:
+    """The services that the project's files declare, those that no active profile enables, too."""
+    project = session.load().project
+    return frozenset((*project.services, *project.disabled_services))
+
+
 def some(
     session: Session,
     services: tuple[str, ...],

@@ -48,11 +48,19 @@ def start(
 
 
 def restart(
-    project: str, observed: Observed, services: Iterable[str], timeout: float | None
+    project: str,
+    observed: Observed,
+    services: Iterable[str],
+    timeout: float | None,
+    *,
+    dependents: bool = True,
 ) -> Plan:
-    """Stop and start; what does not run is started, too."""
+    """Stop and start; what is named and does not run is started, too. With `dependents`, what
+    depends on it with `restart: true`, as all do that share a namespace, is taken along."""
     builder = PlanBuilder(project)
     chosen = _chosen(observed, services)
+    if dependents:
+        chosen = _with_dependents(observed, chosen)
     stops = _stops(builder, chosen, timeout)
     after = {c.name: [stops[c.name]] if c.name in stops else [] for c in chosen}
     _starts(builder, chosen, after, False, None)
@@ -104,6 +112,33 @@ def _chosen(
         ),
         key=lambda c: (c.service, c.number, c.name),
     )
+
+
+def _with_dependents(
+    observed: Observed, chosen: list[ObservedContainer]
+) -> list[ObservedContainer]:
+    """`chosen` and what has to restart with it; what was stopped or has completed stays so."""
+    everything = _chosen(observed, ())
+    needs = {
+        c.service: [
+            name for name, terms in dependencies(c.spec["service"]).items() if terms.get("restart")
+        ]
+        for c in everything
+    }
+    named = {c.service for c in chosen}
+    taken = set(named)
+    while found := {s for s in needs if s not in taken and not taken.isdisjoint(needs[s])}:
+        taken |= found
+    return [
+        c
+        for c in everything
+        if c.service in named
+        or (c.service in taken and (c.alive or (c.status == "exited" and _due(c))))
+    ]
+
+
+def _due(container: ObservedContainer) -> bool:
+    return container.intent == "running" and not container.completed
 
 
 def _by_service(

@@ -278,12 +278,19 @@ def start_cause(container: ObservedContainer) -> Cause | None:
 
 
 def _restart_dependents(draft: Draft, fleet: Fleet) -> None:
-    """Restart what depends, with `restart: true`, on a service that is replaced."""
+    """Restart what depends, with `restart: true`, on a service that is replaced, or restarted
+    for the same reason."""
     for service in draft.services:
         for dependency, terms in sorted(dependencies(draft.service(service)).items()):
-            if not terms.get("restart") or not fleet.replaced(dependency):
+            if not terms.get("restart"):
                 continue
-            cause = Cause(reason=f"depends on {dependency} with restart: true, which is recreated")
+            if fleet.replaced(dependency):
+                done = "recreated"
+            elif any(replica.bounce for replica in fleet.of(dependency)):
+                done = "restarted"
+            else:
+                continue
+            cause = Cause(reason=f"depends on {dependency} with restart: true, which is {done}")
             fleet.replicas[service] = tuple(
                 _restarted(replica, cause) for replica in fleet.of(service)
             )

@@ -98,6 +98,7 @@ class LifecycleOptions(Options):
     signal: str = "SIGKILL"
     wait: bool = False
     wait_timeout: float | None = None
+    no_deps: bool = False
 
 
 class UpBody(Body):

@@ -237,7 +237,9 @@ class Operations:
                 case "stop":
                     plan = lifecycle.stop(name, observed, services, options.timeout)
                 case _:
-                    plan = lifecycle.restart(name, observed, services, options.timeout)
+                    plan = lifecycle.restart(
+                        name, observed, services, options.timeout, dependents=not options.no_deps
+                    )
             return await self._execute(plan, run) or result(None)
 
     async def carry_out(self, plan: Plan, run: Run) -> dict[str, Any]:

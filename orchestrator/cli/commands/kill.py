@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.cli import operation
+from orchestrator.cli import choosing, operation
 from orchestrator.cli.options import Argument, Command, flag, text
 from orchestrator.cli.session import Session
 
@@ -27,9 +27,8 @@ def run(session: Session, *, signal: str, remove_orphans: bool, service: tuple[s
 
 def _orphans(session: Session) -> list[str]:
     """The names of containers whose services the project does not have."""
-    project = session.load().project
-    known = {*project.services, *project.disabled_services}
-    found = session.client.get(session.project_path("containers", project.name), all=1)
+    known = choosing.declared(session)
+    found = session.client.get(session.project_path("containers"), all=1)
     return [each["name"] for each in found if each["service"] not in known]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.cli import containers, output
+from orchestrator.cli import choosing, containers, output
 from orchestrator.cli.errors import UsageError
 from orchestrator.cli.options import Argument, Command, Option, flag, repeated, text
 from orchestrator.cli.session import Session
@@ -31,12 +31,14 @@ def run(
     for name in service:
         if name not in known:
             raise UsageError(f"no such service, or no container of it: {name}")
+    # As in Compose, who names services gets them, whatever the files say.
+    own = known if orphans or service else choosing.declared(session)
     shown = [
         container
         for container in found
         if (not service or container["service"] in service)
         and (all or not container.get("oneoff"))
-        and (orphans or not container.get("orphan"))
+        and container["service"] in own
         and (container["state"] in status if status else all or container["state"] in _RUNNING)
     ]
     if quiet:
@@ -72,7 +74,8 @@ COMMAND = Command(
         Option(
             "--orphans",
             kind="flag",
-            help="Containers of services that are not defined any more, too [true]",
+            help="Containers of services that are not defined any more, too; "
+            "--orphans=false leaves them out [true]",
             default=True,
         ),
         flag("--no-trunc", help="Whole commands"),

@@ -8,12 +8,10 @@ from orchestrator.cli.session import Session
 
 
 def run(session: Session, *, timeout: float | None, no_deps: bool, service: tuple[str, ...]) -> int:
-    # Only what is named is restarted in any case; the flag is there for Compose's sake.
-    del no_deps
     operation.post(
         session,
         session.project_path("restart"),
-        {"services": list(service), "options": {"timeout": timeout}},
+        {"services": list(service), "options": {"timeout": timeout, "no_deps": no_deps}},
         title="restart",
     )
     return 0
@@ -25,7 +23,7 @@ COMMAND = Command(
     summary="Restart containers",
     options=(
         number("-t", "--timeout", help="Time to stop before being killed"),
-        flag("--no-deps", help="Restart nothing that is not named, as is done in any case"),
+        flag("--no-deps", help="Leave alone what depends on them with restart: true"),
     ),
     arguments=(Argument("service", many=True, required=False, help="Services (default: all)"),),
 )

@@ -130,6 +130,25 @@ def test_a_dependent_with_restart_stops_first_and_starts_last(
     """)
 
 
+def test_what_restarts_for_a_dependency_takes_its_own_dependents_along(
+    stack: Stack, world: MakeWorld
+) -> None:
+    project = stack(
+        {
+            "api": {"depends_on": {"db": {"restart": True}}},
+            "web": {"depends_on": {"api": {"restart": True}}},
+            "db": {},
+        }
+    )
+    host = world()
+    host.up(project)
+    plan = host.plan(changed(project, db={"user": "7"}))
+    assert plan.steps[0].action.text() == "stop container shop-web-1"
+    why = "depends on api with restart: true, which is restarted"
+    assert str(plan.steps[0].action.cause) == why
+    assert plan.steps[-1].action.text() == "start container shop-web-1"
+
+
 def test_a_service_in_anothers_network_namespace_is_recreated_with_it(
     stack: Stack, world: MakeWorld
 ) -> None:

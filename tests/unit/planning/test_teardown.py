@@ -101,6 +101,36 @@ def test_restart_of_one_service_leaves_the_others(shop: Project, world: MakeWorl
     """)
 
 
+def test_a_restart_takes_along_what_shares_a_namespace_and_what_asks_for_it(
+    stack: Stack, world: MakeWorld
+) -> None:
+    restart = {"condition": "service_started", "restart": True, "required": True}
+    project = stack(
+        {
+            "app": {},
+            "proxy": {"network_mode": "service:app", "depends_on": {"app": restart}},
+            "cron": {"depends_on": {"proxy": restart}},
+            "off": {"depends_on": {"app": restart}},
+            "web": {"depends_on": {"app": {**restart, "restart": False}}},
+        }
+    )
+    host = world()
+    host.up(project)
+    assert host.execute(lifecycle.stop("shop", host.observe(project), ("off",), None)).ok
+
+    plan = lifecycle.restart("shop", host.observe(project), ("app",), None)
+    assert plan.text() == lines("""
+        #1 stop container shop-cron-1: asked for
+        #2 stop container shop-proxy-1 (once ended #1): asked for
+        #3 stop container shop-app-1 (once ended #2): asked for
+        #4 start container shop-app-1 (after #3): asked for
+        #5 start container shop-proxy-1 (after #2, #4): asked for
+        #6 start container shop-cron-1 (after #1, #5): asked for
+    """)
+    alone = lifecycle.restart("shop", host.observe(project), ("app",), None, dependents=False)
+    assert {step.action.name for step in alone.steps} == {"shop-app-1"}
+
+
 def test_kill_reaches_only_what_runs(shop: Project, world: MakeWorld) -> None:
     host = world(db=Behaviour(exit_code=1))
     host.execute(host.plan(shop))
