@@ -6,21 +6,22 @@ stay what they were. Within one registry, blobs are mounted.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from runtime.errors import ImageError
 from runtime.images.reference import Reference
 from runtime.oci.descriptor import Descriptor
 from runtime.registry.client import RegistryClient
 from runtime.registry.endpoints import RegistryConfig, endpoint_of
-from runtime.registry.errors import printable
-from runtime.registry.progress import Progress, Stage, TransferEvent, silent
+from runtime.registry.progress import Progress, Teller, silent
 from runtime.registry.pull import locate
 from runtime.registry.push import Pushed
 from runtime.registry.repository import Document, Repository
-from runtime.registry.transfer import gathered, side_by_side
-from runtime.registry.upload import mount, upload
+from runtime.registry.sending import Sender
+from runtime.registry.transfer import gathered
+from runtime.registry.upload import Content
 
 _DEPTH = 4
 
@@ -40,13 +41,14 @@ async def copy(
         target = Repository(
             client, endpoint_of(given.domain, client.config), given.path, write=True
         )
-        copying = _Copy(found.repositories[0], target, given.familiar(), progress)
+        teller = Teller(given.familiar(), progress)
+        copying = _Copy(found.repositories[0], target, teller)
         await copying.document(found.document, _DEPTH)
         asked = given.tag or given.digest or given.tagged.tag or ""
         await target.put_manifest(asked, found.document)
         for warning in client.warnings:
-            copying.tell("warning", found.document.digest, detail=warning)
-        copying.tell("done", found.document.digest)
+            teller.tell("warning", found.document.digest, detail=warning)
+        teller.tell("done", found.document.digest)
         return Pushed(
             reference=given.familiar(),
             digest=found.document.digest,
@@ -55,13 +57,11 @@ async def copy(
 
 
 class _Copy:
-    def __init__(
-        self, source: Repository, target: Repository, name: str, progress: Progress
-    ) -> None:
+    def __init__(self, source: Repository, target: Repository, teller: Teller) -> None:
         self._source = source
         self._target = target
-        self._name = name
-        self._progress = progress
+        self._name = teller.name
+        self._sender = Sender(target, teller, neighbour=self._neighbour, opened=self._opened)
 
     async def document(self, document: Document, depth: int) -> None:
         """Copy all that a manifest or index names."""
@@ -73,40 +73,15 @@ class _Copy:
                 await self.document(part, depth - 1)
                 await self._target.put_manifest(child.digest, part)
             return
-        manifest = document.manifest()
-        distinct = {part.digest: part for part in (manifest.config, *manifest.layers)}
-        await side_by_side(
-            [functools.partial(self._blob, part) for part in distinct.values()],
-            self._target.client.config.uploads,
-        )
+        await self._sender.blobs_of(document)
 
-    async def _blob(self, descriptor: Descriptor) -> None:
-        digest, size = descriptor.digest, descriptor.size
-        if await self._target.has_blob(digest) is not None:
-            self.tell("exists", digest, size, size)
-            return
+    @contextlib.contextmanager
+    def _opened(self, descriptor: Descriptor) -> Iterator[Content]:
+        yield functools.partial(self._read, descriptor)
+
+    def _neighbour(self, _digest: str) -> str | None:
         same = self._source.endpoint.host == self._target.endpoint.host
-        if same and await mount(self._target, digest, self._source.path):
-            self.tell("mounted", digest, size, size, detail=self._source.path)
-            return
-        offset = 0
-
-        async def content(start: int, length: int) -> AsyncIterator[bytes]:
-            nonlocal offset
-            offset = start
-            async for piece in self._read(descriptor, start, length):
-                yield piece
-
-        def sent(length: int) -> None:
-            nonlocal offset
-            offset += length
-            self.tell("uploading", digest, offset, size)
-
-        def retrying(start: int, reason: str) -> None:
-            self.tell("retrying", digest, start, size, detail=printable(reason))
-
-        await upload(self._target, descriptor, content, sent=sent, retrying=retrying)
-        self.tell("done", digest, size, size)
+        return self._source.path if same else None
 
     async def _read(self, descriptor: Descriptor, start: int, length: int) -> AsyncIterator[bytes]:
         """Part of the source's blob; the target verifies the whole by its digest."""
@@ -123,17 +98,3 @@ class _Copy:
                     return
         if length:
             raise EOFError("the answer ends early")
-
-    def tell(
-        self, stage: Stage, digest: str, current: int = 0, total: int = 0, detail: str = ""
-    ) -> None:
-        self._progress(
-            TransferEvent(
-                stage=stage,
-                reference=self._name,
-                digest=digest,
-                current=current,
-                total=total,
-                detail=detail,
-            )
-        )

@@ -41,3 +41,25 @@ Progress = Callable[[TransferEvent], None]
 
 def silent(_event: TransferEvent) -> None:
     """For callers that show nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """Tells of one transfer under the name that the person gave it."""
+
+    name: str
+    progress: Progress
+
+    def tell(
+        self, stage: Stage, digest: str, current: int = 0, total: int = 0, detail: str = ""
+    ) -> None:
+        self.progress(
+            TransferEvent(
+                stage=stage,
+                reference=self.name,
+                digest=digest,
+                current=current,
+                total=total,
+                detail=detail,
+            )
+        )

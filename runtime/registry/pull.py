@@ -27,7 +27,7 @@ from runtime.registry.endpoints import RegistryConfig, endpoints_for_pull
 from runtime.registry.errors import RegistryError, printable
 from runtime.registry.fetch import fetch
 from runtime.registry.partial import Partial, Partials
-from runtime.registry.progress import Progress, Stage, TransferEvent, silent
+from runtime.registry.progress import Progress, Teller, TransferEvent, silent
 from runtime.registry.repository import Document, Repository
 from runtime.registry.transfer import in_thread, together
 
@@ -145,7 +145,7 @@ class _Pull:
         self._repositories = repositories
         self._store = store
         self._name = name
-        self._progress = progress
+        self._tell = Teller(name, progress).tell
         self._gate = asyncio.Semaphore(client.config.downloads)
 
     async def run(
@@ -319,17 +319,3 @@ class _Pull:
     def _sources(self) -> list[tuple[bool, Repository]]:
         last = len(self._repositories) - 1
         return [(number == last, each) for number, each in enumerate(self._repositories)]
-
-    def _tell(
-        self, stage: Stage, digest: str, current: int = 0, total: int = 0, detail: str = ""
-    ) -> None:
-        self._progress(
-            TransferEvent(
-                stage=stage,
-                reference=self._name,
-                digest=digest,
-                current=current,
-                total=total,
-                detail=detail,
-            )
-        )

@@ -7,8 +7,9 @@ are not and the registry does not have them either, the platform that is there i
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from runtime.errors import ImageError
@@ -18,10 +19,11 @@ from runtime.oci.descriptor import Descriptor
 from runtime.registry.client import RegistryClient
 from runtime.registry.endpoints import RegistryConfig, endpoint_of
 from runtime.registry.errors import printable
-from runtime.registry.progress import Progress, Stage, TransferEvent, silent
+from runtime.registry.progress import Progress, Teller, silent
 from runtime.registry.repository import Document, Repository, document_of
-from runtime.registry.transfer import in_thread, read_pieces, side_by_side
-from runtime.registry.upload import mount, upload
+from runtime.registry.sending import Sender
+from runtime.registry.transfer import in_thread, read_pieces
+from runtime.registry.upload import Content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,15 +108,17 @@ class _Push:
         self._target = target
         self._store = store
         self._name = name
-        self._progress = progress
+        teller = Teller(name, progress)
+        self._tell = teller.tell
         self._origins = origins
+        self._sender = Sender(target, teller, neighbour=self._neighbour, opened=self._opened)
 
     async def run(self, tag: str, digest: str) -> Pushed:
         document = await self._document(digest)
         if document.is_index:
             document = await self._index(document)
         else:
-            await self._blobs(document)
+            await self._sender.blobs_of(document)
         await self._target.put_manifest(tag, document)
         for warning in self._target.client.warnings:
             self._tell("warning", document.digest, detail=warning)
@@ -143,66 +147,22 @@ class _Push:
                 f"only the image for {host_platform()} is pushed",
             )
             alone = await self._document(choose(index, host_platform()).digest)
-            await self._blobs(alone)
+            await self._sender.blobs_of(alone)
             return alone
         for child in index.manifests:
             if self._store.blobs.has(child.digest):
                 part = await self._document(child.digest)
                 if part.is_index:
                     raise ImageError(f"{self._name} is an index within an index")
-                await self._blobs(part)
+                await self._sender.blobs_of(part)
                 await self._target.put_manifest(child.digest, part)
         return document
 
-    async def _blobs(self, document: Document) -> None:
-        manifest = document.manifest()
-        distinct = {part.digest: part for part in (manifest.config, *manifest.layers)}
-        await side_by_side(
-            [functools.partial(self._blob, part) for part in distinct.values()],
-            self._target.client.config.uploads,
-        )
+    @contextlib.contextmanager
+    def _opened(self, descriptor: Descriptor) -> Iterator[Content]:
+        with self._store.blobs.open(descriptor.digest) as file:
+            yield functools.partial(read_pieces, file)
 
-    async def _blob(self, descriptor: Descriptor) -> None:
-        digest, size = descriptor.digest, descriptor.size
-        if await self._target.has_blob(digest) is not None:
-            self._tell("exists", digest, size, size)
-            return
+    def _neighbour(self, digest: str) -> str | None:
         origin = self._origins.get(digest)
-        if origin is not None and await mount(
-            self._target, digest, self._target.endpoint.repository(origin)
-        ):
-            self._tell("mounted", digest, size, size, detail=origin)
-            return
-        offset = 0
-        with self._store.blobs.open(digest) as file:
-
-            async def content(start: int, length: int) -> AsyncIterator[bytes]:
-                nonlocal offset
-                offset = start
-                async for piece in read_pieces(file, start, length):
-                    yield piece
-
-            def sent(length: int) -> None:
-                nonlocal offset
-                offset += length
-                self._tell("uploading", digest, offset, size)
-
-            def retrying(start: int, reason: str) -> None:
-                self._tell("retrying", digest, start, size, detail=printable(reason))
-
-            await upload(self._target, descriptor, content, sent=sent, retrying=retrying)
-        self._tell("done", digest, size, size)
-
-    def _tell(
-        self, stage: Stage, digest: str, current: int = 0, total: int = 0, detail: str = ""
-    ) -> None:
-        self._progress(
-            TransferEvent(
-                stage=stage,
-                reference=self._name,
-                digest=digest,
-                current=current,
-                total=total,
-                detail=detail,
-            )
-        )
+        return None if origin is None else self._target.endpoint.repository(origin)
