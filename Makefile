@@ -11,7 +11,7 @@ help:
 	@echo 'make test    run every test (root; makes its own networks and state)'
 	@echo 'make check   format, lint, types, layers'
 	@echo 'make format  put the sources into their form'
-	@echo 'make bench   measure start-up, container start, a no-op up and loads of files'
+	@echo 'make bench   measure start-up, container start, loads of files, and stacks beside docker compose'
 	@echo 'make setup   only the set-up: Debian packages, virtual environment'
 	@echo 'make lock    write requirements/*.lock anew'
 
@@ -35,9 +35,11 @@ format: setup
 test: setup
 	@scripts/test $(PYTEST)
 
-bench: setup
+bench:
+	@scripts/setup bench
 	@.venv/bin/python tests/bench/run.py
 	@.venv/bin/python tests/bench/loads.py
+	@.venv/bin/python tests/bench/compose.py
 
 lock: setup
 	@scripts/lock
