@@ -19,7 +19,10 @@ from runtime.oci.image_config import ImageConfig
 
 BUSYBOX = Path("/bin/busybox")
 IMAGE = "busybox"
-_COMMANDS = ("sh", "sleep", "true", "false", "test", "echo", "httpd", "wget", "kill", "touch")
+_COMMANDS = (
+    *("cat", "echo", "env", "false", "head", "httpd", "id", "ip", "kill", "mkdir", "nc", "nslookup"),
+    *("rm", "seq", "sh", "sleep", "stat", "test", "touch", "true", "wget", "yes"),
+)
 
 
 class Harbour:
@@ -32,7 +35,7 @@ class Harbour:
         self.run.mkdir(parents=True)
         self.client = Client(str(self.run / "bayplan.sock"))
         self._daemon: subprocess.Popen[bytes] | None = None
-        _make_image(self.root)
+        make_image(self.root)
 
     def start(self, *options: str) -> None:
         """Start the daemon; it accepts requests when this returns."""
@@ -155,9 +158,9 @@ def command_lines() -> Iterator[tuple[int, str]]:
             yield int(process.name), line
 
 
-def _make_image(root: Path) -> None:
-    """An image of one static program under its usual names."""
-    root.mkdir(parents=True)
+def make_image(root: Path) -> None:
+    """Give a state directory an image of one static program under its usual names."""
+    root.mkdir(parents=True, exist_ok=True)
     store = ImageStore(root)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
