@@ -18,7 +18,8 @@ from specs.project import Project
 @dataclass(slots=True, kw_only=True)
 class Draft:
     """The steps of images, networks and volumes are kept by the resource's name, so that what
-    needs a resource can wait for it."""
+    needs a resource can wait for it; `displaced` has, by service, the steps that remove what has
+    its name or its ports."""
 
     project: Project
     canonical: Mapping[str, Any]
@@ -32,6 +33,7 @@ class Draft:
     image_steps: dict[str, int] = field(default_factory=dict)
     network_steps: dict[str, int] = field(default_factory=dict)
     volume_steps: dict[str, int] = field(default_factory=dict)
+    displaced: dict[str, list[int]] = field(default_factory=dict)
 
     def service(self, name: str) -> Mapping[str, Any]:
         service: Mapping[str, Any] = self.blueprints[name]["service"]

@@ -17,7 +17,8 @@ class Policy:
     `timeout` (stop) and `wait_timeout` are in seconds, None takes the container's own stop
     timeout and no bound. Without `refresh`, an image that is there is neither built nor pulled
     again. `promote` are the services whose canaries have proved themselves, `pins`
-    the image ids that services run whatever their reference stands for by now."""
+    the image ids that services run whatever their reference stands for by now, `departed` the
+    services that have left the project: they go, whatever files they came from."""
 
     services: tuple[str, ...] = ()
     recreate: Recreate = "diverged"
@@ -35,6 +36,7 @@ class Policy:
     refresh: bool = True
     promote: frozenset[str] = frozenset()
     pins: Mapping[str, str] = field(default_factory=dict)
+    departed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,8 @@ Everything is decided here and nothing is done; the same arguments always give t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from orchestrator.planning.actions import Cause, RemoveContainer, StopContainer
 from orchestrator.planning.draft import Draft, begin
@@ -78,9 +79,13 @@ def orphans(
 
 
 def _plan_orphans(draft: Draft) -> dict[str, int]:
-    """Remove orphans where that is asked for; the result is the removing step of each."""
+    """Remove orphans where that is asked for, and what has departed; the result is the removing
+    step of each."""
     leaving: dict[str, int] = {}
     own, foreign = orphans(draft.project, draft.observed.containers)
+    departed = [c for c in (*own, *foreign) if c.service in draft.policy.departed]
+    own = [c for c in own if c not in departed]
+    foreign = [c for c in foreign if c not in departed]
     if foreign:
         draft.builder.note(
             f"left alone, as they come from other files: {', '.join(c.name for c in foreign)}"
@@ -90,8 +95,8 @@ def _plan_orphans(draft: Draft) -> dict[str, int]:
             f"orphans, whose services are not in the project: {', '.join(c.name for c in own)}; "
             "--remove-orphans removes them"
         )
-        return leaving
-    for container in own:
+        own = []
+    for container in sorted((*own, *departed), key=lambda c: c.name):
         cause = Cause(reason=f"the project has no service {container.service}")
         after = []
         if container.alive:
@@ -113,4 +118,21 @@ def _plan_orphans(draft: Draft) -> dict[str, int]:
             ),
             after=after,
         )
+        for service in draft.services:
+            if _collide(container.spec["service"], draft.service(service)):
+                draft.displaced.setdefault(service, []).append(leaving[container.name])
     return leaving
+
+
+def _collide(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two services cannot be there at once, for their names or published ports."""
+
+    def claims(service: Mapping[str, Any]) -> set[object]:
+        ports = {
+            (port["published"], port.get("protocol") or "tcp")
+            for port in service.get("ports") or ()
+            if port.get("published")
+        }
+        return {*ports, service.get("container_name") or None} - {None}
+
+    return bool(claims(one) & claims(other))

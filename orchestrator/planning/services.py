@@ -169,6 +169,7 @@ class ServiceSteps:
         spec = draft.blueprints[replica.service]
         reference = draft.image(replica.service)
         needs = [*after, *self.leftovers.get(replica.service, ())]
+        needs += draft.displaced.get(replica.service, ())
         if reference in draft.image_steps:
             needs.append(draft.image_steps[reference])
         needs += [

@@ -417,3 +417,28 @@ def test_a_container_that_is_lost_is_made_again(stack: Stack, world: MakeWorld) 
         #2 create container shop-web-1 (after #1): recreated
         #3 start container shop-web-1 (after #2): created
     """)
+
+
+def test_what_has_departed_goes_whatever_file_it_came_from(stack: Stack, world: MakeWorld) -> None:
+    host = world()
+    host.up(stack({"other": {}, "foreign": {}}))
+    document = stack({"web": {}}).canonical()
+    document["config_files"] = ["/srv/shop/second.yaml"]
+    plan = host.plan(Project.from_canonical(document), departed=frozenset({"other"}))
+    assert "remove container shop-other-1" in plan.text()
+    assert "remove container shop-foreign-1" not in plan.text()
+
+
+def test_a_service_waits_until_the_one_that_leaves_has_given_up_its_port(
+    stack: Stack, world: MakeWorld
+) -> None:
+    ports = [{"target": 80, "published": "8080", "protocol": "tcp"}]
+    host = world()
+    host.up(stack({"old": {"ports": ports}}))
+    plan = host.plan(stack({"new": {"ports": ports}}), departed=frozenset({"old"}))
+    assert plan.text() == lines("""
+        #1 stop container shop-old-1: the project has no service old
+        #2 remove container shop-old-1 (after #1): stopped
+        #3 create container shop-new-1 (after #2): does not exist
+        #4 start container shop-new-1 (after #3): created
+    """)
