@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from tests.integration.supervisor.harbour import IMAGE, Harbour
+from tests.integration.supervisor.visitors import visitors
 
 PORT = 18080
 CHECK = {"test": ["CMD", "test", "-f", "/tmp/ready"], "interval": 100_000_000, "retries": 3}
@@ -47,50 +44,6 @@ def stack(
     }
 
 
-_CLIENT = """
-import json, socket, sys
-address, count, seen, lost = sys.argv[1], 0, {}, []
-print("ready", flush=True)
-import select
-while not select.select([sys.stdin], [], [], 0)[0]:
-    try:
-        with socket.create_connection((address, int(sys.argv[2])), timeout=5) as peer:
-            peer.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
-            answer = b""
-            while chunk := peer.recv(4096):
-                answer += chunk
-        text = answer.rpartition(b"\\n\\r\\n")[2].decode().strip() or answer.decode()
-        seen[text] = seen.get(text, 0) + 1
-    except OSError as error:
-        lost.append(str(error))
-print(json.dumps({"seen": seen, "lost": lost}))
-"""
-
-
-@contextmanager
-def visitors(harbour: Harbour) -> Iterator[dict[str, Any]]:
-    """Somebody who asks again and again; afterwards what he has seen, and lost."""
-    told: dict[str, Any] = {}
-    client = subprocess.Popen(
-        [
-            *("nsenter", f"--net=/run/netns/{harbour.netns}"),
-            *(sys.executable, "-I", "-c", _CLIENT, "127.0.0.1", str(PORT)),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert client.stdout is not None
-        client.stdout.readline()
-        yield told
-        out, _ = client.communicate("end\n", timeout=20)
-        told.update(json.loads(out))
-    finally:
-        client.kill()
-        client.communicate()
-
-
 def rollout(harbour: Harbour) -> dict[str, Any]:
     found: list[dict[str, Any]] = harbour.client.get("/v1/projects/shop/rollouts")
     return found[0]
@@ -112,7 +65,7 @@ def plan_is_empty(harbour: Harbour, project: dict[str, Any]) -> bool:
 def test_a_start_first_rollout_loses_no_request(harbour: Harbour, replicas: int) -> None:
     harbour.up(stack("one", replicas=replicas, order="start-first"))
     after = stack("two", replicas=replicas, order="start-first")
-    with visitors(harbour) as told:
+    with visitors(harbour.netns, PORT) as told:
         harbour.up(after)
     assert told["lost"] == []
     assert set(told["seen"]) == {"one", "two"}
@@ -125,7 +78,7 @@ def test_a_rollout_that_fails_goes_back_and_loses_no_request(harbour: Harbour) -
     settings: dict[str, Any] = {"order": "start-first", "failure_action": "rollback"}
     harbour.up(stack("one", replicas=2, **settings))
     before = {c["id"] for c in harbour.containers().values()}
-    with visitors(harbour) as told:
+    with visitors(harbour.netns, PORT) as told:
         bad = stack("two", ready=False, replicas=2, **settings)
         result = harbour.result("up", project=bad, options={"wait": True})
     assert not result["ok"]
@@ -148,7 +101,7 @@ def test_stop_first_gives_the_old_replica_back_when_the_new_one_fails(harbour: H
     assert {c["id"] for c in containers.values()} == before
     assert containers["shop-web-1"]["state"] == "running"
     assert rollout(harbour)["state"] == "paused"
-    with visitors(harbour) as told:
+    with visitors(harbour.netns, PORT) as told:
         time.sleep(0.2)
     assert set(told["seen"]) == {"one"} and told["lost"] == []
 
@@ -156,7 +109,7 @@ def test_stop_first_gives_the_old_replica_back_when_the_new_one_fails(harbour: H
 def test_a_rollout_is_undone_and_taken_on(harbour: Harbour) -> None:
     harbour.up(stack("one", order="start-first"))
     harbour.up(stack("two", order="start-first"))
-    with visitors(harbour) as told:
+    with visitors(harbour.netns, PORT) as told:
         assert move(harbour, "undo")["ok"]
         time.sleep(0.2)
     assert told["lost"] == []
@@ -171,12 +124,12 @@ def test_canaries_wait_for_a_word(harbour: Harbour) -> None:
     after = stack("two", replicas=3, canary=canary)
     harbour.up(after)
     assert rollout(harbour)["state"] == "paused"
-    with visitors(harbour) as told:
+    with visitors(harbour.netns, PORT) as told:
         time.sleep(0.5)
     assert set(told["seen"]) == {"one", "two"}
     assert plan_is_empty(harbour, after)
     assert move(harbour, "resume")["ok"]
-    with visitors(harbour) as told:
+    with visitors(harbour.netns, PORT) as told:
         time.sleep(0.5)
     assert set(told["seen"]) == {"two"} and told["lost"] == []
     assert rollout(harbour)["state"] == "completed"
