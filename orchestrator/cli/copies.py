@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.cli import output
 from orchestrator.cli.errors import UsageError
 from orchestrator.cli.session import Session
-from orchestrator.engine.copying import Place, Rules, deliver, find, open_root, pack, unpack
+from orchestrator.engine.copying import Place, Rules, deliver, find, open_tree, pack, unpack
 
 
 class Wishes:
@@ -31,8 +31,8 @@ def take(
     """Copy out of a container, to a path here or as a tar stream to standard output."""
     if target == "-" and sys.stdout.isatty():
         raise UsageError("a tar stream on a terminal helps nobody", hint="redirect the output")
-    with open_root(Path(session.root), Path(session.run), container["id"]) as root:
-        place = _source(root, path, wishes, f"{container['service']}:{path}")
+    with open_tree(Path(session.root), Path(session.run), container["id"]) as tree:
+        place = _source(tree.fd, path, wishes, f"{container['service']}:{path}")
         try:
             if target == "-":
                 pack(place, _name(path), sys.stdout.buffer, wishes.rules(plain=False))
@@ -54,15 +54,15 @@ def give(
     if source == "-" and len(containers) > 1:
         raise UsageError("a stream can be given to one container only", hint="--index chooses one")
     for container in containers:
-        with open_root(Path(session.root), Path(session.run), container["id"]) as root:
+        with open_tree(Path(session.root), Path(session.run), container["id"]) as tree:
             if source == "-":
-                _unpack(root, path, wishes, f"{container['service']}:{path}")
+                _unpack(tree.fd, path, wishes, f"{container['service']}:{path}")
                 continue
             here = os.path.join(session.cwd, source)
             place = _source(None, here, wishes, source)
             try:
                 name = os.path.basename(os.path.normpath(here))
-                deliver(place, name, root, path, wishes.rules(plain=False))
+                deliver(place, name, tree.fd, path, wishes.rules(plain=False))
             finally:
                 place.close()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from runtime.container.archive import Place, Rules, deliver, find, open_root
+from runtime.container.archive import Place, Rules, deliver, find
 from runtime.container.tarball import pack, unpack
+from runtime.container.tree import open_tree
 
-__all__ = ["Place", "Rules", "deliver", "find", "open_root", "pack", "unpack"]
+__all__ = ["Place", "Rules", "deliver", "find", "open_tree", "pack", "unpack"]

@@ -6,7 +6,6 @@ as /lib -> usr/lib are followed inside it.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -19,8 +18,7 @@ from runtime.container import identity
 from runtime.errors import RuntimeFault
 from runtime.images.merged import Found, Parts, split
 from runtime.images.upper import UpperTree, shown
-
-_CHUNK = 8 * 1024 * 1024
+from runtime.linux.copying import copy_content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,19 +275,6 @@ class Copier:
             fd = self._upper.directory(parts)
             os.utime(fd, ns=(self._times[parts], self._times[parts]))
         self._times.clear()
-
-
-def copy_content(source: int, target: int) -> None:
-    """Copy a file's bytes in the kernel, sharing blocks where the file system can."""
-    try:
-        while os.copy_file_range(source, target, _CHUNK):
-            pass
-        return
-    except OSError as exc:
-        if exc.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    while os.sendfile(target, source, None, _CHUNK):
-        pass
 
 
 def _copy_attributes(found: Found, target: int, flags: int = os.O_RDONLY) -> None:

@@ -1,10 +1,9 @@
 """Copies files between a container and the host, by descriptors alone.
 
-A running container is entered through its first process's root as the kernel knows it, a
-stopped one through its root file system, mounted for us and nobody else. Paths in it are
-resolved by the kernel with that root as "/" (openat2(2), RESOLVE_IN_ROOT), and below it every
-name is looked up on its own and never followed, so that links which are swapped meanwhile
-lead nowhere (CVE-2018-15664). Nothing of the container's is executed or loaded (CVE-2019-14271).
+Paths in a container (`runtime.container.tree`) are resolved by the kernel with its root as "/"
+(openat2(2), RESOLVE_IN_ROOT), and below it every name is looked up on its own and never followed,
+so that links which are swapped meanwhile lead nowhere (CVE-2018-15664). Nothing of the container's
+is executed or loaded (CVE-2019-14271).
 
 Device nodes and sockets are left out. Files that come out of a container lose their set-user-ID
 and set-group-ID bits: their owner is another one out here.
@@ -18,17 +17,9 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
-from runtime.container.containers import Containers
-from runtime.container.mounting import Root, take_sources
-from runtime.container.paths import Instance
-from runtime.container.prepare import file_binds
-from runtime.container.record import boot_id, read_start
-from runtime.container.rootfs import Bind, mount_operations, root_overlay
-from runtime.errors import InvalidState
-from runtime.linux import files, mounts, namespaces, process
+from runtime.linux import files
 
 _CHUNK = 1024 * 1024
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -45,69 +36,6 @@ class Rules:
     archive: bool
     plain: bool
     skipped: Skipped
-
-
-@contextlib.contextmanager
-def open_root(root: Path, run: Path, id: str) -> Iterator[int]:
-    """The top directory of a container, with its volumes; a stopped one cannot start meanwhile.
-
-    For a stopped one this process moves to a mount namespace of its own, so it must have one
-    thread. Raises NotFound, InvalidState.
-    """
-    containers = Containers(root, run)
-    instance = Instance(root, run)
-    paths = instance.container(id)
-    if containers.get(id).status in ("running", "paused"):
-        started = read_start(paths.state)
-        fd = -1
-        if started is not None and started.boot == boot_id():
-            with contextlib.suppress(FileNotFoundError):
-                fd = os.open(f"/proc/{started.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        if started is None or fd < 0:
-            raise InvalidState(f"container {id[:12]}", "not running", "copy from")
-        try:
-            # The pid may have been another's only if its owner has ended.
-            if process.start_time(started.pid) != started.pid_started:
-                raise InvalidState(f"container {id[:12]}", "not running", "copy from")
-            yield fd
-        finally:
-            os.close(fd)
-        return
-    with containers.held(id), _own_mounts():
-        config = containers.config(id)
-        operations = tuple(
-            operation
-            for operation in mount_operations(config, file_binds(config, paths))
-            if isinstance(operation, Bind)
-        )
-        sources = take_sources(operations)
-        assembled = Root(root_overlay(config, str(paths.directory)), str(paths.place))
-        assembled.add_sources(sources)
-        for operation in operations:
-            assembled.run(operation)
-        try:
-            yield assembled.fd
-        finally:
-            os.close(assembled.fd)
-
-
-@contextlib.contextmanager
-def _own_mounts() -> Iterator[None]:
-    """Be in a mount namespace of our own, whose mounts go when it is left."""
-    before = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        namespaces.unshare(namespaces.CLONE_NEWNS)
-        mounts.change_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
-        try:
-            yield
-        finally:
-            # Joining leads to "/" (setns(2)).
-            namespaces.join(before, namespaces.CLONE_NEWNS)
-            os.fchdir(here)
-    finally:
-        os.close(before)
-        os.close(here)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

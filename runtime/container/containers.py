@@ -133,7 +133,7 @@ class Containers:
                 raise InvalidState(f"container {id[:12]}", state.status, "start")
             self._repair(id)
             config = self.config(id)
-            _create_sources(config)
+            create_sources(config)
             paths.exit.unlink(missing_ok=True)
             paths.state.unlink(missing_ok=True)
             with contextlib.ExitStack() as held:
@@ -285,19 +285,25 @@ class Containers:
 
     # --- sessions --------------------------------------------------------------------------
 
-    def exec(self, id: str, config: ExecConfig) -> sessions.ExecSession:
-        """Run a further process. Raises NotFound, InvalidState, ContainerStartError."""
+    def exec(self, id: str, config: ExecConfig, *, told: bool = True) -> sessions.ExecSession:
+        """Run a further process; who watches hears of it where it is `told`. Raises NotFound,
+        InvalidState, ContainerStartError."""
         state = self.get(id)
         if state.status != "running":
             raise InvalidState(f"container {id[:12]}", state.status, "execute in")
-        return sessions.open_exec(str(self._paths(id).socket), config)
+        return sessions.open_exec(str(self._paths(id).socket), config, told=told)
 
-    def watch(self, id: str) -> socket.socket:
-        """A connection that becomes readable once the exit is recorded (`sessions.read_watch`).
+    def hold(self, id: str) -> contextlib.AbstractContextManager[None]:
+        """A running container is frozen in the block, and not after this process has ended."""
+        return sessions.hold(str(self._paths(id).socket))
+
+    def watch(self, id: str, *, execs: bool = False) -> socket.socket:
+        """A connection that becomes readable once the exit is recorded (`sessions.read_watch`),
+        and with `execs` before that at each start and end of one (`sessions.read_exec`).
 
         Raises InvalidState when the container does not run.
         """
-        return sessions.open_watch(str(self._paths(id).socket))
+        return sessions.open_watch(str(self._paths(id).socket), execs=execs)
 
     def held(self, id: str) -> contextlib.AbstractContextManager[None]:
         """Keep a container as it is: nobody starts, changes or removes it. Raises NotFound."""
@@ -467,7 +473,7 @@ def _without_secrets(config: ContainerConfig) -> ContainerConfig:
     return config.replace(files=tuple(kept))
 
 
-def _create_sources(config: ContainerConfig) -> None:
+def create_sources(config: ContainerConfig) -> None:
     """Make the host directories that a bind may make (Compose `create_host_path`)."""
     for mount in config.mounts:
         if mount.create_source:

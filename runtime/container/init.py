@@ -144,10 +144,7 @@ def _assemble(preparation: Preparation) -> Root:
         mounts.change_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
     root = Root(preparation.overlay, preparation.place, preparation.shared_memory)
     root.add_sources(sources)
-    seeded = {mount.source for mount in preparation.config.mounts if mount.seed}
-    for bind in sources:
-        if bind.source in seeded:
-            root.seed(bind)
+    root.seed_volumes(preparation.config)
     secrets = _secrets(preparation)
     root.add_sources(take_sources(secrets))
     for operation in (*preparation.operations, *secrets):

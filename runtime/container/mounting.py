@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from runtime.cgroups.manager import hierarchies
 from runtime.container import seed
+from runtime.container.config import ContainerConfig
 from runtime.container.rootfs import (
     Bind,
     Filesystem,
@@ -70,10 +71,20 @@ class Root:
         """Take over what `take_sources` gave; these descriptors are the root's to close."""
         self._sources.update(sources)
 
-    def seed(self, bind: Bind) -> None:
-        """Fill the empty source of `bind` with what the image has at its target."""
-        with step("seed", "copy the image's content into", bind.source):
-            seed.seed(self.fd, bind.target, self._sources[bind])
+    def seed_volumes(self, config: ContainerConfig) -> None:
+        """Fill each empty volume that asks for it with what the image has at its place."""
+        seeded = {mount.source for mount in config.mounts if mount.seed}
+        for bind, tree in self._sources.items():
+            if bind.source in seeded:
+                with step("seed", "copy the image's content into", bind.source):
+                    seed.seed(self.fd, bind.target, tree)
+
+    def close(self) -> None:
+        """Let go of what has been put together so far."""
+        for fd in (self.fd, *self._sources.values(), self.devpts, self._empty):
+            if fd is not None:
+                os.close(fd)
+        self._sources.clear()
 
     def run(self, operation: Operation) -> None:
         match operation:
@@ -104,6 +115,13 @@ class Root:
             case ReadOnly():
                 with step("mask", "make read-only", operation.path):
                     self._read_only(operation.path)
+
+    def cover(self, target: str) -> int:
+        """Put an empty directory in memory over `target`; the mount, for the caller to close."""
+        with step("mount", "cover", target):
+            tree = mounts.new_filesystem("tmpfs", (("mode", "755"),))
+            self.attach_at(tree, target, directory=True)
+        return tree
 
     def make_read_only(self) -> None:
         with step("root", "make the root file system read-only"):
@@ -342,12 +360,17 @@ def take_sources(operations: Sequence[Operation]) -> dict[Bind, int]:
     Before the namespace's propagation is cut, so that a shared mount stays one.
     """
     sources = {}
-    for operation in operations:
-        if isinstance(operation, Bind):
-            with step("bind", "mount", operation.source):
-                sources[operation] = mounts.clone_tree(
-                    mounts.AT_FDCWD, operation.source, recursive=operation.recursive
-                )
+    try:
+        for operation in operations:
+            if isinstance(operation, Bind):
+                with step("bind", "mount", operation.source):
+                    sources[operation] = mounts.clone_tree(
+                        mounts.AT_FDCWD, operation.source, recursive=operation.recursive
+                    )
+    except BaseException:
+        for fd in sources.values():
+            os.close(fd)
+        raise
     return sources
 
 

@@ -92,13 +92,25 @@ def make_directories_in_root(
 def _make_directory(parent: int, name: str, mode: int, uid: int, gid: int) -> int:
     try:
         os.mkdir(name, mode, dir_fd=parent)
+        made = True
     except FileExistsError:
-        pass
-    else:
-        if uid or gid:
-            os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
-    flags = os.O_PATH | os.O_DIRECTORY
-    return openat2(parent, name, flags, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        made = False
+    below = openat2(
+        parent, name, os.O_PATH | os.O_DIRECTORY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+    )
+    if made:
+        _dress(below, mode, uid, gid)
+    return below
+
+
+def _dress(directory: int, mode: int, uid: int, gid: int) -> None:
+    """Give a directory that was made just now its owner, and the bits that a umask took away."""
+    status = os.fstat(directory)
+    place = f"/proc/self/fd/{directory}"
+    if uid or gid:
+        os.chown(place, uid, gid)
+    if status.st_mode & 0o777 != mode:
+        os.chmod(place, status.st_mode & 0o7000 | mode)
 
 
 def _beyond_link(parent: int, parts: list[str], depth: int) -> str | None:
@@ -139,6 +151,20 @@ def make_file_in_root(root: int, path: str, *, mode: int = 0o644, links: int = 4
         return openat2(parent, name, os.O_PATH, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
     finally:
         os.close(parent)
+
+
+def is_mount_point(directory: int, name: str) -> bool:
+    """Whether something is mounted at `name` in the open `directory`, in the tree of mounts that
+    it belongs to. The kernel guards only those of the caller's own namespace: elsewhere
+    rename(2), unlink(2) and rmdir(2) take the mount away without a word."""
+    flags = os.O_PATH | os.O_NOFOLLOW
+    try:
+        os.close(openat2(directory, name, flags, resolve=RESOLVE_NO_XDEV))
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            return True
+        raise
+    return False
 
 
 def read_in_root(root: int, path: str, *, limit: int = 4 * 1024 * 1024) -> bytes | None:

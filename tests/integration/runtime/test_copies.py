@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from runtime.container.archive import Rules, deliver, find, open_root
+from runtime.container.archive import Rules, deliver, find
 from runtime.container.config import Mount
 from runtime.container.tarball import pack, unpack
+from runtime.container.tree import open_tree
 from tests.integration.runtime.yard import Yard
 
 SKIPPED: list[str] = []
@@ -24,8 +25,8 @@ def rules(*, archive: bool = False, plain: bool = False) -> Rules:
 
 
 def take(yard: Yard, id: str, path: str, target: Path | str, *, follow: bool = False) -> None:
-    with open_root(yard.root, yard.sockets, id) as root:
-        place = find(root, path, follow=follow)
+    with open_tree(yard.root, yard.sockets, id) as tree:
+        place = find(tree.fd, path, follow=follow)
         try:
             assert place.status is not None, f"{path} is not there"
             name = os.path.basename(os.path.normpath("/" + path))
@@ -35,11 +36,11 @@ def take(yard: Yard, id: str, path: str, target: Path | str, *, follow: bool = F
 
 
 def give(yard: Yard, id: str, source: Path | str, path: str, *, archive: bool = False) -> None:
-    with open_root(yard.root, yard.sockets, id) as root:
+    with open_tree(yard.root, yard.sockets, id) as tree:
         place = find(None, str(source), follow=False)
         try:
             name = os.path.basename(os.path.normpath(source))
-            deliver(place, name, root, path, rules(archive=archive))
+            deliver(place, name, tree.fd, path, rules(archive=archive))
         finally:
             place.close()
 
@@ -112,20 +113,20 @@ def test_files_go_in_and_are_there_when_it_runs(yard: Yard, container: str, tmp_
 
 def test_tar_streams_pass_both_ways(yard: Yard, container: str) -> None:
     stream = io.BytesIO()
-    with open_root(yard.root, yard.sockets, container) as root:
-        place = find(root, "/data", follow=False)
+    with open_tree(yard.root, yard.sockets, container) as tree:
+        place = find(tree.fd, "/data", follow=False)
         pack(place, "data", stream, rules())
         place.close()
         stream.seek(0)
         with tarfile.open(fileobj=stream) as tar:
             assert {"data", "data/file", "data/sub/deep"} <= set(tar.getnames())
         stream.seek(0)
-        target = find(root, "/tmp/", follow=True)
+        target = find(tree.fd, "/tmp/", follow=True)
         directory = target.open_directory()
         unpack(stream, directory, rules(archive=True))
         os.close(directory)
         target.close()
-        copied = find(root, "/tmp/data/sub/deep", follow=False)
+        copied = find(tree.fd, "/tmp/data/sub/deep", follow=False)
         assert copied.status is not None and copied.status.st_size == 4
         copied.close()
 
@@ -144,8 +145,8 @@ def test_an_archive_reaches_nothing_outside(yard: Yard, container: str, tmp_path
 
     victim = tmp_path / "victim"
     victim.mkdir()
-    with open_root(yard.root, yard.sockets, container) as root:
-        target = find(root, "/tmp/", follow=True)
+    with open_tree(yard.root, yard.sockets, container) as tree:
+        target = find(tree.fd, "/tmp/", follow=True)
         directory = target.open_directory()
         with pytest.raises(OSError, match="outside"):
             unpack(archive(("../escaped", "")), directory, rules())
