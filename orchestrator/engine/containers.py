@@ -12,7 +12,7 @@ from time import time
 from bridge.errors import NetworkError
 from orchestrator.engine.contents import read_contents
 from orchestrator.engine.errors import EngineError
-from orchestrator.engine.exits import ended, settle
+from orchestrator.engine.exits import ended, send_signal, settle
 from orchestrator.engine.filesystem import anonymous_volumes, content_files, volume_source
 from orchestrator.engine.host import Host
 from orchestrator.engine.process import Process, effective_process, signal_number
@@ -220,10 +220,13 @@ class ContainerWork:
             host.store.update_container(record.id, intent="stopped", restart_at=None)
             grace = record.process.stop_timeout if action.timeout is None else action.timeout
             number = record.process.stop_signal
-            await self._signal(record.id, number)
+            deaf = await asyncio.to_thread(self._ignores, record.id, number)
+            await send_signal(host, record, number)
             # A grace below 0 is Docker's way to wait for ever.
             if not await ended(host, record.id, grace if grace >= 0 else None):
-                await self._signal(record.id, signal.SIGKILL)
+                await send_signal(host, record, signal.SIGKILL)
+                if grace > 0:
+                    self._tell_killed(record, number, grace, deaf=deaf)
                 if not await ended(host, record.id, GRACE_AFTER_KILL):
                     raise EngineError(
                         f"container {record.name} does not end, even by SIGKILL",
@@ -240,12 +243,11 @@ class ContainerWork:
         record = host.record(action.name)
         if number == signal.SIGKILL:
             host.store.update_container(record.id, intent="stopped", restart_at=None)
-        await self._signal(record.id, number)
+        await send_signal(host, record, number)
         if number == signal.SIGKILL and await ended(host, record.id, GRACE_AFTER_KILL):
             async with host.transition(action.name):
                 if host.store.container(record.id) is not None:
-                    record = await self.rest(record)
-        host.tell("kill", record, signal=number)
+                    await self.rest(record)
 
     async def remove(self, action: actions.RemoveContainer) -> None:
         """Remove a stopped container; one that is not on record is gone already."""
@@ -270,12 +272,26 @@ class ContainerWork:
             await asyncio.to_thread(self.traffic.retire, record, release=False)
         return settled
 
-    async def _signal(self, id: str, number: int) -> bool:
+    def _ignores(self, id: str, number: int) -> bool:
         try:
-            await asyncio.to_thread(self._host.containers.signal, id, number)
+            return self._host.containers.would_ignore(id, number)
         except InvalidState:
             return False
-        return True
+
+    def _tell_killed(
+        self, record: ContainerRecord, number: int, grace: float, *, deaf: bool
+    ) -> None:
+        """Say why a stop took its whole grace: most who wonder have a first process that lacks a
+        handler, for which the kernel drops the signal."""
+        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+        if deaf:
+            what = f"its first process does not handle {name}"
+            hint = f"set init: true, let it trap {name}, or name another stop_signal"
+        else:
+            what = f"it did not end by {name} in time"
+            hint = "stop_grace_period gives it longer"
+        message = f"container {record.name} was killed after {grace:g} s: {what}"
+        self._host.warn(record.project, message, hint)
 
     async def _clear_half_made(self, name: str) -> None:
         """Remove the record that a crash left before the runtime knew the container."""

@@ -71,8 +71,8 @@ class PullEvent(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerEvent(Event):
-    """A container changed: create, start, stop, die, restart, destroy, update, health_status,
-    as Docker names it."""
+    """A container changed: create, start, stop, die, kill, restart, destroy, update,
+    health_status, exec_create, exec_start, exec_die, as Docker names it."""
 
     type = "container"
 
@@ -92,6 +92,16 @@ class ResourceEvent(Event):
     action: str
     kind: str
     name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarningEvent(Event):
+    """What a person should know of how an operation went; `hint` says what can be done."""
+
+    type = "warning"
+
+    message: str
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

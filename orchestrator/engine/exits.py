@@ -24,6 +24,7 @@ from orchestrator.planning.restart import (
     restarts_unhealthy,
 )
 from runtime.container.containers import ContainerState
+from runtime.container.sessions import read_exec
 from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
 
 UNKNOWN_EXIT = 137
@@ -61,12 +62,29 @@ def state_of(host: Host, id: str) -> ContainerState | None:
     return None
 
 
-async def watch(host: Host, id: str) -> socket.socket | None:
-    """A connection that becomes readable at the container's end, None where it has ended."""
+async def watch(host: Host, id: str, *, execs: bool = False) -> socket.socket | None:
+    """A connection that becomes readable at the container's end, and with `execs` when it tells
+    of one (`tell_exec`); None where the container has ended."""
     try:
-        return await asyncio.to_thread(host.containers.watch, id)
+        return await asyncio.to_thread(host.containers.watch, id, execs=execs)
     except InvalidState:
         return None
+
+
+def tell_exec(host: Host, id: str, connection: socket.socket) -> bool:
+    """Publish what a watch says of an exec, in Docker's words; False where it does not, as the
+    container has ended."""
+    about = read_exec(connection)
+    if about is None:
+        return False
+    record = host.store.container(id)
+    if record is not None and "argv" in about:
+        command = " ".join(about["argv"])
+        host.tell(f"exec_create: {command}", record, execID=about["id"])
+        host.tell(f"exec_start: {command}", record, execID=about["id"])
+    elif record is not None:
+        host.tell("exec_die", record, execID=about["id"], exitCode=about["exit_code"])
+    return True
 
 
 async def readable(connection: socket.socket) -> None:
@@ -159,14 +177,17 @@ def policy_after(record: ContainerRecord) -> RestartPolicy:
 async def end_unhealthy(host: Host, record: ContainerRecord) -> None:
     """End a container that asks to be restarted when it is unhealthy; its exit is judged like
     any other, with the same back-off."""
-    await _signal(host, record.id, record.process.stop_signal)
+    await send_signal(host, record, record.process.stop_signal)
     if not await ended(host, record.id, max(0.0, record.process.stop_timeout)):
-        await _signal(host, record.id, signal.SIGKILL)
+        await send_signal(host, record, signal.SIGKILL)
 
 
-async def _signal(host: Host, id: str, number: int) -> None:
+async def send_signal(host: Host, record: ContainerRecord, number: int) -> None:
+    """Signal the first process and tell of it, as Docker does of each; one that has ended gets
+    none."""
     with contextlib.suppress(InvalidState):
-        await asyncio.to_thread(host.containers.signal, id, number)
+        await asyncio.to_thread(host.containers.signal, record.id, number)
+        host.tell("kill", record, signal=number)
 
 
 def settle_failed_start(host: Host, record: ContainerRecord, error: Exception) -> ContainerRecord:

@@ -15,7 +15,13 @@ from typing import Any, TypeVar
 from bridge.dns import Resolver
 from bridge.networks import Networks
 from orchestrator.engine.errors import NoSuchContainer
-from orchestrator.engine.events import ContainerEvent, DriftEvent, EventBus, ResourceEvent
+from orchestrator.engine.events import (
+    ContainerEvent,
+    DriftEvent,
+    EventBus,
+    ResourceEvent,
+    WarningEvent,
+)
 from orchestrator.engine.keepsakes import open_store
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.engine.store import Store
@@ -116,6 +122,10 @@ class Host:
                 attributes=attributes,
             )
         )
+
+    def warn(self, project: str, message: str, hint: str) -> None:
+        """Publish what whoever is at work on the project should know."""
+        self.bus.publish(WarningEvent(project=project, at=time(), message=message, hint=hint))
 
     def tell_resource(self, action: str, kind: str, name: str, project: str = "") -> None:
         self.bus.publish(

@@ -5,6 +5,7 @@ whether or not a daemon runs. The store is safe for several processes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import sys
@@ -167,14 +168,11 @@ def commit_container(
     from runtime.build.commit import commit
 
     containers = Containers(Path(root), Path(run))
-    frozen = False
-    if pause and containers.get(id).status == "running":
-        try:
-            containers.pause(id, True)
-            frozen = True
-        except InvalidState:
-            frozen = False
-    try:
+    with contextlib.ExitStack() as held:
+        if pause and containers.get(id).status == "running":
+            # One that has ended meanwhile writes no more.
+            with contextlib.suppress(InvalidState):
+                held.enter_context(containers.hold(id))
         store = ImageStore(root)
         made = commit(
             store,
@@ -185,9 +183,6 @@ def commit_container(
             author=author,
             message=message,
         )
-    finally:
-        if frozen:
-            containers.pause(id, False)
     return made.id
 
 

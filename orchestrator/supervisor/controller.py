@@ -20,6 +20,7 @@ from orchestrator.engine.exits import (
     settle_failed_start,
     settle_start,
     state_of,
+    tell_exec,
     watch,
 )
 from orchestrator.engine.keepsakes import Keepsakes
@@ -230,21 +231,22 @@ class Controller:
 
     async def _alive(self, record: ContainerRecord) -> None:
         if record.id not in self._watched:
-            connection = await watch(self.host, record.id)
+            connection = await watch(self.host, record.id, execs=True)
             if connection is None:
                 self.wake(record.id)
                 return
             self._watched[record.id] = connection
             loop = asyncio.get_running_loop()
-            loop.add_reader(connection, self._on_exit, record.id)
+            loop.add_reader(connection, self._on_word, record.id, connection)
         if record.id not in self._running:
             self._running.add(record.id)
             self.queue.add(NAMES)
         self.health.follow(record)
 
-    def _on_exit(self, id: str) -> None:
-        self._unwatch(id)
-        self.wake(id)
+    def _on_word(self, id: str, connection: socket.socket) -> None:
+        if not tell_exec(self.host, id, connection):
+            self._unwatch(id)
+            self.wake(id)
 
     def _ended(self, id: str) -> None:
         self._unwatch(id)

@@ -17,7 +17,7 @@ from time import time
 from typing import Any
 
 from orchestrator.engine.errors import EngineError, chain
-from orchestrator.engine.events import BuildEvent, Event, PullEvent, StepEvent
+from orchestrator.engine.events import BuildEvent, Event, PullEvent, StepEvent, WarningEvent
 from orchestrator.engine.executor import Outcome, execute
 from orchestrator.engine.exits import HOST_FAULTS
 from orchestrator.engine.local import LocalBackend
@@ -265,7 +265,8 @@ class Operations:
             bus.publish(event)
 
         def pass_on(event: Event) -> None:
-            if isinstance(event, BuildEvent | PullEvent) and event.project == plan.project:
+            told = isinstance(event, BuildEvent | PullEvent | WarningEvent)
+            if told and event.project == plan.project:
                 run.emit(event.to_json())
 
         with bus.listen(pass_on):

@@ -6,10 +6,12 @@ monitor itself is killed, the kernel kills the container with it, so that no con
 that nobody looks after.
 
 Messages on its socket (`runtime.linux.sockets`):
-  {"op": "watch"}                 answered by {"exited": {...}} once the exit is on disk
+  {"op": "watch"}                 answered by {"exited": {...}} once the exit is on disk; with
+                                  "execs": true by {"exec": {...}} for each that starts or ends
   {"op": "exec", "config": {...}} answered by {"started": pid} with the descriptors of its
                                   input, output and error (or its terminal), then {"exit_code"}
   {"op": "attach", ...}           see `runtime.container.attach`
+  {"op": "hold"}                  see `runtime.container.holds`
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from runtime.errors import NotFound, RuntimeFault
 from runtime.linux import files, process, sockets
 
 if TYPE_CHECKING:
+    from runtime.container.holds import Holds
     from runtime.container.paths import ContainerPaths, Instance
     from runtime.container.record import ExitRecord
 
@@ -60,6 +63,8 @@ class Monitor:
         self._selector = selectors.DefaultSelector()
         self._connections: set[socket.socket] = set()
         self._watchers: set[socket.socket] = set()
+        self._followers: set[socket.socket] = set()
+        self._holds: Holds | None = None
         self.sessions: set[MonitoredExec] = set()
         self._attachments = Attachments(self)
         self._outputs: dict[int, str] = {}
@@ -383,6 +388,8 @@ class Monitor:
             case "watch":
                 self._connections.discard(connection)
                 self._watchers.add(connection)
+                if request.get("execs"):
+                    self._followers.add(connection)
             case "exec":
                 # From here on the session reads and writes this connection.
                 self._selector.unregister(connection)
@@ -398,6 +405,10 @@ class Monitor:
                 with contextlib.suppress(OSError):
                     sockets.send(connection, {"error": {"message": "the container has ended"}})
                 self._forget(connection)
+            case "hold" if self._exit is None:
+                self._selector.unregister(connection)
+                self._connections.discard(connection)
+                self._hold(connection)
             case other:
                 with contextlib.suppress(OSError):  # it may not stay for the answer
                     sockets.send(connection, {"error": {"message": f"unknown request {other}"}})
@@ -407,7 +418,15 @@ class Monitor:
         self._selector.unregister(connection)
         self._connections.discard(connection)
         self._watchers.discard(connection)
+        self._followers.discard(connection)
         connection.close()
+
+    def _hold(self, connection: socket.socket) -> None:
+        if self._holds is None:
+            from runtime.container.holds import Holds
+
+            self._holds = Holds(self, self._kit.cgroup)
+        self._holds.open(connection)
 
     # --- attach --------------------------------------------------------------------------
 
@@ -432,7 +451,7 @@ class Monitor:
         try:
             if self._exit is not None:
                 raise RuntimeFault("start a process in a container that has ended")
-            session = self._open_session(connection, request["config"])
+            session = self._open_session(connection, request)
         except Exception as error:
             # Nothing that is asked for may end the monitor, and the container with it.
             with contextlib.suppress(OSError):
@@ -441,8 +460,8 @@ class Monitor:
             return
         self.sessions.add(session)
 
-    def _open_session(self, connection: socket.socket, wanted: dict[str, Any]) -> MonitoredExec:
-        kit = self._kit
+    def _open_session(self, connection: socket.socket, request: dict[str, Any]) -> MonitoredExec:
+        kit, wanted = self._kit, request["config"]
         child_ends, own_ends = stdio(
             bool(wanted.get("stdin")),
             tty=bool(wanted.get("tty")),
@@ -460,7 +479,15 @@ class Monitor:
             raise RuntimeFault("start a process in a container that is ending") from error
         finally:
             close(child_ends)
-        return MonitoredExec(self, connection, pid, report, own_ends)
+        return MonitoredExec(self, connection, pid, report, own_ends, request)
+
+    def tell_exec(self, about: dict[str, Any]) -> None:
+        """Tell who follows of an exec; who does not read learns nothing and delays nobody."""
+        for connection in self._followers:
+            connection.setblocking(False)
+            with contextlib.suppress(OSError):
+                sockets.send(connection, {"exec": about})
+            connection.setblocking(True)
 
     @property
     def selector(self) -> selectors.BaseSelector:

@@ -16,6 +16,8 @@ from runtime.linux import sockets
 if TYPE_CHECKING:
     from runtime.container.monitor import Monitor
 
+_CHUNK = 64 * 1024
+
 
 class MonitoredExec:
     """One exec: reports its start, hands over its ends, then its exit code.
@@ -31,6 +33,7 @@ class MonitoredExec:
         forerunner: int,
         report: socket.socket,
         own_ends: list[int],
+        request: dict[str, Any],
     ) -> None:
         self._monitor = monitor
         self._connection = connection
@@ -39,6 +42,11 @@ class MonitoredExec:
         self._own_ends = own_ends
         self._outcome = Outcome()
         self._pidfd = -1
+        self._argv = request["config"].get("argv")
+        self._untold = bool(request.get("untold"))
+        self._detached = bool(request["config"].get("detach"))
+        self._terminal = NULL
+        self._name = ""
         monitor.selector.register(report, selectors.EVENT_READ, self._on_report)
 
     def _on_report(self, _fd: int) -> None:
@@ -53,10 +61,16 @@ class MonitoredExec:
         os.waitpid(self._forerunner, 0)
         outcome = self._outcome
         ends = self._own_ends if outcome.terminal is None else [outcome.terminal]
+        if self._detached and outcome.terminal is not None and outcome.error is None:
+            # Who left it to itself hears nothing of it; without us it would be hung up on.
+            self._terminal = outcome.terminal
+            self._monitor.selector.register(self._terminal, selectors.EVENT_READ, self._drop)
+            ends = []
         if outcome.error is None and outcome.pid is not None:
             # A list: a tuple of an iterator stays with the interpreter, one for each of 2,000.
             self._say({"started": outcome.pid}, [fd for fd in ends if fd != NULL])
             self._pidfd = os.pidfd_open(outcome.pid)
+            self._tell({"argv": self._argv})
             self._monitor.selector.register(self._pidfd, selectors.EVENT_READ, self._on_exit)
         else:
             ended = {"message": "start a process in a container that is ending", "hint": None}
@@ -72,7 +86,9 @@ class MonitoredExec:
         os.close(self._pidfd)
         _, status = os.waitpid(self._outcome.pid or 0, 0)
         code = os.waitstatus_to_exitcode(status)
-        self._say({"exit_code": code if code >= 0 else 128 - code})
+        code = code if code >= 0 else 128 - code
+        self._tell({"exit_code": code})
+        self._say({"exit_code": code})
         self._end()
 
     def finish(self) -> None:
@@ -85,7 +101,27 @@ class MonitoredExec:
         if self in self._monitor.sessions:
             self._on_exit(self._pidfd)
 
+    def _drop(self, fd: int) -> None:
+        try:
+            ended = not os.read(fd, _CHUNK)
+        except OSError:
+            ended = True  # EIO: the last holder of the other end has gone
+        if ended:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._terminal != NULL:
+            self._monitor.selector.unregister(self._terminal)
+            os.close(self._terminal)
+            self._terminal = NULL
+
+    def _tell(self, about: dict[str, Any]) -> None:
+        if not self._untold:
+            self._name = self._name or os.urandom(32).hex()
+            self._monitor.tell_exec({"id": self._name, **about})
+
     def _end(self) -> None:
+        self._hang_up()
         self._connection.close()
         self._monitor.sessions.discard(self)
 

@@ -65,7 +65,7 @@ def _play(stage: Instance) -> None:
         monitor.start({}, theirs)
         sockets.receive(ours)
     with sockets.connect(path) as watcher, sockets.connect(path) as client:
-        sockets.send(watcher, {"op": "watch"})
+        sockets.send(watcher, {"op": "watch", "execs": True})
         sockets.send(client, {"op": "exec", "config": {"argv": ["true"]}})
         for _answer in ("started", "exit_code"):
             while not select.select([client], [], [], 0)[0]:

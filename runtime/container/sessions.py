@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -63,15 +64,17 @@ class ExecSession:
         self.close()
 
 
-def open_exec(monitor_socket: str, config: ExecConfig) -> ExecSession:
-    """Run a process in the container whose monitor listens at `monitor_socket`.
+def open_exec(monitor_socket: str, config: ExecConfig, *, told: bool = True) -> ExecSession:
+    """Run a process in the container whose monitor listens at `monitor_socket`; who watches
+    hears of it where it is `told`.
 
     Raises InvalidState when it does not run, ContainerStartError when the command cannot be
     executed (exit_code 126 or 127).
     """
     connection = _connect(monitor_socket)
     try:
-        sockets.send(connection, {"op": "exec", "config": dataclasses.asdict(config)})
+        request = {"op": "exec", "config": dataclasses.asdict(config), "untold": not told}
+        sockets.send(connection, request)
         answer, fds = sockets.receive(connection)
         if "error" in answer:
             raise start_error(answer["error"])
@@ -82,10 +85,12 @@ def open_exec(monitor_socket: str, config: ExecConfig) -> ExecSession:
         connection.close()
         raise
     session = ExecSession(connection, int(answer["started"]))
-    if config.tty:
+    if config.detach:
+        # Monitors of former versions hand over the terminal of a detached one, too.
+        for fd in fds:
+            os.close(fd)
+    elif config.tty:
         (session.terminal,) = fds
-    elif config.detach:
-        return session
     elif config.stdin:
         session.stdin, session.stdout, session.stderr = fds
     else:
@@ -147,14 +152,15 @@ def open_attach(monitor_socket: str, *, stdin: bool, complete: bool = False) -> 
     return session
 
 
-def open_watch(monitor_socket: str) -> socket.socket:
-    """A connection that becomes readable once the container's exit is on disk.
+def open_watch(monitor_socket: str, *, execs: bool = False) -> socket.socket:
+    """A connection that becomes readable once the container's exit is on disk; with `execs`
+    it tells of execs before (`read_exec`).
 
     Raises InvalidState when no monitor listens, that is when it has ended already.
     """
     connection = _connect(monitor_socket)
     try:
-        sockets.send(connection, {"op": "watch"})
+        sockets.send(connection, {"op": "watch", "execs": execs})
     except OSError as error:
         connection.close()
         raise InvalidState("the container", "not running", "watch") from error
@@ -168,6 +174,35 @@ def read_watch(connection: socket.socket) -> ExitRecord | None:
     except (EOFError, OSError):
         return None
     return ExitRecord(**answer["exited"])
+
+
+def read_exec(connection: socket.socket) -> dict[str, Any] | None:
+    """What a watch says, where that is of an exec: its `id`, and `argv` at its start or
+    `exit_code` at its end. None where the container has ended."""
+    try:
+        answer, _fds = sockets.receive(connection)
+    except (EOFError, OSError, ValueError):
+        return None
+    about: dict[str, Any] | None = answer.get("exec")
+    return about
+
+
+@contextlib.contextmanager
+def hold(monitor_socket: str) -> Iterator[None]:
+    """Freeze the container in the block. It goes on when the block, or this process, ends; one
+    that somebody has paused stays so. Raises InvalidState when it does not run."""
+    with _connect(monitor_socket) as connection:
+        try:
+            sockets.send(connection, {"op": "hold"})
+            answer, _fds = sockets.receive(connection)
+        except (EOFError, OSError) as error:
+            raise InvalidState("the container", "not running", "pause") from error
+        if "error" in answer:
+            raise LauncherError(
+                f"the container's monitor cannot hold it: {answer['error']['message']}",
+                hint="it is of a former version: restart the container, or use --pause=false",
+            )
+        yield
 
 
 def _connect(monitor_socket: str) -> socket.socket:

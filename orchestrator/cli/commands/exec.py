@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from orchestrator.cli.options import Argument, Command, flag, number, repeated, text
+from orchestrator.cli.errors import UsageError
+from orchestrator.cli.options import Argument, Command, Option, flag, number, repeated, text
 from orchestrator.cli.session import Session
 
 
@@ -13,6 +14,8 @@ def run(
     session: Session,
     *,
     detach: bool,
+    interactive: bool,
+    wish_tty: bool,
     no_tty: bool,
     env: tuple[str, ...],
     user: str | None,
@@ -25,16 +28,19 @@ def run(
     from orchestrator.cli import choosing, streams
     from orchestrator.engine.monitors import ExecConfig, open_exec
 
+    on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    if wish_tty and not detach and not on_terminal:
+        raise UsageError("the input or output is no terminal", hint="leave -t out")
     container = choosing.one(session, service, index)
-    tty = not no_tty and not detach and sys.stdin.isatty() and sys.stdout.isatty()
-    columns, rows = os.get_terminal_size() if tty else (80, 24)
+    tty = (wish_tty or on_terminal) and not no_tty
+    columns, rows = os.get_terminal_size() if on_terminal else (80, 24)
     config = ExecConfig(
         argv=command,
         env=tuple(_variable(session, word) for word in env),
         cwd=workdir,
         user=user,
         tty=tty,
-        stdin=not detach,
+        stdin=interactive and not detach,
         detach=detach,
         privileged=privileged,
         rows=rows,
@@ -59,6 +65,14 @@ COMMAND = Command(
     summary="Run a command in a running container",
     options=(
         flag("-d", "--detach", help="Leave the command running in the background"),
+        Option(
+            "-i",
+            "--interactive",
+            kind="flag",
+            help="Pass our input on [true]",
+            default=True,
+        ),
+        flag("-t", "--tty", name="wish_tty", help="A terminal, with -d too [where there is one]"),
         flag("-T", "--no-tty", "--no-TTY", name="no_tty", help="No terminal for the command"),
         repeated("-e", "--env", help="Environment variable", metavar="NAME=VALUE"),
         text("-u", "--user", help="User to run as", metavar="USER"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -169,6 +171,39 @@ def test_a_paused_container_stands_still_and_can_be_removed(yard: Yard) -> None:
     until(lambda: len(yard.log_lines(id)) > lines + 5, what="it goes on")
     yard.containers.pause(id, True)
     yard.containers.delete(id, force=True)
+
+
+_HOLDER = """
+import sys
+from runtime.container.sessions import hold
+with hold(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_client_holds_goes_on_when_the_client_is_killed(yard: Yard) -> None:
+    id = yard.start("sleep", "1000")
+    socket = str(yard.containers.monitor_socket(id))
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, socket], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        with yard.containers.hold(id):
+            assert yard.containers.get(id).status == "paused"
+        assert yard.containers.get(id).status == "paused"
+        holder.kill()
+    until(lambda: yard.containers.get(id).status == "running", what="it goes on")
+
+
+def test_what_was_paused_stays_so_after_a_hold(yard: Yard) -> None:
+    id = yard.start("sleep", "1000")
+    yard.containers.pause(id, True)
+    with yard.containers.hold(id):
+        assert yard.containers.get(id).status == "paused"
+    assert yard.containers.get(id).status == "paused"
+    yard.containers.pause(id, False)
+    assert yard.exec(id, "true").exit_code == 0
 
 
 def test_of_two_creates_at_once_one_fails(shared: Yard) -> None:
