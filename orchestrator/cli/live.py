@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.progress import build_text
+from orchestrator.cli.progress import Moved, build_text
 
 _MARKS = {
     "done": ("✔", "green"),
@@ -22,6 +22,7 @@ _MARKS = {
 }
 _BUILD_LINES = 6
 _REDRAWS = 12  # a second
+_BAR = 20
 
 
 class Live:
@@ -31,6 +32,7 @@ class Live:
         self._title = title
         self._rows: dict[str, dict[str, Any]] = {}
         self._started: dict[str, float] = {}
+        self._pulls: dict[str, Moved] = {}
         self._output: deque[str] = deque(maxlen=_BUILD_LINES)
         self._spinner = Spinner("dots", style="cyan")
         self._console = Console(stderr=True, no_color=not colour, highlight=False)
@@ -46,6 +48,8 @@ class Live:
     def event(self, event: dict[str, Any]) -> None:
         if event["type"] in ("build", "progress"):
             self._output.append(build_text(event))
+        elif event["type"] == "pull":
+            self._pulls.setdefault(f"Image {event['image']}", Moved()).take(event)
         elif event["type"] == "step":
             resource = event.get("resource") or event["id"]
             self._started.setdefault(resource, time.monotonic())
@@ -88,7 +92,11 @@ class Live:
         _, style = _MARKS.get(event["status"], ("", "cyan"))
         words = Text(str(event.get("text") or event["status"]), style=style)
         detail = event.get("detail")
-        if detail:
+        pulled = self._pulls.get(event.get("resource", ""))
+        if pulled is not None and pulled.total and event["status"] == "running":
+            words.append(f"  {bar(pulled)}", style="blue")
+            words.append(f"  {pulled.text()}", style="dim")
+        elif detail:
             words.append(f"  {detail}", style="dim")
         return words
 
@@ -99,3 +107,9 @@ class Live:
             if event["status"] != "running":
                 return ""
         return f"{seconds:.1f}s"
+
+
+def bar(moved: Moved) -> str:
+    """How far a transfer is; unknown sizes count as nothing."""
+    done = min(_BAR, moved.current * _BAR // moved.total) if moved.total else 0
+    return "━" * done + "╌" * (_BAR - done)

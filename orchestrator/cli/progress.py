@@ -9,6 +9,7 @@ import json
 import sys
 from typing import Any, Protocol
 
+from orchestrator.cli import output
 from orchestrator.cli.session import Session
 
 
@@ -54,10 +55,12 @@ class JsonLines:
 
 
 class Plain:
-    """A line for each change of a step, and each line that a build prints."""
+    """A line for each change of a step, each line that a build prints, and each blob that has
+    come."""
 
     def __init__(self) -> None:
         self._said: dict[str, str] = {}
+        self._pulls: dict[str, Moved] = {}
 
     def event(self, event: dict[str, Any]) -> None:
         line = self._line(event)
@@ -71,7 +74,11 @@ class Plain:
         if event["type"] in ("build", "progress"):
             return build_text(event)
         if event["type"] == "warning":
-            return f"warning: {event.get('message', '')}"
+            return warning_text(event)
+        if event["type"] == "pull":
+            moved = self._pulls.setdefault(event["image"], Moved())
+            if moved.take(event) and event["current"] >= event["total"]:
+                return f" Image {event['image']}  Pulling: {moved.text()}"
         return ""
 
     def close(self) -> None:
@@ -85,8 +92,12 @@ class Deferred:
         self._session = session
         self._title = title
         self._live: Progress | None = None
+        self._warnings: list[str] = []
 
     def event(self, event: dict[str, Any]) -> None:
+        if event["type"] == "warning":
+            self._warnings.append(warning_text(event))
+            return
         if self._live is None:
             if event["type"] not in ("step", "build", "progress"):
                 return
@@ -98,6 +109,34 @@ class Deferred:
     def close(self) -> None:
         if self._live is not None:
             self._live.close()
+        # Below the display, which would draw over them.
+        for line in self._warnings:
+            print(line, file=sys.stderr)
+
+
+class Moved:
+    """How much of the blobs of one image has been moved."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, tuple[int, int]] = {}
+
+    def take(self, event: dict[str, Any]) -> bool:
+        """Count a transfer's event in; whether it is about bytes."""
+        if event["stage"] not in ("downloading", "uploading"):
+            return False
+        self._blobs[event["digest"]] = (event["current"], event["total"])
+        return True
+
+    @property
+    def current(self) -> int:
+        return sum(moved for moved, _ in self._blobs.values())
+
+    @property
+    def total(self) -> int:
+        return sum(size for _, size in self._blobs.values())
+
+    def text(self) -> str:
+        return f"{output.size(self.current)} / {output.size(self.total)}"
 
 
 def step_text(event: dict[str, Any]) -> str:
@@ -107,6 +146,11 @@ def step_text(event: dict[str, Any]) -> str:
     if event["status"] in ("failed", "skipped", "canceled") and detail:
         text = f"{text}: {detail}"
     return f"{event.get('resource', '')}  {text}"
+
+
+def warning_text(event: dict[str, Any]) -> str:
+    hint = event.get("hint")
+    return f"warning: {event.get('message', '')}{f' ({hint})' if hint else ''}"
 
 
 def build_text(event: dict[str, Any]) -> str:

@@ -53,17 +53,21 @@ class _Display:
         self._shown = shown
         self._reference = reference
         self._word = word
-        self._moved: dict[str, tuple[int, int]] = {}
+        self._moved = progress.Moved()
         self.step("running", word)
 
     def tell(self, event: TransferEvent) -> None:
         if event.stage == "warning":
             output.warn(event.detail)
-        elif event.stage in ("downloading", "uploading"):
-            self._moved[event.digest] = (event.current, event.total)
-            current = sum(moved for moved, _ in self._moved.values())
-            total = sum(size for _, size in self._moved.values())
-            self.step("running", self._word, f"{output.size(current)} / {output.size(total)}")
+        elif self._moved.take(
+            {
+                "stage": event.stage,
+                "digest": event.digest,
+                "current": event.current,
+                "total": event.total,
+            }
+        ):
+            self.step("running", self._word, self._moved.text())
 
     def step(self, status: str, text: str, detail: str = "") -> None:
         event: dict[str, Any] = {

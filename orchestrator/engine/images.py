@@ -17,6 +17,7 @@ from runtime.images.bootstrap import bootstrap
 from runtime.registry.errors import RegistryError
 from runtime.registry.progress import TransferEvent
 from runtime.registry.pull import pull
+from runtime.registry.settings import read_settings
 
 BETWEEN = 0.1
 
@@ -36,7 +37,8 @@ class ImageWork:
             return
         progress = _Progress(host, action.project, action.name)
         try:
-            await pull(action.name, store=host.images, progress=progress.tell)
+            config = await asyncio.to_thread(read_settings)
+            await pull(action.name, store=host.images, config=config, progress=progress.tell)
         except ImageNotFound as exc:
             exc.hint = exc.hint or hint_for(action.name)
             raise

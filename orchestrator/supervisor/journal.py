@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.engine.events import BuildEvent, Event, EventBus
+from orchestrator.engine.events import BuildEvent, Event, EventBus, PullEvent
 from orchestrator.supervisor.docker_events import Endpoints, told
 
 _log = logging.getLogger(__name__)
@@ -235,8 +235,8 @@ class Journal:
             _log.error("write the journal: %s", exc)
 
     def _on_event(self, event: Event) -> None:
-        # A build's output is for who follows it; there is no end of it.
-        keep = not isinstance(event, BuildEvent)
+        # The progress of builds and pulls is for who follows it; there is no end of it.
+        keep = not isinstance(event, BuildEvent | PullEvent)
         for shown in told(event, self._endpoints):
             self.publish(shown, keep=keep)
 
