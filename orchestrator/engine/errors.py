@@ -6,6 +6,8 @@ EngineError
 ├── WaitTimeout     it did not fulfil it in time
 ├── NameTaken       a container of that name exists already
 ├── NoSuchContainer a container that is not on record
+├── ContainerGone   a container that was removed while it is worked on
+├── ContainerFull   a file cannot be written in a container for want of space
 ├── HookFailed      a hook of a container did not succeed
 ├── RolloutPaused   somebody asked a rollout to go no further
 ├── RolloutFailed   more replicas fail than the rollout tolerates
@@ -53,6 +55,22 @@ class NameTaken(EngineError):
 class NoSuchContainer(EngineError):
     def __init__(self, name: str) -> None:
         super().__init__(f"no such container: {name}")
+
+
+class ContainerGone(EngineError):
+    def __init__(self, id: str) -> None:
+        super().__init__(f"container {id[:12]} is gone")
+
+
+class ContainerFull(EngineError):
+    """`target` is a path in the container."""
+
+    def __init__(self, id: str, target: str) -> None:
+        super().__init__(
+            f"cannot write {target} in container {id[:12]}",
+            hint="free some space where it lies (df), or raise the size of the tmpfs or volume",
+        )
+        self.target = target
 
 
 class HookFailed(EngineError):

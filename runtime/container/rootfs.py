@@ -139,7 +139,8 @@ def mount_operations(
     if "/dev" not in taken:
         operations += [*_NODES, *_LINKS]
     operations += [
-        HostDevice(source=device.source, target=_normal(device.target)) for device in config.devices
+        HostDevice(source=device.source, target=normal_target(device.target))
+        for device in config.devices
     ]
     wanted.sort(key=lambda mount: _depth(mount.target))
     operations += wanted
@@ -197,7 +198,7 @@ def _wanted(config: ContainerConfig, files: tuple[Bind, ...]) -> list[Filesystem
     wanted: list[Filesystem | Bind] = [
         Bind(
             source=mount.source,
-            target=_normal(mount.target),
+            target=normal_target(mount.target),
             read_only=mount.read_only,
             recursive=mount.recursive,
             propagation=mount.propagation,
@@ -212,7 +213,7 @@ def _wanted(config: ContainerConfig, files: tuple[Bind, ...]) -> list[Filesystem
         wanted.append(
             Filesystem(
                 kind="tmpfs",
-                target=_normal(tmpfs.target),
+                target=normal_target(tmpfs.target),
                 options=tuple(options),
                 attributes=attributes,
             )
@@ -227,7 +228,7 @@ def _within(target: str, taken: set[str]) -> bool:
     return any(place != "/" and target.startswith(place + "/") for place in taken)
 
 
-def _normal(target: str) -> str:
+def normal_target(target: str) -> str:
     """One spelling for each place; `..` stays and is refused when it is looked up."""
     return "/" + "/".join(part for part in target.split("/") if part not in ("", "."))
 
