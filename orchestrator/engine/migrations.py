@@ -98,6 +98,45 @@ MIGRATIONS: tuple[str, ...] = (
         pulled_at REAL NOT NULL
     );
     """,
+    """
+    CREATE TABLE gitops_sources (
+        name TEXT PRIMARY KEY,
+        document TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        suspended INTEGER NOT NULL DEFAULT 0,
+        pinned INTEGER,
+        settled INTEGER NOT NULL DEFAULT 1,
+        attempted TEXT,
+        applied TEXT,
+        created_at REAL NOT NULL
+    );
+    CREATE TABLE gitops_inventory (
+        project TEXT PRIMARY KEY,
+        source TEXT NOT NULL,
+        commit_id TEXT NOT NULL,
+        spec TEXT NOT NULL,
+        services TEXT NOT NULL,
+        error TEXT NOT NULL DEFAULT ''
+    );
+    CREATE TABLE gitops_history (
+        source TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        commit_id TEXT NOT NULL,
+        at REAL NOT NULL,
+        outcome TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        author TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        message TEXT NOT NULL,
+        seconds REAL NOT NULL,
+        projects TEXT,
+        PRIMARY KEY (source, number)
+    );
+    CREATE TABLE settings (
+        name TEXT PRIMARY KEY,
+        value TEXT NOT NULL
+    );
+    """,
 )
 
 

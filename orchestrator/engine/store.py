@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from orchestrator.engine.errors import NameTaken, StoreError
+from orchestrator.engine.gitops_table import GitopsTable
 from orchestrator.engine.migrations import migrate
 from orchestrator.engine.records import (
     ContainerRecord,
@@ -68,6 +69,7 @@ class Store:
             raise
         self.path.chmod(0o600)
         self.rollouts = RolloutTable(self._transaction, self._rows)
+        self.gitops = GitopsTable(self._transaction, self._rows)
 
     def close(self) -> None:
         with self._lock:
