@@ -92,9 +92,19 @@ class ServiceSteps:
                 RolloutSteps(self, service, rollout).plan()
         if self.draft.policy.wait and self.draft.policy.start:
             for service in self.draft.services:
+                condition: WaitCondition = "completed" if self._is_job(service) else "ready"
                 for replica in self.fleet.of(service):
                     if replica.verdict != "remove":
-                        self._wait(replica, "ready", Cause(reason="the run waits for it"))
+                        self._wait(replica, condition, Cause(reason="the run waits for it"))
+
+    def _is_job(self, service: str) -> bool:
+        """Whether others need the service to complete: having started it is not ready then."""
+        return any(
+            dependencies(self.draft.service(other))[service].get("condition")
+            == "service_completed_successfully"
+            for other in self.draft.graph.dependents(service)
+            if other in self.draft.selected
+        )
 
     def _prepare(self, replica: Replica) -> None:
         """Everything of a new container up to its start."""

@@ -322,6 +322,18 @@ def test_a_missing_image_keeps_everything_from_being_made_before_it(
     """)
 
 
+def test_a_run_that_waits_waits_for_the_end_of_a_job_that_others_need(
+    stack: Stack, world: MakeWorld
+) -> None:
+    job = {"job": {"condition": "service_completed_successfully"}}
+    services: dict[str, dict[str, Any]] = {"job": {}, "web": {"depends_on": job}}
+    host = world(job=Behaviour(exit_code=0))
+    host.up(stack(services), wait=True)
+    services["job"]["environment"] = {"RELEASE": "2"}
+    plan = host.plan(stack(services), wait=True)
+    assert plan.steps[-1].action.text() == "wait for container shop-job-1 to be completed"
+
+
 def test_a_dependency_that_is_not_required_is_waited_for_but_may_fail(
     stack: Stack, world: MakeWorld
 ) -> None:
