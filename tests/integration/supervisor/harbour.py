@@ -20,8 +20,8 @@ from runtime.oci.image_config import ImageConfig
 BUSYBOX = Path("/bin/busybox")
 IMAGE = "busybox"
 _COMMANDS = (
-    *("cat", "echo", "env", "false", "head", "httpd", "id", "ip", "kill", "mkdir", "nc", "nslookup"),
-    *("rm", "seq", "sh", "sleep", "stat", "test", "touch", "true", "wget", "yes"),
+    *("cat", "echo", "env", "false", "head", "httpd", "id", "ip", "kill", "mkdir", "nc", "rm"),
+    *("nslookup", "seq", "sh", "sleep", "stat", "test", "touch", "true", "wget", "yes"),
 )
 
 
