@@ -51,6 +51,7 @@ class Loading:
 
     reader: Reader
     home: str = ""
+    within: str | None = None
     interpolate: bool = True
     resolve_paths: bool = True
     issues: list[SpecIssue] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Loading:
 
     def resolver(self, base: str) -> locations.Resolver:
         """Joins paths with `base`."""
-        return locations.Resolver(base, self.home, self.reader.real_path)
+        return locations.Resolver(base, self.home, self.reader.real_path, self.within)
 
     def settle(self) -> None:
         """Ends a stage: raises SpecError when anything is wrong."""
@@ -99,7 +100,7 @@ def assemble(loading: Loading, scope: Scope, files: list[str], *, top: bool = Tr
     rules.check(tree, loading.issues)
     loading.settle()
     if loading.resolve_paths or not top:
-        locations.resolve(tree, loading.resolver(scope.base))
+        locations.resolve(tree, loading.resolver(scope.base), loading.issues)
     _take_environment(loading, scope, tree)
     return tree
 
@@ -396,7 +397,7 @@ class _Extension:
             tree = _file(self.loading, inner, file, Node({}))
             # Paths of the other file are relative to it, those of this one to the project.
             relative = posixpath.relpath(directory, self.scope.directory)
-            locations.resolve(tree, self.loading.resolver(relative))
+            locations.resolve(tree, self.loading.resolver(relative), self.loading.issues)
             services = tree.value.get("services")
             usable = services is not None and type(services.value) is dict
             self.bases[file] = dict(services.value) if usable else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
 from specs.errors import SpecError, SpecIssue
 from specs.project import Project
+from specs.schema import suggest
 from specs.source import Node, Path, issue
 from specs.values import read_optional_map
 
@@ -33,7 +34,7 @@ def bind(root: Node, *, name: str, working_dir: str, config_files: tuple[str, ..
     try:
         return Project.model_validate(document)
     except ValidationError as exc:
-        raise SpecError(_issues(exc, root)) from exc
+        raise SpecError(validation_issues(exc, root)) from exc
 
 
 def _sorted(section: Any) -> dict[str, Any]:
@@ -49,19 +50,29 @@ def _split_environment(service: dict[str, Any]) -> None:
     service["unset_environment"] = tuple(sorted(k for k, v in environment.items() if v is None))
 
 
-def _issues(error: ValidationError, root: Node) -> list[SpecIssue]:
+def validation_issues(
+    error: ValidationError, root: Node, *, known: Callable[[Path], Iterable[str]] | None = None
+) -> list[SpecIssue]:
+    """What pydantic found, each fault where its value stands in the tree.
+
+    `known` gives the keys that are allowed beside an unknown one, by that one's path.
+    """
     found: dict[tuple[str, Path], SpecIssue] = {}
     for fault in error.errors(include_url=False, include_input=False):
         path = _path(root, fault["loc"])
         cause = fault.get("ctx", {}).get("error")
+        node, hint = root.find(path), None
         if isinstance(cause, Exception):
             message = str(cause)
         elif fault["type"] == "extra_forbidden":
             message = f'unknown key "{fault["loc"][-1]}"'
+            hint = suggest(str(fault["loc"][-1]), known(path)) if known is not None else None
         else:
             message = fault["msg"].replace("Input should be", "must be")
             message = message[:1].lower() + message[1:]
-        found.setdefault((message, path), issue(message, node=root.find(path), path=path))
+        mark = node.key_mark if fault["type"] == "extra_forbidden" else None
+        place = issue(message, node=node, mark=mark, path=path, hint=hint)
+        found.setdefault((message, path), place)
     return list(found.values())
 
 

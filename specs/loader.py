@@ -18,6 +18,7 @@ from specs import (
     consistency,
     discovery,
     environment,
+    locations,
     normalise,
     selection,
     templates,
@@ -88,6 +89,10 @@ def load_project(options: LoadOptions) -> LoadedProject:
     name = found.name
     lookup = _lookup(files, found.environment)
     normalise.normalise(tree, name, lookup)
+    if options.confined_to:
+        within = options.confined_to[0]
+        loading.issues.extend(locations.check_links(tree, files.allows, within))
+        loading.settle()
     if options.resolve_environment:
         _resolve_environments(tree, files, lookup, loading.issues)
     loading.settle()
@@ -143,6 +148,7 @@ def _assemble(options: LoadOptions, files: Files) -> tuple[Loading, _Found, Node
     loading = Loading(
         reader=files,
         home=options.environ.get("HOME", ""),
+        within=options.confined_to[0] if options.confined_to else None,
         interpolate=options.interpolate,
         resolve_paths=options.resolve_paths,
     )
@@ -236,7 +242,11 @@ def _project_name(options: LoadOptions, files: Files, found: _Found) -> str:
             node = root.value.get("name") if root and type(root.value) is dict else None
             if node is not None and type(node.value) is str and node.value:
                 name = node.value
-    return _name_from_spec(options, files, found, name) if name else _name_from_directory(found)
+    return (
+        _name_from_spec(options, files, found, name)
+        if name
+        else _name_from_directory(options, found)
+    )
 
 
 def _name_from_spec(options: LoadOptions, files: Files, found: _Found, template: str) -> str:
@@ -249,8 +259,8 @@ def _name_from_spec(options: LoadOptions, files: Files, found: _Found, template:
     return discovery.normalise_name(text)
 
 
-def _name_from_directory(found: _Found) -> str:
-    return discovery.normalise_name(os.path.basename(found.directory))
+def _name_from_directory(options: LoadOptions, found: _Found) -> str:
+    return discovery.normalise_name(options.default_name or os.path.basename(found.directory))
 
 
 def _resolve_environments(

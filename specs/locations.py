@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from specs import patterns
+from specs.errors import SpecIssue
 from specs.patterns import Patterns
-from specs.source import Node
+from specs.source import Node, Path, issue
 
 _REMOTE_PREFIXES = ("https://", "http://", "git://", "ssh://", "github.com/", "git@")
 _WINDOWS_ABSOLUTE = re.compile(r"^(?:[a-zA-Z]:[\\/]|\\\\)")
@@ -21,20 +22,27 @@ _WINDOWS_ABSOLUTE = re.compile(r"^(?:[a-zA-Z]:[\\/]|\\\\)")
 class Resolver:
     """Joins paths with `base`, which may itself be relative; `home` stands for `~`.
 
-    `follow` follows the symbolic links of an absolute path.
+    `follow` follows the symbolic links of an absolute path. `within`, if given, is a directory
+    that no relative path may leave.
     """
 
-    def __init__(self, base: str, home: str, follow: Callable[[str], str]) -> None:
+    def __init__(
+        self, base: str, home: str, follow: Callable[[str], str], within: str | None = None
+    ) -> None:
         self.base = base
         self.home = home
         self.follow = follow
+        self.within = within
 
     def path(self, text: str) -> str:
         """`text` joined with the base, cleaned; absolute ones stay as they are."""
         text = expand_user(text, self.home)
         if not text or text.startswith("/") or _WINDOWS_ABSOLUTE.match(text):
             return text
-        return join(self.base, text)
+        path = join(self.base, text)
+        if self.within and path.startswith("/") and not is_within(path, (self.within,)):
+            raise OutsideError(f"{text} leads out of the repository")
+        return path
 
     def context(self, text: str) -> str:
         """A build context: a directory, or an address that is left alone."""
@@ -46,6 +54,15 @@ class Resolver:
         """A path with its symbolic links followed, as far as they exist."""
         path = self.path(text)
         return self.follow(path) if path.startswith("/") else path
+
+
+class OutsideError(ValueError):
+    """A relative path leaves the directory that a load is confined to."""
+
+
+def is_within(path: str, places: Iterable[str]) -> bool:
+    """Whether the absolute, clean `path` is one of `places` or below one."""
+    return any(path == place or path.startswith(f"{place.rstrip('/')}/") for place in places)
 
 
 def expand_user(text: str, home: str) -> str:
@@ -61,10 +78,70 @@ def join(base: str, text: str) -> str:
     return path[1:] if path.startswith("//") else path
 
 
-def resolve(root: Node, resolver: Resolver) -> None:
+def resolve(root: Node, resolver: Resolver, issues: list[SpecIssue]) -> None:
     """Makes every path of the tree absolute, or relative to an outer directory, in place."""
-    for _, node, rule in patterns.matches(root, _RULES):
-        rule(resolver, node)
+    for path, node, rule in patterns.matches(root, _RULES):
+        try:
+            rule(resolver, node)
+        except OutsideError as exc:
+            issues.append(issue(str(exc), node=node, path=path))
+
+
+def check_links(root: Node, allows: Callable[[str], bool], within: str) -> list[SpecIssue]:
+    """The paths of a resolved tree that `allows` refuses, since links lead them elsewhere.
+
+    A bind mount outside of the directory `within` is the host's, and stands there to be seen.
+    """
+    issues = []
+    for path, node, rule in patterns.matches(root, _RULES):
+        mounted = rule in (_mount, _volume)
+        for found in _sources(node) if mounted else (node,):
+            text = found.value
+            if type(text) is not str or not text.startswith("/"):
+                continue
+            if mounted and not is_within(text, (within,)):
+                continue
+            if not allows(text):
+                message = f"{_shown(text, within)} leads out of the repository"
+                issues.append(issue(message, node=found, path=path))
+    for name, service in _services(root):
+        build = service.get("build")
+        if build is None or type(build.value) is not dict:
+            continue
+        context, dockerfile = build.value.get("context"), build.value.get("dockerfile")
+        if context is None or dockerfile is None or not str(context.value).startswith("/"):
+            continue
+        text = join(str(context.value), str(dockerfile.value))
+        if not allows(text):
+            place: Path = ("services", name, "build", "dockerfile")
+            message = f"{_shown(text, within)} leads out of the repository"
+            issues.append(issue(message, node=dockerfile, path=place))
+    return issues
+
+
+def _shown(path: str, within: str) -> str:
+    return path.removeprefix(f"{within}/")
+
+
+def _services(root: Node) -> Iterator[tuple[str, dict[str, Node]]]:
+    services = root.value.get("services")
+    for name, service in services.value.items() if services is not None else ():
+        if type(service.value) is dict:
+            yield name, service.value
+
+
+def _sources(node: Node) -> list[Node]:
+    """The places on the host that a mount or a volume's options name."""
+    if type(node.value) is not dict:
+        return []
+    kind, options = node.value.get("type"), node.value.get("driver_opts")
+    if kind is not None:
+        source = node.value.get("source")
+        return [source] if kind.value == "bind" and source is not None else []
+    if options is None or type(options.value) is not dict:
+        return []
+    device = options.value.get("device")
+    return [device] if device is not None else []
 
 
 def _path(resolver: Resolver, node: Node) -> None:
@@ -116,6 +193,7 @@ _RULES: Patterns[Callable[[Resolver, Node], None]] = Patterns(
         "services.*.extends.file": _extends,
         "services.*.label_file.*": _path,
         "services.*.volumes.*": _mount,
+        "services.*.x-bayplan.fall_back_on.*": _watch,
         "configs.*.file": _path,
         "secrets.*.file": _path,
         "volumes.*": _volume,

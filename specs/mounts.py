@@ -48,12 +48,17 @@ class FileReference(Model):
 
 
 class BindOptions(Model):
-    """Options of a `bind` mount; `create_host_path` makes a missing source directory."""
+    """Options of a `bind` mount; `create_host_path` makes a missing source directory.
+
+    `digest` identifies what the source holds, where it is known: what a repository's commit has
+    there. A file cannot say it.
+    """
 
     selinux: str = ""
     propagation: str = ""
     create_host_path: Flag = True
     recursive: str = ""
+    digest: str | None = None
 
 
 class VolumeOptions(Model):

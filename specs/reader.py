@@ -6,6 +6,7 @@ that a caller can tell later, without this package, whether a load would give th
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os.path
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from specs import discovery, dotenv, templates
+from specs import discovery, dotenv, locations, templates
 from specs.errors import SpecError, SpecIssue
 from specs.source import Document, Node, Source, issue, parse
 
@@ -29,6 +30,8 @@ class LoadOptions:
     `files` is `stdin`. `environ` is the whole of the environment: no other variable is seen.
     `services` also enables the profiles of the services that it names. `inert` names attributes
     of services that the caller's engine does nothing with, for the list of unsupported ones.
+    `default_name` is used in place of the directory's name. With `confined_to`, nothing outside of
+    these directories and files is read, links followed, and no relative path may leave the first.
     """
 
     files: tuple[str, ...] = ()
@@ -47,6 +50,8 @@ class LoadOptions:
     resolve_environment: bool = True
     check_consistency: bool = True
     inert: tuple[str, ...] = ()
+    default_name: str = ""
+    confined_to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +91,11 @@ class Files:
         prefix = str(self.options.cwd).rstrip("/") + "/"
         return path[len(prefix) :] if len(prefix) > 1 and path.startswith(prefix) else path
 
+    def allows(self, path: str) -> bool:
+        """Whether `path` may be read: where a load is confined, it must not lead elsewhere."""
+        places = self.options.confined_to
+        return not places or locations.is_within(os.path.realpath(path), places)
+
     def is_file(self, path: str) -> bool:
         if os.path.exists(path) and not os.path.isdir(path):
             return True
@@ -94,6 +104,8 @@ class Files:
 
     def load(self, path: str) -> bytes | None:
         """A file's bytes, None if there is none. Raises OSError."""
+        if not self.allows(path):
+            raise OSError(errno.EACCES, "it leads out of the repository", path)
         try:
             with open(path, "rb") as file:
                 content = file.read(_SIZE_LIMIT + 1)

@@ -6,7 +6,7 @@ changed, field by field. A bare hash could tell only that something did.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.planning.observed import Spec
@@ -22,8 +22,8 @@ def image_reference(project: str, service: Mapping[str, Any]) -> str:
 def blueprints(canonical: Mapping[str, Any]) -> dict[str, Spec]:
     """The blueprint of every active service of a canonical project.
 
-    Of configs and secrets it holds the digest; the content itself stays out, so that no secret
-    is printed.
+    Of configs and secrets it holds the digest, and of binds where it is known; the content itself
+    stays out, so that no secret is printed.
     """
     return {
         name: _blueprint(canonical, {"name": name, **service})
@@ -49,10 +49,27 @@ def _blueprint(canonical: Mapping[str, Any], service: Mapping[str, Any]) -> Spec
         for kind in ("configs", "secrets")
         for use in service.get(kind) or ()
     }
+    mounts, bound = _without_digests(service.get("volumes") or ())
     return {
         "version": VERSION,
-        "service": dict(service),
+        "service": {**service, "volumes": mounts} if bound else dict(service),
         "networks": {key: real_name("networks", key) for key in service.get("networks") or {}},
         "volumes": {key: real_name("volumes", key) for key in volumes},
-        "contents": contents,
+        "contents": {**contents, **bound},
     }
+
+
+def _without_digests(mounts: Iterable[Spec]) -> tuple[list[Spec], dict[str, str]]:
+    """Mounts as a person wrote them, and what their sources hold, by where they are mounted."""
+    plain: list[Spec] = []
+    digests: dict[str, str] = {}
+    for mount in mounts:
+        options = dict(mount.get("bind") or {})
+        digest = options.pop("digest", None)
+        if digest is None:
+            plain.append(mount)
+            continue
+        digests[f"bind {mount['target']}"] = digest
+        rest = {key: value for key, value in mount.items() if key != "bind"}
+        plain.append({**rest, "bind": options} if options else rest)
+    return plain, digests

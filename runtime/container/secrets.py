@@ -15,9 +15,6 @@ from pathlib import Path
 from runtime.container.config import ContainerConfig
 from runtime.linux import files, mounts
 
-_IN_MEMORY = (mounts.TMPFS_MAGIC, mounts.RAMFS_MAGIC)
-_ATTRIBUTES = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NODEV | mounts.MOUNT_ATTR_NOEXEC
-
 
 class Secrets:
     def __init__(self, directory: Path, lock: Path) -> None:
@@ -67,23 +64,4 @@ class Secrets:
 
     def _mount(self) -> None:
         self._directory.mkdir(mode=0o700, exist_ok=True)
-        place = os.open(self._directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if mounts.filesystem_type(place) not in _IN_MEMORY:
-                tree = _tmpfs()
-                try:
-                    mounts.attach(tree, place)
-                finally:
-                    os.close(tree)
-        finally:
-            os.close(place)
-
-
-def _tmpfs() -> int:
-    options: list[tuple[str, str | None]] = [("mode", "700")]
-    try:
-        return mounts.new_filesystem(
-            "tmpfs", [*options, ("noswap", None)], attributes=_ATTRIBUTES, source="secrets"
-        )
-    except OSError:  # noswap came with kernel 6.4
-        return mounts.new_filesystem("tmpfs", options, attributes=_ATTRIBUTES, source="secrets")
+        mounts.hold_in_memory(str(self._directory), "secrets")

@@ -229,3 +229,33 @@ def filesystem_type(fd: int) -> int:
     buffer = (ctypes.c_long * 32)()
     libc.check(libc.fstatfs(fd, ctypes.byref(buffer)), "fstatfs")
     return int(buffer[0])
+
+
+_IN_MEMORY = (TMPFS_MAGIC, RAMFS_MAGIC)
+_NOTHING_RUNS = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+
+
+def hold_in_memory(directory: str, source: str) -> None:
+    """Make what is written below `directory` stay in memory: a tmpfs, never swapped where the
+    kernel can promise that, unless one is there already."""
+    place = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if filesystem_type(place) in _IN_MEMORY:
+            return
+        tree = _private_tmpfs(source)
+        try:
+            attach(tree, place)
+        finally:
+            os.close(tree)
+    finally:
+        os.close(place)
+
+
+def _private_tmpfs(source: str) -> int:
+    options: list[tuple[str, str | None]] = [("mode", "700")]
+    try:
+        return new_filesystem(
+            "tmpfs", [*options, ("noswap", None)], attributes=_NOTHING_RUNS, source=source
+        )
+    except OSError:  # noswap came with kernel 6.4
+        return new_filesystem("tmpfs", options, attributes=_NOTHING_RUNS, source=source)
