@@ -19,11 +19,22 @@ class RolloutWork:
         self._host = host
         self._traffic = containers.traffic
         self._networks = networks
+        self._paused: dict[tuple[str, str], asyncio.Event] = {}
+
+    def pause(self, project: str, service: str) -> None:
+        """Have what stands between two batches look whether the rollout is paused."""
+        waiting = self._paused.get((project, service))
+        if waiting is not None:
+            waiting.set()
 
     async def promote(self, action: actions.PromoteContainer) -> None:
         """Switch names in one transaction, then ports in another; where the ports cannot be had
-        everything is as before. Repeating it is no error."""
+        everything is as before. Repeating it is no error. Raises RolloutPaused."""
         host = self._host
+        if action.pausable:
+            candidate = host.store.container_named(action.candidate)
+            if candidate is not None:
+                self._check_paused(candidate.project, action.service)
         async with AsyncExitStack() as stack:
             for name in sorted({action.name, action.candidate, action.aside}):
                 await stack.enter_async_context(host.transition(name))
@@ -53,10 +64,10 @@ class RolloutWork:
 
     async def proceed(self, action: actions.ProceedRollout) -> None:
         """Raises RolloutPaused, RolloutFailed."""
-        self._check_paused(action)
+        self._check_paused(action.project, action.service)
         if action.delay:
-            await asyncio.sleep(action.delay)
-            self._check_paused(action)
+            await self._delay(action)
+            self._check_paused(action.project, action.service)
         behind = [
             name
             for name in action.replicas
@@ -66,7 +77,19 @@ class RolloutWork:
         if len(behind) > action.tolerated:
             raise RolloutFailed(action.service, behind)
 
-    def _check_paused(self, action: actions.ProceedRollout) -> None:
-        rollout = self._host.store.rollouts.latest(action.project, action.service)
+    async def _delay(self, action: actions.ProceedRollout) -> None:
+        """Wait, unless somebody pauses the rollout."""
+        key = (action.project, action.service)
+        paused = self._paused[key] = asyncio.Event()
+        try:
+            async with asyncio.timeout(action.delay):
+                await paused.wait()
+        except TimeoutError:
+            return
+        finally:
+            del self._paused[key]
+
+    def _check_paused(self, project: str, service: str) -> None:
+        rollout = self._host.store.rollouts.latest(project, service)
         if rollout is not None and rollout.state == "paused":
-            raise RolloutPaused(action.service)
+            raise RolloutPaused(service)

@@ -78,7 +78,12 @@ class PullImage(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildImage(Action):
-    """Build `service` of `project`; `name` is the reference that the image gets."""
+    """Build `service` of `project`; `name` is the reference that the image gets.
+
+    `environ` is what the build may know of the person's environment, `ssh` agents' sockets or
+    keys by ID beside those of the project, `memory` bounds each command (bytes). All platforms
+    of the service are built with `all_platforms`, else the one that it runs on.
+    """
 
     verb = "build"
     words = ("Building", "Built")
@@ -90,6 +95,10 @@ class BuildImage(Action):
     no_cache: bool = False
     pull: bool = False
     arguments: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    ssh: Mapping[str, str] = field(default_factory=dict)
+    memory: int | None = None
+    all_platforms: bool = False
 
     def details(self) -> dict[str, Any]:
         return {"service": self.service}
@@ -295,7 +304,8 @@ class PromoteContainer(ContainerAction):
     """Switch traffic: the container called `candidate` takes the name, the names on networks and
     the published ports of `name`, whose own is called `aside` from then on, in this `role`.
 
-    It is one transaction; whoever connects reaches the one or the other.
+    It is one transaction; whoever connects reaches the one or the other. A `pausable` one is
+    not done in a rollout that somebody has paused: what there is goes on serving.
     """
 
     verb = "switch traffic to"
@@ -304,6 +314,7 @@ class PromoteContainer(ContainerAction):
     candidate: str
     aside: str
     role: Role = "retired"
+    pausable: bool = False
 
     def text(self) -> str:
         return f"{self.verb} {self.kind} {self.candidate} as {self.name}"

@@ -117,9 +117,10 @@ class RolloutSteps:
         if replica.candidate is None or not replica.candidate.alive:
             after = [steps.start_step(replica, name, Cause(reason="created"), after)]
         judged = self._judge(replica, name, after)
-        switched = self._promote(replica, [judged])
+        serving = replica.observed is not None and replica.observed.alive
+        switched = self._promote(replica, [judged], pausable=serving)
         steps.starts[replica.name] = switched
-        if replica.observed is None or not replica.observed.alive:
+        if not serving:
             return switched
         cause = dataclasses.replace(replica.cause, brief="its successor has taken over")
         return self._stop(replica, replica.retired_name, cause, [switched], drain=True)
@@ -158,7 +159,7 @@ class RolloutSteps:
             after.append(self._steps.starts[replica.name])
         return replica.name, self._judge(replica, replica.name, after)
 
-    def _promote(self, replica: Replica, after: Iterable[int]) -> int:
+    def _promote(self, replica: Replica, after: Iterable[int], *, pausable: bool = False) -> int:
         return self._builder.add(
             PromoteContainer(
                 name=replica.name,
@@ -166,6 +167,7 @@ class RolloutSteps:
                 cause=dataclasses.replace(replica.cause, brief="it takes over"),
                 candidate=replica.next_name,
                 aside=replica.retired_name,
+                pausable=pausable,
             ),
             after=after,
         )

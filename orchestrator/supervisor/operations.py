@@ -117,17 +117,22 @@ class Operations:
         return [record for record in found if service in ("", record.service)]
 
     def pause_rollout(self, project: str, service: str) -> RolloutRecord:
-        """Have a rollout go no further than the batch that is under way; raises NoSuchRollout,
-        RolloutNotRunning."""
+        """Have a rollout switch no more traffic and begin no other batch; a replica that is down
+        for its exchange comes up first. Raises NoSuchRollout, RolloutNotRunning."""
         record = self._latest(project, service)
         if record.state != "running":
             raise RolloutNotRunning(service, record.state)
         self._backend.host.store.rollouts.update(record.id, state="paused", reason="paused")
+        self._backend.rollouts.pause(project, service)
         return self._latest(project, service)
 
     async def resume_rollout(self, name: str, service: str, run: Run) -> dict[str, Any]:
         """Take a rollout on from where it stands, canaries that wait for a word included."""
-        self._latest(name, service)
+        record = self._latest(name, service)
+        held = self._locks.get(name)
+        if record.state == "paused" and held is not None and held.locked():
+            # It may not have come to where it would stand still: then it simply goes on.
+            self._backend.host.store.rollouts.update(record.id, state="running", reason="")
         async with self.exclusive(name):
             project = resolve_project(self._backend.host.store, name, None, None)
             policy = Policy(services=(service,), dependencies=False, promote=frozenset((service,)))

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -44,9 +46,13 @@ def stack(
     }
 
 
-def rollout(harbour: Harbour) -> dict[str, Any]:
+def rollouts(harbour: Harbour) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = harbour.client.get("/v1/projects/shop/rollouts")
-    return found[0]
+    return found
+
+
+def rollout(harbour: Harbour) -> dict[str, Any]:
+    return rollouts(harbour)[0]
 
 
 def move(harbour: Harbour, verb: str) -> dict[str, Any]:
@@ -114,7 +120,7 @@ def test_a_rollout_is_undone_and_taken_on(harbour: Harbour) -> None:
         time.sleep(0.2)
     assert told["lost"] == []
     assert set(told["seen"]) == {"two", "one"}
-    states = [r["state"] for r in harbour.client.get("/v1/projects/shop/rollouts")]
+    states = [r["state"] for r in rollouts(harbour)]
     assert states[0] == "completed"
 
 
@@ -134,6 +140,95 @@ def test_canaries_wait_for_a_word(harbour: Harbour) -> None:
     assert set(told["seen"]) == {"two"} and told["lost"] == []
     assert rollout(harbour)["state"] == "completed"
     assert sorted(harbour.containers()) == ["shop-web-1", "shop-web-2", "shop-web-3"]
+
+
+def paused_stack(text: str, harbour: Harbour, **settings: Any) -> dict[str, Any]:
+    """The stack with containers that are healthy once the file `go` is there, told by a bind."""
+    gates = harbour.root.parent / "gates"
+    gates.mkdir(exist_ok=True)
+    project = stack(text, **settings)
+    project["services"]["web"] |= {
+        "volumes": [{"type": "bind", "source": str(gates), "target": "/gates", "read_only": True}],
+        "healthcheck": {**CHECK, "test": ["CMD", "test", "-f", f"/gates/{text}"], "retries": 1000},
+    }
+    return project
+
+
+def open_gate(harbour: Harbour, text: str) -> None:
+    (harbour.root.parent / "gates" / text).touch()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to be"
+        time.sleep(0.02)
+
+
+def test_a_pause_lets_no_traffic_be_switched_within_a_batch(harbour: Harbour) -> None:
+    settings: dict[str, Any] = {"order": "start-first", "replicas": 2, "parallelism": 2}
+    before = paused_stack("one", harbour, **settings)
+    open_gate(harbour, "one")
+    harbour.up(before)
+    ids = {c["id"] for c in harbour.containers().values()}
+    after = paused_stack("two", harbour, **settings)
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(harbour.result, "up", project=after, options={"wait": True})
+        wait_for(lambda: sum(n.endswith("-next") for n in harbour.containers()) == 2)
+        harbour.client.post("/v1/projects/shop/rollouts/web/pause")
+        open_gate(harbour, "two")
+        ended = run.result()
+    assert ended["error"]["type"] == "RolloutPaused"
+    assert "bay rollout resume web" in ended["error"]["hint"]
+    standing = harbour.containers()
+    assert ids == {c["id"] for name, c in standing.items() if not name.endswith("-next")}
+    assert {c["state"] for c in standing.values()} == {"running"} and len(standing) == 4
+    with visitors(harbour.netns, PORT) as told:
+        time.sleep(0.2)
+        assert move(harbour, "resume")["ok"]
+        time.sleep(0.2)
+    assert set(told["seen"]) == {"one", "two"} and told["lost"] == []
+    assert rollout(harbour)["state"] == "completed"
+    beside = {c["id"] for name, c in standing.items() if name.endswith("-next")}
+    assert {c["id"] for c in harbour.containers().values()} == beside
+    assert plan_is_empty(harbour, after)
+
+
+def test_a_pause_ends_the_delay_between_two_batches_and_an_undo_goes_back(harbour: Harbour) -> None:
+    settings: dict[str, Any] = {"order": "start-first", "delay": 100 * 10**9, "replicas": 2}
+    harbour.up(stack("one", **settings))
+    after = stack("two", **settings)
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(harbour.result, "up", project=after, options={"wait": True})
+        wait_for(lambda: "go on with rollout web" in str(rollouts(harbour)))
+        harbour.client.post("/v1/projects/shop/rollouts/web/pause")
+        ended = run.result()
+    assert ended["error"]["type"] == "RolloutPaused"
+    assert rollout(harbour)["state"] == "paused"
+    with visitors(harbour.netns, PORT) as told:
+        time.sleep(0.3)
+    assert set(told["seen"]) == {"one", "two"}
+    assert move(harbour, "undo")["ok"]
+    assert rollout(harbour)["state"] == "rolled_back"
+
+
+def test_a_resume_before_a_pause_has_come_into_force_lets_it_simply_go_on(
+    harbour: Harbour,
+) -> None:
+    settings: dict[str, Any] = {"order": "start-first"}
+    before = paused_stack("one", harbour, **settings)
+    open_gate(harbour, "one")
+    harbour.up(before)
+    after = paused_stack("two", harbour, **settings)
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(harbour.result, "up", project=after, options={"wait": True})
+        wait_for(lambda: any(n.endswith("-next") for n in harbour.containers()))
+        harbour.client.post("/v1/projects/shop/rollouts/web/pause")
+        resumed = pool.submit(move, harbour, "resume")
+        wait_for(lambda: rollout(harbour)["state"] == "running")
+        open_gate(harbour, "two")
+        assert run.result()["ok"] and resumed.result()["ok"]
+    assert rollout(harbour)["state"] == "completed"
 
 
 @pytest.mark.parametrize("order", ["start-first", "stop-first"])
