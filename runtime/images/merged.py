@@ -12,7 +12,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -77,6 +77,30 @@ class Found:
         )
 
 
+def without_links(parts: Parts, look: Callable[[Parts], Found | None], *, follow: bool) -> Parts:
+    """`parts` with the links that `look` finds on the way followed; `..` ends at the root."""
+    real: list[bytes] = []
+    pending = list(reversed(parts))
+    links = 0
+    while pending:
+        name = pending.pop()
+        if name == b"..":
+            del real[-1:]
+            continue
+        found = look((*real, name))
+        if found is None or not found.is_link or not (pending or follow):
+            real.append(name)
+            continue
+        links += 1
+        if links > MAX_LINKS:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), _text(parts))
+        target = found.readlink()
+        if target.startswith(b"/"):
+            real.clear()
+        pending.extend(reversed(split(target)))
+    return tuple(real)
+
+
 class MergedTree:
     """Read-only view of `layers`, lowest first; the layers must not change meanwhile.
 
@@ -133,27 +157,7 @@ class MergedTree:
 
         With `follow` false the last component is left as it is. Raises OSError (ELOOP).
         """
-        done: list[bytes] = []
-        pending = list(reversed(parts))
-        links = 0
-        while pending:
-            name = pending.pop()
-            if name == b"..":
-                if done:
-                    done.pop()
-                continue
-            found = self.entry((*done, name))
-            if found is not None and found.is_link and (pending or follow):
-                links += 1
-                if links > MAX_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), _text(parts))
-                target = found.readlink()
-                if target.startswith(b"/"):
-                    done.clear()
-                pending.extend(reversed(split(target)))
-                continue
-            done.append(name)
-        return tuple(done)
+        return without_links(parts, self.entry, follow=follow)
 
     def find(self, path: bytes, *, follow: bool = True) -> Found | None:
         """What `path` leads to; parents are followed always, the last link with `follow`."""

@@ -24,6 +24,7 @@ from runtime.images.merged import (
     is_opaque,
     is_whiteout,
     split,
+    without_links,
 )
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -141,26 +142,7 @@ class UpperTree:
 
     def resolve(self, parts: Parts, *, follow: bool = True) -> Parts:
         """As `MergedTree.resolve`, over the layer and the lower ones together."""
-        real: list[bytes] = []
-        pending = list(reversed(parts))
-        links = 0
-        while pending:
-            name = pending.pop()
-            if name == b"..":
-                del real[-1:]
-                continue
-            found = self.found((*real, name))
-            if found is not None and found.is_link and (pending or follow):
-                links += 1
-                if links > MAX_LINKS:
-                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), shown(parts))
-                target = found.readlink()
-                if target.startswith(b"/"):
-                    real.clear()
-                pending.extend(reversed(split(target)))
-                continue
-            real.append(name)
-        return tuple(real)
+        return without_links(parts, self.found, follow=follow)
 
     def clear(self, parts: Parts, fd: int) -> None:
         """Remove what the layer has at `parts` (in the open parent `fd`), whatever it is."""
