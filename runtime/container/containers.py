@@ -38,11 +38,13 @@ from runtime.container.seed import wants_seed
 from runtime.errors import (
     AlreadyExists,
     ContainerStartError,
+    FileRefused,
     InvalidState,
     NotFound,
     RuntimeFault,
 )
 from runtime.linux import files, process
+from runtime.removal import discard
 
 Status = Literal["created", "running", "paused", "exited"]
 
@@ -74,6 +76,7 @@ class Containers:
         self._secrets = Secrets(self._instance.secrets, root / "secrets.lock")
         self._instance.containers.mkdir(parents=True, exist_ok=True, mode=0o710)
         run.mkdir(parents=True, exist_ok=True, mode=0o711)
+        _make_shared(self._paths("any"))
 
     # --- life ------------------------------------------------------------------------------
 
@@ -104,7 +107,7 @@ class Containers:
 
     def _furnish(self, paths: ContainerPaths, config: ContainerConfig) -> None:
         paths.directory.chmod(0o710)
-        for directory in (paths.work, paths.empty, paths.place, paths.secrets, paths.files):
+        for directory in (paths.work, paths.files):
             directory.mkdir()
         # The upper directory is the container's "/" and takes the mode of the image's.
         paths.upper.mkdir(mode=0o755)
@@ -134,6 +137,7 @@ class Containers:
             self._repair(id)
             config = self.config(id)
             create_sources(config)
+            _make_shared(paths)
             paths.exit.unlink(missing_ok=True)
             paths.state.unlink(missing_ok=True)
             with contextlib.ExitStack() as held:
@@ -205,10 +209,7 @@ class Containers:
             self._secrets.forget(id)
             # Still locked, so that who waits sees that it holds a lock on nothing.
             self._lock(id).unlink(missing_ok=True)
-        try:
-            shutil.rmtree(doomed)
-        except FileNotFoundError:
-            shutil.rmtree(doomed, ignore_errors=True)  # a sweep removes it at the same time
+        discard(doomed)  # a sweep may be removing it at the same time
 
     def _kill_and_wait(self, id: str) -> None:
         with contextlib.suppress(InvalidState), self.watch(id) as connection:
@@ -334,7 +335,8 @@ class Containers:
         self._launcher.retire()
         for entry in list(self._instance.containers.iterdir()):
             if entry.name.startswith(".gone-"):
-                shutil.rmtree(entry, ignore_errors=True)
+                with contextlib.suppress(OSError, FileRefused):
+                    discard(entry)
             elif entry.name.startswith(".new-"):
                 id = entry.name.removeprefix(".new-").rpartition(".")[0]
                 with files.locked(self._lock(id)):
@@ -464,6 +466,11 @@ class Containers:
             yield pidfd, started
         finally:
             os.close(pidfd)
+
+
+def _make_shared(paths: ContainerPaths) -> None:
+    for directory in paths.shared:
+        directory.mkdir(parents=True, exist_ok=True)
 
 
 def _without_secrets(config: ContainerConfig) -> ContainerConfig:

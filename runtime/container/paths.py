@@ -100,16 +100,30 @@ class ContainerPaths:
     @property
     def empty(self) -> Path:
         """The lower directory of an image without layers."""
-        return self.directory / "empty"
+        return self._shared / "layer"
 
     @property
     def place(self) -> Path:
         """The empty directory on which the root is mounted inside the container's namespace."""
-        return self.directory / "rootfs"
+        return self._shared / "root"
 
     @property
     def secrets(self) -> Path:
-        return self.directory / "secrets"
+        """The empty directory on which the secrets' tmpfs is mounted in there."""
+        return self._shared / "secrets"
+
+    @property
+    def shared(self) -> tuple[Path, ...]:
+        """What all containers share: directories that stay empty, as each has mounts of its own.
+
+        A directory is among the dearest things to make where others have just been removed:
+        ext4 looks for an inode that was not in use within the last minute.
+        """
+        return (self.empty, self.place, self.secrets)
+
+    @property
+    def _shared(self) -> Path:
+        return self.directory.parent / ".empty"
 
     @property
     def files(self) -> Path:

@@ -59,7 +59,7 @@ def prepare(
     config = config.replace(devices=expand_devices(config))
     return Preparation(
         config=config,
-        overlay=root_overlay(config, str(paths.directory)),
+        overlay=root_overlay(config, paths),
         operations=mount_operations(
             config, file_binds(config, paths), share_memory=shared_memory is not None
         ),

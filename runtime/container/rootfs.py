@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from runtime.container import confinement
 from runtime.container.config import ContainerConfig, Propagation
+from runtime.container.paths import ContainerPaths
 from runtime.linux import mounts
 
 _SAFE = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC | mounts.MOUNT_ATTR_NODEV
@@ -111,12 +112,12 @@ _LINKS = (
 )
 
 
-def root_overlay(config: ContainerConfig, directory: str) -> Overlay:
-    """The root of a container that lives in `directory`."""
+def root_overlay(config: ContainerConfig, paths: ContainerPaths) -> Overlay:
+    """The root of the container that lives at `paths`."""
     return Overlay(
-        layers=config.layers or (f"{directory}/empty",),
-        upper=config.upper or f"{directory}/upper",
-        work=config.work or f"{directory}/work",
+        layers=config.layers or (str(paths.empty),),
+        upper=config.upper or str(paths.upper),
+        work=config.work or str(paths.work),
         volatile=config.volatile,
     )
 

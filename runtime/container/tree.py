@@ -123,7 +123,7 @@ def _mount_stopped(
         mounts.change_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
         binds = tuple(operation for operation in operations if isinstance(operation, Bind))
         sources = take_sources(binds)
-        assembled = Root(root_overlay(config, str(paths.directory)), str(paths.place))
+        assembled = Root(root_overlay(config, paths), str(paths.place))
         assembled.add_sources(sources)
         try:
             if writing:

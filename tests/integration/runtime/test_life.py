@@ -269,7 +269,7 @@ def test_a_sweep_removes_what_a_crash_left(yard: Yard) -> None:
     (yard.instance.containers / ".lock-half").touch()
     assert yard.containers.sweep() == []
     left = sorted(entry.name for entry in yard.instance.containers.iterdir())
-    assert left == [f".lock-{id}", id]
+    assert left == [".empty", f".lock-{id}", id]
 
 
 def test_umask_signals_and_session_are_not_those_of_the_starter(yard: Yard) -> None:

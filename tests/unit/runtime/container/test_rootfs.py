@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.container.config import ContainerConfig, Device, Mount, Tmpfs
+from runtime.container.paths import Instance
 from runtime.container.rootfs import (
     Bind,
     Filesystem,
@@ -131,12 +133,14 @@ def test_devices_come_before_the_mounts_of_the_user() -> None:
 
 
 def test_the_root_is_the_container_s_own_unless_told() -> None:
-    overlay = root_overlay(config(), "/c")
-    assert (overlay.layers, overlay.upper, overlay.work) == (("/l1", "/l2"), "/c/upper", "/c/work")
-    overlay = root_overlay(config(upper="/u", work="/w", volatile=True), "/c")
+    paths = Instance(Path("/s"), Path("/r")).container("c")
+    overlay = root_overlay(config(), paths)
+    assert overlay.layers == ("/l1", "/l2")
+    assert (overlay.upper, overlay.work) == ("/s/containers/c/upper", "/s/containers/c/work")
+    overlay = root_overlay(config(upper="/u", work="/w", volatile=True), paths)
     assert (overlay.upper, overlay.work, overlay.volatile) == ("/u", "/w", True)
     bare = ContainerConfig(id="c", layers=(), argv=("true",))
-    assert root_overlay(bare, "/c").layers == ("/c/empty",)
+    assert root_overlay(bare, paths).layers == (str(paths.empty),)
 
 
 target = st.lists(
