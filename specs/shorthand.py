@@ -223,6 +223,7 @@ _RULES: Patterns[Rule] = Patterns(
         "services.*.ports": _ports,
         "services.*.secrets.*": _file_reference,
         "services.*.volumes.*": _mount,
+        "services.*.x-bayplan.fall_back_on": _string_to_list,
         "configs.*": _external,
         "networks.*": _external,
         "secrets.*": _external,

@@ -8,6 +8,7 @@ from orchestrator.cli.options import Command, Group
 
 VERBS = (
     "up",
+    "watch",
     "down",
     "plan",
     "status",

@@ -39,6 +39,11 @@ class Response:
     def close(self) -> None:
         self._connection.close()
 
+    def abort(self) -> None:
+        """End a read that waits in another thread, as if the daemon had closed the connection."""
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_RDWR)
+
     def fileno(self) -> int:
         return self._connection.fileno()
 

@@ -1,0 +1,78 @@
+"""What `bay watch` and `bay up --watch` have in common: the dev loop of this command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from orchestrator.cli import output
+from orchestrator.cli.errors import describe
+from orchestrator.cli.session import Session
+from orchestrator.client import daemon as daemons
+from orchestrator.watch.daemon import Daemon
+from orchestrator.watch.loop import DevLoop
+from orchestrator.watch.report import JsonReport, Report, TextReport
+from orchestrator.watch.spec import Spec, Wishes
+
+
+def read(session: Session, services: tuple[str, ...]) -> Spec:
+    """The stack's files as they are now; raises SpecError."""
+    loaded = session.load(services)
+    return Spec(project=loaded.project, inputs=session.inputs(loaded, services))
+
+
+def reporting(session: Session, out: TextIO, *, format: str | None, quiet: bool) -> Report:
+    if format == "json":
+        return JsonReport(out)
+    colour = output.use_colour(session, out)
+    return TextReport(out, colour=colour, quiet=quiet, directory=session.cwd)
+
+
+def prepared(
+    session: Session,
+    spec: Spec,
+    wishes: Wishes,
+    report: Report,
+    *,
+    prune: bool = True,
+    poll: bool = False,
+) -> DevLoop:
+    """A loop that notes what changes from now on, and acts once it is started.
+
+    Raises WatchError.
+    """
+    name = str(spec.project.name)
+    daemon = Daemon(
+        name,
+        report,
+        answering=lambda: daemons.answering(session.run),
+        ensure=lambda: daemons.ensure(session.root, session.run),
+    )
+    loop = DevLoop(
+        daemon=daemon,
+        report=report,
+        load=lambda: read(session, wishes.services),
+        describe=describe,
+        wishes=wishes,
+        root=Path(session.root),
+        run=Path(session.run),
+        prune=prune,
+        poll=poll,
+    )
+    loop.prepare(spec)
+    return loop
+
+
+def follow(loop: DevLoop) -> None:
+    """Act on changes until Ctrl-C, which is raised again once all is left."""
+    loop.start()
+    try:
+        loop.wait()
+    finally:
+        # A second Ctrl-C must not leave half of it.
+        try:
+            loop.stop()
+        except KeyboardInterrupt:
+            print("ending…", file=sys.stderr)
+            loop.stop()

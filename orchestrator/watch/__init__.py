@@ -1,0 +1,1 @@
+"""The dev loop: a saved file becomes a synced file, a restart or a rebuild."""
