@@ -22,19 +22,24 @@ plan recreates just those services whose bound content differs, and they start o
 What is not in the commit, containers' own files, stays where it is. A file of theirs that is in
 the way of a new one is kept beside it.
 
-A switch is prepared in full before the first rename (copies, on the same file system, synced), so
+A switch is prepared in full before the first rename (copies, on the same file system), so
 that the renames follow each other within milliseconds; additions come first and removals last,
 so that a file that refers to another finds it. A crash within leaves a note of the aim; whoever
 comes next switches again, from what is really there. Every step holds directories by descriptors
 and follows no link, as containers may write into the tree.
+
+Nothing here is synced, as a sync may take seconds on a busy disk. Instead, what was written before
+the last boot is compared with git's own digests before it is used again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +54,6 @@ DIRECTORY = 0o040000
 _LFS_MAGIC = b"version https://git-lfs.github.com/spec/v1\n"
 _LFS_LIMIT = 1024
 _DEPTH = 64
-_SYNCED_ALONE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +110,48 @@ async def check_out(mirror: Mirror, commit: str, root: Path) -> Checkout:
     commits = root / "commits"
     commits.mkdir(parents=True, mode=0o700, exist_ok=True)
     target, manifest = commits / commit, commits / f"{commit}.json"
-    if not (target.is_dir() and manifest.is_file()):
+    if not (
+        target.is_dir() and manifest.is_file() and await asyncio.to_thread(_whole, root, commit)
+    ):
         entries = await mirror.tree(commit)
         for entry in entries:
             _check_name(entry.path)
         await _write(mirror, entries, target, manifest)
     return load(root, commit)
+
+
+def _whole(root: Path, commit: str) -> bool:
+    """Whether a checkout is what it was written as: sure since the last boot, else looked at."""
+    manifest = root / "commits" / f"{commit}.json"
+    try:
+        document = json.loads(manifest.read_bytes())
+        if document["boot"] == _boot():
+            return True
+        checkout = load(root, commit)
+        if not all(_is(checkout.path / path, entry) for path, entry in checkout.entries.items()):
+            return False
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    write_atomically(manifest, json.dumps({**document, "boot": _boot()}).encode())
+    return True
+
+
+def _is(place: Path, entry: Entry) -> bool:
+    if entry.mode in (DIRECTORY, SUBMODULE):
+        return place.is_dir() and not place.is_symlink()
+    if entry.mode == LINK:
+        content = os.fsencode(os.readlink(place))
+    elif place.is_symlink() or stat.S_IMODE(place.stat().st_mode) != file_mode(entry.mode):
+        return False
+    else:
+        content = place.read_bytes()
+    # git's name of a blob, in a repository of either format.
+    kind = hashlib.sha1 if len(entry.object) == 40 else hashlib.sha256
+    return kind(b"blob %d\0" % len(content) + content).hexdigest() == entry.object
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def load(root: Path, commit: str) -> Checkout:
@@ -176,11 +216,11 @@ async def _write(mirror: Mirror, entries: list[TreeEntry], target: Path, manifes
         try:
             for entry in entries:
                 writer.write(entry)
-            writer.sync()
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)
             raise
         document = {
+            "boot": _boot(),
             "entries": {entry.path: [entry.mode, entry.object] for entry in entries},
             "lfs": writer.lfs,
             "submodules": [entry.path for entry in entries if entry.mode == SUBMODULE],
@@ -227,7 +267,6 @@ class _Writer:
         self.draft = draft
         self.before = before
         self.lfs: list[str] = []
-        self.fresh: list[Path] = []
         self._others: set[str] = set()
 
     def write(self, entry: TreeEntry) -> None:
@@ -250,7 +289,6 @@ class _Writer:
         with os.fdopen(os.open(place, flags, 0o600), "wb") as file:
             file.write(content)
             os.fchmod(file.fileno(), file_mode(entry.mode))
-        self.fresh.append(place)
 
     def _linked(self, entry: TreeEntry, place: Path) -> bool:
         """Whether an older checkout has the very file; both are never written to."""
@@ -277,14 +315,6 @@ class _Writer:
             raise GitFailed(f"git broke off at {entry.path} ({entry.object[:12]})")
         return content[:-1]
 
-    def sync(self) -> None:
-        """Many files are cheaper to sync with everything else than one by one."""
-        if len(self.fresh) > _SYNCED_ALONE:
-            os.sync()
-            return
-        for path in self.fresh:
-            sync_file(path)
-
 
 def file_mode(mode: int) -> int:
     """The permissions that git's mode of a file stands for."""
@@ -297,15 +327,8 @@ def _link(content: bytes, place: Path, path: str) -> None:
     os.symlink(content, os.fsencode(place))
 
 
-def sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a small file as a whole, so that it is the old or the new one after any crash."""
     draft = path.with_name(f".{path.name}.new")
     with draft.open("wb") as file:
         file.write(content)

@@ -60,6 +60,7 @@ _NO_REPOSITORY = (
     "not a git repository",
 )
 _NO_REF = ("couldn't find remote ref", "not our ref", "unadvertised object", "upload-pack: not our")
+_REMOTE_VERBS = ("fetch", "ls-remote")
 _FSCK = re.compile(r"error in (?:tree|blob|commit|tag) [0-9a-f]+: (.*)")
 _NOISE = re.compile(
     r"(?:fatal|error|remote|warning): (?:the remote end hung up unexpectedly|fetch-pack: .*|"
@@ -76,6 +77,8 @@ def classify(verb: str, source: GitSource, status: int, complaint: str) -> GitOp
     )
     where = shown(source.url)
     words = complaint.lower()
+    if verb not in _REMOTE_VERBS:
+        return GitFailed(f"git {verb}: {said}", exit_code=status, said=complaint)
     if match := _FSCK.search(complaint):
         return UnsafeTree(f"{where} holds a malformed object: {match[1]}", path="")
     if any(word in words for word in _NO_REF):
@@ -86,7 +89,7 @@ def classify(verb: str, source: GitSource, status: int, complaint: str) -> GitOp
         return Unreachable(f"{where}: {said}")
     if any(word in words for word in _NO_REPOSITORY):
         return Unreachable(f"{where}: {said}", hint="is the address right, and may it be read?")
-    return GitFailed(f"{where}: {said}", exit_code=status)
+    return GitFailed(f"{where}: {said}", exit_code=status, said=complaint)
 
 
 def reason(complaint: str) -> str:

@@ -65,11 +65,15 @@ class Unreachable(TransportError):
 
 
 class GitFailed(TransportError):
-    """git ended with an error of no other kind; `exit_code` is negative for a signal."""
+    """git ended with an error of no other kind; `exit_code` is negative for a signal, `said` all
+    that it complained of."""
 
-    def __init__(self, message: str, *, exit_code: int = 1, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, exit_code: int = 1, said: str = "", hint: str | None = None
+    ) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
+        self.said = said
 
 
 class AuthenticationFailed(GitOpsError):

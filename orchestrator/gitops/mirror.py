@@ -27,7 +27,7 @@ from orchestrator.gitops.git import Git
 from orchestrator.gitops.source import GitSource
 
 _TAKEN = "refs/bayplan/taken"
-_FETCHED = "refs/bayplan/fetched"
+FETCHED = "refs/bayplan/fetched"
 _KEPT = "refs/bayplan/kept"
 _FORMAT = "%H%x00%s%x00%an <%ae>%x00%ct%x00"
 _SHORTENED = 500
@@ -104,7 +104,7 @@ class Mirror:
             await self._ready()
             wanted = await self._find()
             await self._bring(wanted)
-            commit = await self._commit_of(_FETCHED)
+            commit = await self._commit_of(FETCHED)
             before = await self._taken(wanted.ref)
             rewritten = None
             if before and before != commit and await self._is_rewrite(wanted.ref, before, commit):
@@ -237,10 +237,10 @@ class Mirror:
 
     async def _bring(self, wanted: _Wanted) -> None:
         if self.source.ref.commit and await self.has(wanted.commit):
-            await self.git.run("update-ref", _FETCHED, wanted.commit)
+            await self.git.run("update-ref", FETCHED, wanted.commit)
             return
         try:
-            await self._fetch_refs(f"+{wanted.ref}:{_FETCHED}")
+            await self._fetch_refs(f"+{wanted.ref}:{FETCHED}")
         except RefNotFound:
             if not self.source.ref.commit:
                 raise
@@ -248,7 +248,7 @@ class Mirror:
             await self._fetch_refs("+refs/heads/*:refs/bayplan/all/*", "+refs/tags/*:refs/tags/*")
             if not await self.has(wanted.commit):
                 raise
-            await self.git.run("update-ref", _FETCHED, wanted.commit)
+            await self.git.run("update-ref", FETCHED, wanted.commit)
         self.git.check_size(self.source.limits.size)
 
     async def _fetch_refs(self, *refspecs: str) -> None:

@@ -23,13 +23,11 @@ from orchestrator.gitops.checkout import (
     Checkout,
     Entry,
     file_mode,
-    sync_file,
     write_atomically,
 )
 
 _NOTE = "tree.json"
 _STAGE = ".stage"
-_SYNCED_ALONE = 64
 
 
 @dataclass(slots=True, kw_only=True)
@@ -128,15 +126,6 @@ class _Switcher:
                 shutil.copyfile(source, target)
                 os.chmod(target, file_mode(entry.mode))
             self.staged[path] = name
-        self._sync()
-
-    def _sync(self) -> None:
-        if len(self.staged) > _SYNCED_ALONE:
-            os.sync()
-            return
-        for path, name in self.staged.items():
-            if self.checkout.entries[path].mode != LINK:
-                sync_file(self.stage / name)
 
     def _same(self, path: str, entry: Entry) -> bool:
         parent, _, name = path.rpartition("/")
