@@ -10,6 +10,7 @@ RuntimeFault
 ├── BuildError          a Dockerfile that cannot be built
 ├── ContainerStartError the container's first process could not be started
 ├── LauncherError       the launcher or a monitor does not answer
+├── FileRefused         one file of many cannot be brought to where it should be
 └── Unsupported         the kernel or the host lacks something
 
 Messages say what was attempted on what, in lower case and without a full stop;
@@ -121,6 +122,10 @@ class ContainerStartError(RuntimeFault):
 
 class LauncherError(RuntimeFault):
     """The launcher, or a container's monitor, cannot be reached or broke the protocol."""
+
+
+class FileRefused(RuntimeFault):
+    """One file of many cannot be brought to where it should be; the message is the reason alone."""
 
 
 class Unsupported(RuntimeFault):

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.engine.errors import ContainerFull, ContainerGone
-from runtime.container.host_file import Refused
 from runtime.container.init import resolve_identity
 from runtime.container.mirror import TEMPORARY, Mirror
 from runtime.container.tree import Tree, open_tree
-from runtime.errors import InvalidState, NotFound
+from runtime.errors import FileRefused, InvalidState, NotFound
 
 __all__ = ["TEMPORARY", "ContainerFiles", "Delete", "Put", "Synced"]
 
@@ -33,7 +32,8 @@ _SETTLED = 10.0
 class Put:
     """Make `target`, an absolute path in the container, like the host's `source`.
 
-    A symbolic link is copied as one; a directory is made, without what is in it.
+    A symbolic link is copied as one; a directory is made, without what is in it. Where the target
+    is a link in the container, it gives way; links on the way to it are followed.
     """
 
     source: Path
@@ -95,7 +95,7 @@ class ContainerFiles:
                     elif (count := mirror.put(os.fspath(change.source), change.target)) is not None:
                         written += 1
                         size += count
-                except Refused as refused:
+                except FileRefused as refused:
                     skipped.append((change.target, str(refused)))
                 except OSError as error:
                     raise ContainerFull(self._id, change.target) from error
@@ -119,7 +119,7 @@ class ContainerFiles:
 
     def _delete(self, mirror: Mirror, change: Delete) -> bool:
         if change.source is not None and os.path.lexists(change.source):
-            raise Refused("it is there again")
+            raise FileRefused("it is there again")
         return mirror.remove(change.target)
 
     @contextlib.contextmanager

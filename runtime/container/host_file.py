@@ -7,21 +7,18 @@ import os
 import stat
 from typing import Self
 
+from runtime.errors import FileRefused
 from runtime.linux.copying import copy_content, copy_sparse
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _SMALL = 256 * 1024
 
 
-class Refused(Exception):
-    """One file cannot be made like the other; the text says why."""
-
-
 class HostFile:
     """A regular file, a directory or a symbolic link, with `status` as it was when opened.
 
-    `link` is what a symbolic link says. Raises Refused for everything else, and for what is gone
-    or cannot be read.
+    `link` is what a symbolic link says. Raises FileRefused for everything else, and for what is
+    gone or cannot be read.
     """
 
     __slots__ = ("_fd", "link", "path", "status")
@@ -35,12 +32,12 @@ class HostFile:
             self.status = os.fstat(self._fd)
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):
-                raise Refused(_why_unreadable(error)) from error
+                raise FileRefused(_why_unreadable(error)) from error
             self._look_without_opening()
         mode = self.status.st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or self.link is not None):
             self.close()
-            raise Refused("it is neither a file, a directory nor a link")
+            raise FileRefused("it is neither a file, a directory nor a link")
 
     def _look_without_opening(self) -> None:
         try:
@@ -48,7 +45,7 @@ class HostFile:
             if stat.S_ISLNK(self.status.st_mode):
                 self.link = os.readlink(self.path)
         except OSError as error:
-            raise Refused(_why_unreadable(error)) from error
+            raise FileRefused(_why_unreadable(error)) from error
 
     @property
     def is_directory(self) -> bool:
@@ -56,7 +53,7 @@ class HostFile:
 
     def copy_to(self, target: int, *, holes: bool = True) -> None:
         """Write the content to the open `target`, from where it stands; with `holes` that is an
-        empty file. Raises Refused where the content changed meanwhile, OSError."""
+        empty file. Raises FileRefused where the content changed meanwhile, OSError."""
         size = self.status.st_size
         os.lseek(self._fd, 0, os.SEEK_SET)
         if size <= _SMALL:
@@ -68,7 +65,7 @@ class HostFile:
             copied = copy_content(self._fd, target, size + 1)
         now = os.fstat(self._fd)
         if (copied, now.st_size, now.st_mtime_ns) != (size, size, self.status.st_mtime_ns):
-            raise Refused("it changed while it was read")
+            raise FileRefused("it changed while it was read")
 
     def same_content(self, other: int) -> bool:
         """Whether the open file `other`, of the same size, has the same bytes."""

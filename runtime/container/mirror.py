@@ -19,11 +19,12 @@ import stat
 from typing import NoReturn
 
 from runtime.container.archive import Attributes, Rules, dress
-from runtime.container.host_file import HostFile, Refused
+from runtime.container.host_file import HostFile
 from runtime.container.identity import Identity
-from runtime.container.removal import remove_tree
 from runtime.container.rootfs import normal_target
+from runtime.errors import FileRefused
 from runtime.linux import files, mounts
+from runtime.removal import remove_tree
 
 TEMPORARY = ".bayplan-"
 """What the name of a file begins with that is about to replace another."""
@@ -58,7 +59,7 @@ class Mirror:
         """Make `target` like the host's `source`, a file, link or directory (without what is in
         it); the bytes written, None where nothing was to do.
 
-        Raises Refused, and OSError where the file system is full.
+        Raises FileRefused, and OSError where the file system is full.
         """
         target = normal_target(target)
         try:
@@ -81,7 +82,7 @@ class Mirror:
             if directory is None or (there := _lstat(directory, name)) is None:
                 return False
             if files.is_mount_point(directory, name):
-                raise Refused("something is mounted there")
+                raise FileRefused("something is mounted there")
             if stat.S_ISDIR(there.st_mode):
                 self._forget(target)
                 remove_tree(directory, name)
@@ -104,8 +105,8 @@ class Mirror:
                 there = None if directory is None else _lstat(directory, name)
                 if directory is None or there is None:
                     return True
-                return self._differs(opened, directory, target, there)
-        except (OSError, Refused):
+                return self._differs(opened, directory, name, there)
+        except (OSError, FileRefused):
             return True
 
     # --- files -----------------------------------------------------------------------------
@@ -117,10 +118,10 @@ class Mirror:
         if there is not None and os.path.samestat(there, source.status):
             return None  # the host's own file, by way of a bind mount
         if source.is_directory:
-            return self._put_directory(source, directory, target, there)
+            return self._put_directory(source, directory, name, there)
         if there is not None:
             if stat.S_ISCHR(there.st_mode) or stat.S_ISBLK(there.st_mode):
-                raise Refused("a device is in its place")
+                raise FileRefused("a device is in its place")
             if files.is_mount_point(directory, name):
                 return self._write_in_place(source, directory, name, there)
             if stat.S_ISDIR(there.st_mode):
@@ -177,11 +178,11 @@ class Mirror:
     ) -> int:
         """A single file that is mounted by itself: other bytes, the same owner and mode."""
         if source.link is not None or not stat.S_ISREG(there.st_mode):
-            raise Refused("something is mounted there")
+            raise FileRefused("something is mounted there")
         out = os.open(name, os.O_WRONLY | _NO_WAITING, dir_fd=directory)
         try:
             if not os.path.samestat(os.fstat(out), there):
-                raise Refused("it is being replaced")
+                raise FileRefused("it is being replaced")
             source.copy_to(out, holes=False)
             os.ftruncate(out, source.status.st_size)
             os.utime(out, ns=(source.status.st_mtime_ns, source.status.st_mtime_ns))
@@ -190,15 +191,14 @@ class Mirror:
         return source.status.st_size
 
     def _put_directory(
-        self, source: HostFile, directory: int, target: str, there: os.stat_result | None
+        self, source: HostFile, directory: int, name: str, there: os.stat_result | None
     ) -> int | None:
-        """A directory that is there, or a link to one, stays as it is."""
-        _above, name = _split(target)
+        """A directory that is there stays as it is."""
         if there is not None:
-            if self._is_directory(target, there):
+            if stat.S_ISDIR(there.st_mode):
                 return None
             if files.is_mount_point(directory, name):
-                raise Refused("something is mounted there")
+                raise FileRefused("something is mounted there")
             os.unlink(name, dir_fd=directory)
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=directory)
@@ -209,11 +209,6 @@ class Mirror:
             os.close(made)
         return 0
 
-    def _is_directory(self, target: str, there: os.stat_result) -> bool:
-        if stat.S_ISLNK(there.st_mode):
-            return self._existing(target) is not None
-        return stat.S_ISDIR(there.st_mode)
-
     def _attributes(self, source: HostFile) -> Attributes:
         return Attributes(
             mode=stat.S_IMODE(source.status.st_mode),
@@ -222,12 +217,9 @@ class Mirror:
             mtime_ns=source.status.st_mtime_ns,
         )
 
-    def _differs(
-        self, source: HostFile, directory: int, target: str, there: os.stat_result
-    ) -> bool:
-        _above, name = _split(target)
+    def _differs(self, source: HostFile, directory: int, name: str, there: os.stat_result) -> bool:
         if source.is_directory:
-            return not self._is_directory(target, there)
+            return not stat.S_ISDIR(there.st_mode)
         if source.link is not None:
             return not stat.S_ISLNK(there.st_mode) or source.link != os.readlink(
                 name, dir_fd=directory
@@ -301,7 +293,7 @@ class Mirror:
             directory = self._existing(above)
             if directory is not None:
                 if files.is_mount_point(directory, name):
-                    raise Refused("something is mounted in its way")
+                    raise FileRefused("something is mounted in its way")
                 os.unlink(name, dir_fd=directory)
                 return True
             path, host = above, os.path.dirname(host)
@@ -313,8 +305,8 @@ class Mirror:
         if error.errno in _FULL:
             raise error
         if error.errno == errno.EROFS:
-            raise Refused(self._why_read_only(target)) from error
-        raise Refused((error.strerror or str(error)).lower()) from error
+            raise FileRefused(self._why_read_only(target)) from error
+        raise FileRefused(os.strerror(error.errno or 0).lower()) from error
 
     def _why_read_only(self, target: str) -> str:
         if not self._running:
@@ -332,7 +324,7 @@ class Mirror:
 def _split(target: str) -> tuple[str, str]:
     above, _, name = target.rpartition("/")
     if name in ("", ".."):
-        raise Refused("no file can be there")
+        raise FileRefused("no file can be there")
     return above or "/", name
 
 
