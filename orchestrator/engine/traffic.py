@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from bridge.config import PublishedPort
+from bridge.config import ANY_ADDRESS, PublishedPort
 from bridge.draining import drain
 from bridge.errors import PortInUse
 from orchestrator.engine.endpoints import PortRequest, port_requests
+from orchestrator.engine.errors import EngineError
 from orchestrator.engine.host import Host
 from orchestrator.engine.records import ContainerRecord, PortRecord
 from orchestrator.engine.sandboxes import close_sandbox, own_sandbox
@@ -95,7 +96,7 @@ class Traffic:
                 )
             except PortInUse as exc:
                 if not _advance(requests, chosen, exc.port):
-                    raise
+                    raise _refused(requests, chosen, exc) from exc
                 continue
             return tuple(port_record(port) for port in published)
 
@@ -153,6 +154,20 @@ def _published(request: PortRequest, host_port: int) -> PublishedPort:
         host_port=host_port,
         protocol=request.protocol,
     )
+
+
+def _refused(
+    requests: Sequence[PortRequest], chosen: Sequence[int], exc: PortInUse
+) -> PortInUse | EngineError:
+    """What to say once the last candidate of a request is taken: which range it was."""
+    for request, port in zip(requests, chosen, strict=True):
+        if port == exc.port and len(request.candidates) > 1:
+            ports = f"{request.candidates[0]}-{request.candidates[-1]}/{request.protocol}"
+            return EngineError(
+                f"all of the ports {request.host_ip or ANY_ADDRESS}:{ports} are in use",
+                hint="publish a wider range, or stop what holds them",
+            )
+    return exc
 
 
 def _advance(requests: Sequence[PortRequest], chosen: list[int], taken: int) -> bool:
