@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import FileRefused
+from runtime.errors import FileRefused, RuntimeFault
 from runtime.linux import files
 
 _RESOLVE = files.RESOLVE_NO_SYMLINKS | files.RESOLVE_NO_XDEV
@@ -118,11 +118,13 @@ def _identity(fd: int) -> tuple[int, int]:
 
 
 def discard(path: Path) -> None:
-    """Remove the directory `path` of our own with all that is in it, or the rest of it where
-    somebody else is at it, too. Raises as `remove_tree`."""
+    """Remove the directory `path` of our own with all that is in it, if it is there; somebody else
+    may be at it, too. Raises RuntimeFault where something is mounted in it, OSError."""
     parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(FileNotFoundError):
             remove_tree(parent, path.name)
+    except FileRefused as error:
+        raise RuntimeFault(f"cannot remove {path}") from error
     finally:
         os.close(parent)

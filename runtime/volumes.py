@@ -19,6 +19,7 @@ from pathlib import Path
 
 from runtime.errors import NotFound, RuntimeFault, Unsupported
 from runtime.linux import files
+from runtime.removal import discard
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
 
@@ -123,12 +124,12 @@ class Volumes:
         self.get(name)
         with files.locked(self._directory / ".lock"):
             doomed = self._directory / f".gone-{name}"
-            shutil.rmtree(doomed, ignore_errors=True)
+            discard(doomed)  # of a removal that was cut short
             try:
                 (self._directory / name).rename(doomed)
             except FileNotFoundError as error:
                 raise NotFound("volume", name) from error
-        shutil.rmtree(doomed)
+        discard(doomed)
 
     def size(self, name: str) -> int:
         """Bytes that the content takes on disk."""
@@ -143,4 +144,5 @@ class Volumes:
         """Remove what a crash has left half made or half removed."""
         for entry in self._directory.iterdir():
             if entry.name.startswith((".new-", ".gone-")):
-                shutil.rmtree(entry, ignore_errors=True)
+                with contextlib.suppress(OSError, RuntimeFault):
+                    discard(entry)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,10 @@ from pathlib import Path
 from orchestrator.engine.errors import ContainerFull, ContainerGone
 from runtime.container.init import resolve_identity
 from runtime.container.mirror import TEMPORARY, Mirror
-from runtime.container.tree import Tree, open_tree
-from runtime.errors import FileRefused, InvalidState, NotFound
+from runtime.container.tree import open_tree
+from runtime.errors import FileRefused, NotFound
 
 __all__ = ["TEMPORARY", "ContainerFiles", "Delete", "Put", "Synced"]
-
-_SETTLING = 0.005
-_SETTLED = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,22 +121,11 @@ class ContainerFiles:
     @contextlib.contextmanager
     def _mirror(self) -> Iterator[Mirror]:
         with self._busy, contextlib.ExitStack() as held:
-            tree = self._settled(held)
+            try:
+                tree = held.enter_context(open_tree(self._root, self._run, self._id, writing=True))
+            except NotFound as error:
+                raise ContainerGone(self._id) from error
             user = tree.config.user if self._user is None else self._user
             mirror = Mirror(tree.fd, resolve_identity(tree.fd, user, ()), running=tree.running)
             held.callback(mirror.close)
             yield mirror
-
-    def _settled(self, held: contextlib.ExitStack) -> Tree:
-        """Its open tree, once its end is written down where it has just ended."""
-        deadline = time.monotonic() + _SETTLED
-        while True:
-            try:
-                return held.enter_context(open_tree(self._root, self._run, self._id, writing=True))
-            except NotFound as error:
-                raise ContainerGone(self._id) from error
-            except InvalidState:
-                if time.monotonic() > deadline:
-                    raise
-                # A matter of one fsync, of which nothing tells.
-                time.sleep(_SETTLING)

@@ -38,7 +38,6 @@ from runtime.container.seed import wants_seed
 from runtime.errors import (
     AlreadyExists,
     ContainerStartError,
-    FileRefused,
     InvalidState,
     NotFound,
     RuntimeFault,
@@ -335,7 +334,7 @@ class Containers:
         self._launcher.retire()
         for entry in list(self._instance.containers.iterdir()):
             if entry.name.startswith(".gone-"):
-                with contextlib.suppress(OSError, FileRefused):
+                with contextlib.suppress(OSError, RuntimeFault):
                     discard(entry)
             elif entry.name.startswith(".new-"):
                 id = entry.name.removeprefix(".new-").rpartition(".")[0]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from runtime.errors import InvalidState
 from runtime.linux import files, mounts, namespaces, process
 
 T = TypeVar("T")
+_SETTLING = 0.005
+_SETTLED = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,21 +51,43 @@ def open_tree(root: Path, run: Path, id: str, *, writing: bool = False) -> Itera
     With `writing` neither can one that ends meanwhile, a root that the container has for reading
     only is writable, and what only a running container has (tmpfs, proc, sysfs, /dev) is empty
     and read-only in a stopped one. Raises NotFound, InvalidState where the container has ended
-    and its monitor has not written that down yet, RuntimeFault.
+    and that is not written down within 10 s, RuntimeFault.
     """
-    containers = Containers(root, run)
-    with contextlib.ExitStack() as held:
-        if writing:
-            held.enter_context(containers.held(id))
-        if containers.get(id).status in ("running", "paused"):
-            fd = _enter_running(held, Instance(root, run), id, writing=writing)
-            yield Tree(fd=fd, config=containers.config(id), running=True)
-            return
-        if not writing:
-            held.enter_context(containers.held(id))
-        config = containers.config(id)
-        fd = _mount_stopped(held, Instance(root, run), config, writing=writing)
-        yield Tree(fd=fd, config=config, running=False)
+    deadline = time.monotonic() + _SETTLED
+    while True:
+        with contextlib.ExitStack() as held:
+            try:
+                tree = _open(held, Containers(root, run), Instance(root, run), id, writing=writing)
+            except InvalidState:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                yield tree
+                return
+        # It has ended, and its monitor is writing that down: a matter of one fsync, of which
+        # nothing tells.
+        time.sleep(_SETTLING)
+
+
+def _open(
+    held: contextlib.ExitStack,
+    containers: Containers,
+    instance: Instance,
+    id: str,
+    *,
+    writing: bool,
+) -> Tree:
+    """Raises InvalidState where the container has just ended."""
+    if writing:
+        held.enter_context(containers.held(id))
+    if containers.get(id).status in ("running", "paused"):
+        fd = _enter_running(held, instance, id, writing=writing)
+        return Tree(fd=fd, config=containers.config(id), running=True)
+    if not writing:
+        held.enter_context(containers.held(id))
+    config = containers.config(id)
+    fd = _mount_stopped(held, instance, config, writing=writing)
+    return Tree(fd=fd, config=config, running=False)
 
 
 def _enter_running(
