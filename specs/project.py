@@ -75,6 +75,10 @@ class Project(Model):
         """
         return canonical_form.dump(self)
 
+    def contents(self) -> dict[str, Any]:
+        """Configs and secrets alone, as `canonical()` has them."""
+        return self.model_dump(mode="json", exclude_defaults=True, include={"configs", "secrets"})
+
     @classmethod
     def from_canonical(cls, document: dict[str, Any]) -> Project:
         """The project that `canonical()` made `document` of, in this or an older version.

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import secrets
 import signal
-from collections.abc import Mapping
 from time import time
 
 from bridge.errors import NetworkError
@@ -58,22 +57,19 @@ class ContainerWork:
             )
             host.store.add_container(record)
             try:
-                canonical = action.project.canonical()
-                record = await asyncio.to_thread(self._make, record, canonical, action.anonymous)
+                record = await asyncio.to_thread(self._make, record, action)
             except BaseException:
                 await asyncio.to_thread(self.unmake, record, release=False)
                 raise
             host.tell("create", record)
 
-    def _make(
-        self, record: ContainerRecord, canonical: Mapping[str, object], inherited: Mapping[str, str]
-    ) -> ContainerRecord:
+    def _make(self, record: ContainerRecord, action: actions.CreateContainer) -> ContainerRecord:
         host = self._host
         service = record.spec["service"]
         image = host.images.resolve(record.image)
         process = effective_process(service, image.config, record.name)
-        volumes = anonymous_volumes(record.id, service, image.config.volumes, inherited)
-        contents = read_contents(canonical, {record.service: service})
+        volumes = anonymous_volumes(record.id, service, image.config.volumes, action.anonymous)
+        contents = read_contents(action.project.contents(), {record.service: service})
         for name in volumes.values():
             host.volumes.create(name, labels={"com.docker.compose.project": record.project})
         updated = host.store.update_container(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 StepStatus = Literal["running", "done", "failed", "skipped", "canceled"]
@@ -25,7 +25,8 @@ class Event:
     at: float
 
     def to_json(self) -> dict[str, Any]:
-        return {"type": self.type, **asdict(self)}
+        # Not asdict(): it copies to the bottom, and an `up` tells hundreds of events.
+        return {"type": self.type, **{part.name: getattr(self, part.name) for part in fields(self)}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

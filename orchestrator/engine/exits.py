@@ -12,6 +12,7 @@ from time import time
 from bridge.errors import NetworkError
 from orchestrator.engine.errors import EngineError
 from orchestrator.engine.host import Host
+from orchestrator.engine.keepsakes import Keepsakes
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.engine.traffic import published_ports
 from orchestrator.planning.health import HealthState
@@ -62,6 +63,17 @@ def state_of(host: Host, id: str) -> ContainerState | None:
     return None
 
 
+def look(
+    host: Host, id: str, keepsakes: Keepsakes
+) -> tuple[ContainerRecord | None, ContainerState | None]:
+    """A container's record and state; a copy is kept of the record of what stands. Blocking."""
+    record = host.store.container(id)
+    state = state_of(host, id) if record is not None else None
+    if state is not None:
+        keepsakes.keep_container(id)
+    return record, state
+
+
 async def watch(host: Host, id: str, *, execs: bool = False) -> socket.socket | None:
     """A connection that becomes readable at the container's end, and with `execs` when it tells
     of one (`tell_exec`); None where the container has ended."""
@@ -105,14 +117,11 @@ async def readable(connection: socket.socket) -> None:
 def settle_start(host: Host, record: ContainerRecord, state: ContainerState) -> ContainerRecord:
     """Write a start that the runtime knows and the record does not into the record: a daemon
     was killed between the two. Blocking."""
-    if state.started_at is None:
-        return record
-    started = state.started_at / 1e9
-    if record.started_at is not None and record.started_at >= started:
+    if knows_start(record, state):
         return record
     updated = host.store.update_container(
         record.id,
-        started_at=started,
+        started_at=(state.started_at or 0) / 1e9,
         finished_at=None,
         restart_at=None,
         exit_code=None,
@@ -121,6 +130,13 @@ def settle_start(host: Host, record: ContainerRecord, state: ContainerState) -> 
         health=HealthState() if record.process.health else None,
     )
     return updated or record
+
+
+def knows_start(record: ContainerRecord, state: ContainerState) -> bool:
+    """Whether the record has the start that the runtime knows, if there was any."""
+    if state.started_at is None:
+        return True
+    return record.started_at is not None and record.started_at >= state.started_at / 1e9
 
 
 def settle(host: Host, record: ContainerRecord, state: ContainerState) -> ContainerRecord:

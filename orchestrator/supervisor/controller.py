@@ -16,6 +16,8 @@ from orchestrator.engine.errors import chain
 from orchestrator.engine.executor import execute
 from orchestrator.engine.exits import (
     HOST_FAULTS,
+    knows_start,
+    look,
     settle,
     settle_failed_start,
     settle_start,
@@ -157,7 +159,7 @@ class Controller:
                 return await self.attend(name)
             case "network":
                 if await self.drift.network(name):
-                    self.queue.add(NAMES)
+                    self.queue.add_gently(NAMES)
             case "volume":
                 await self.drift.volume(name)
             case "sandboxes":
@@ -182,16 +184,14 @@ class Controller:
 
     async def attend(self, id: str) -> float | None:
         """Bring one container in order; the result is when to look again, in seconds."""
-        record = self.host.store.container(id)
-        state = await asyncio.to_thread(state_of, self.host, id) if record is not None else None
+        record, state = await asyncio.to_thread(look, self.host, id, self._keepsakes)
         if record is None or state is None:
             self._ended(id)
             if record is not None and not self.host.transitions_of(record.name):
                 self.drift.gone(record)
             return None
-        await asyncio.to_thread(self._keepsakes.keep_container, id)
         if state.status in ("running", "paused"):
-            if not self.host.transitions_of(record.name):
+            if not knows_start(record, state) and not self.host.transitions_of(record.name):
                 record = await asyncio.to_thread(settle_start, self.host, record, state)
             await self._alive(record)
             return None
@@ -240,7 +240,7 @@ class Controller:
             loop.add_reader(connection, self._on_word, record.id, connection)
         if record.id not in self._running:
             self._running.add(record.id)
-            self.queue.add(NAMES)
+            self.queue.add_gently(NAMES)
         self.health.follow(record)
 
     def _on_word(self, id: str, connection: socket.socket) -> None:
@@ -253,7 +253,7 @@ class Controller:
         self.health.leave(id)
         if id in self._running:
             self._running.discard(id)
-            self.queue.add(NAMES)
+            self.queue.add_gently(NAMES)
 
     def _unwatch(self, id: str) -> None:
         connection = self._watched.pop(id, None)

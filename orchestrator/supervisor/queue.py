@@ -2,7 +2,8 @@
 
 A key waits at most once; one that is added while it is being worked on comes back when that
 ends; no key is ever worked on twice at a time. A failure brings the key back after a delay
-that doubles (with jitter) until a success forgets it.
+that doubles (with jitter) until a success forgets it. One that is added gently rests after it
+was looked at, so that what many ask for does not keep everybody from working.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from time import monotonic
 
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 60.0
+REST = 2.0
+LONGEST_REST = 0.1
 
 Work = Callable[[str], Awaitable[float | None]]
 """Bring one key in order; the result is a number of seconds after which to look again."""
@@ -39,6 +42,9 @@ class KeyedQueue:
         self._dirty: set[str] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._delays: dict[str, float] = {}
+        self._gentle: set[str] = set()
+        self._resting: dict[str, asyncio.TimerHandle] = {}
+        self._asked: set[str] = set()
         self._ready = asyncio.Event()
 
     def add(self, key: str) -> None:
@@ -51,6 +57,15 @@ class KeyedQueue:
             self._waiting.append(key)
             self._ready.set()
 
+    def add_gently(self, key: str) -> None:
+        """Have the key looked at soon, but not within REST times as long as the last look took
+        after that: for what is added often, and looks at much."""
+        if key in self._working or key in self._resting:
+            self._asked.add(key)
+        else:
+            self._gentle.add(key)
+            self.add(key)
+
     def add_after(self, key: str, seconds: float) -> None:
         """Have the key looked at after a time, unless it is added before that."""
         self._cancel_timer(key)
@@ -62,6 +77,7 @@ class KeyedQueue:
         self._cancel_timer(key)
         self._delays.pop(key, None)
         self._dirty.discard(key)
+        self._asked.discard(key)
         if key in self._queued:
             self._queued.discard(key)
             self._waiting.remove(key)
@@ -85,6 +101,9 @@ class KeyedQueue:
     def close(self) -> None:
         for key in list(self._timers):
             self._cancel_timer(key)
+        for timer in self._resting.values():
+            timer.cancel()
+        self._resting.clear()
 
     async def _worker(self, work: Work) -> None:
         while True:
@@ -94,13 +113,28 @@ class KeyedQueue:
             key = self._waiting.popleft()
             self._queued.discard(key)
             self._working.add(key)
+            began = monotonic()
             try:
                 await self._attempt(key, work)
             finally:
                 self._working.discard(key)
+                self._rest(key, monotonic() - began)
                 if key in self._dirty:
                     self._dirty.discard(key)
                     self.add(key)
+
+    def _rest(self, key: str, took: float) -> None:
+        if key in self._gentle | self._asked and key not in self._resting:
+            self._gentle.discard(key)
+            loop = asyncio.get_running_loop()
+            rest = min(REST * took, LONGEST_REST)
+            self._resting[key] = loop.call_later(rest, self._rested, key)
+
+    def _rested(self, key: str) -> None:
+        del self._resting[key]
+        if key in self._asked:
+            self._asked.discard(key)
+            self.add_gently(key)
 
     async def _attempt(self, key: str, work: Work) -> None:
         began = monotonic()

@@ -14,7 +14,7 @@ async def follow_events(bus: EventBus, controller: Controller) -> None:
                 if event.action not in ("die", "health_status", "kill"):
                     controller.wake(event.id)
                 if event.action in ("create", "update", "destroy"):
-                    controller.queue.add(f"project {event.project}")
+                    controller.queue.add_gently(f"project {event.project}")
             elif isinstance(event, ResourceEvent) and event.kind == "network":
-                controller.queue.add(NAMES)
-                controller.queue.add(f"project {event.project}")
+                controller.queue.add_gently(NAMES)
+                controller.queue.add_gently(f"project {event.project}")

@@ -6,6 +6,9 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
+import pytest
+
+from orchestrator.supervisor import queue
 from orchestrator.supervisor.queue import KeyedQueue
 
 
@@ -138,6 +141,63 @@ def test_what_is_forgotten_does_not_come() -> None:
             bench.queue.add("c")
             await until(lambda: "c" in bench.seen)
             assert bench.seen == ["c"]
+
+        await bench.during(work, body)
+
+    asyncio.run(main())
+
+
+def test_what_is_added_gently_rests_after_it_was_looked_at_and_is_not_forgotten() -> None:
+    async def main() -> None:
+        bench = Bench()
+        ended: list[float] = []
+        began: list[float] = []
+        loop = asyncio.get_running_loop()
+
+        async def work(key: str) -> None:
+            if key == "a":
+                began.append(loop.time())
+                await asyncio.sleep(0.01)
+                ended.append(loop.time())
+
+        async def body() -> None:
+            bench.queue.add_gently("a")
+            await until(lambda: len(began) == 1)
+            bench.queue.add_gently("a")
+            bench.queue.add_gently("a")
+            await until(lambda: len(ended) == 1)
+            bench.queue.add_gently("a")
+            bench.queue.add("b")
+            await until(lambda: "b" in bench.seen)
+            assert bench.seen == ["a", "b"]
+            await until(lambda: len(ended) == 2)
+            assert began[1] - ended[0] > 0.01
+            assert bench.seen == ["a", "b", "a"]
+
+        await bench.during(work, body)
+
+    asyncio.run(main())
+
+
+def test_what_rests_is_looked_at_at_once_when_it_is_added_as_usual(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(queue, "LONGEST_REST", 3600.0)
+    monkeypatch.setattr(queue, "REST", 1e9)
+
+    async def main() -> None:
+        bench = Bench()
+        ended: list[str] = []
+
+        async def work(key: str) -> None:
+            await asyncio.sleep(0)
+            ended.append(key)
+
+        async def body() -> None:
+            bench.queue.add_gently("a")
+            await until(lambda: ended == ["a"])
+            bench.queue.add("a")
+            await until(lambda: ended == ["a", "a"])
 
         await bench.during(work, body)
 
