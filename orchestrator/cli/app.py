@@ -70,11 +70,20 @@ def _group(group: Group, settings: dict[str, Value], carry_out: CarryOut) -> typ
     default = group.default
     if default is not None:
 
-        def run_default(context: typer.Context) -> int | None:
+        def run_default(context: typer.Context, **given: Any) -> int | None:
             if context.invoked_subcommand is None:
-                return carry_out(Line(default, settings, default.defaults()))
+                values = {**default.defaults(), **_plain(given)}
+                return carry_out(Line(default, settings, values))
             return None
 
+        run_default.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # for typer
+            [
+                inspect.Parameter(
+                    "context", inspect.Parameter.POSITIONAL_ONLY, annotation=typer.Context
+                ),
+                *(_option_parameter(option) for option in default.options),
+            ]
+        )
         app.callback(invoke_without_command=True, help=group.summary)(run_default)
     for command in group:
         _register(app, command, settings, carry_out)
@@ -152,7 +161,7 @@ def _argument_parameter(argument: Argument) -> inspect.Parameter:
         default = [] if argument.many else None
         kind = kind if argument.many else kind | None
     metavar = f"[{argument.metavar}]..." if argument.many else argument.metavar
-    completion = service_names if argument.name == "service" else None
+    completion = {"service": service_names, "source": source_names}.get(argument.name)
     details = typer.Argument(
         metavar=metavar, help=argument.help, show_default=False, autocompletion=completion
     )
@@ -170,16 +179,33 @@ def service_names(context: typer.Context, incomplete: str) -> list[str]:
     from specs.errors import SpecError
     from specs.loader import load_project
 
-    options = {option.name: option.default for option in GLOBAL_OPTIONS}
-    given = {name: value for name, value in context.find_root().params.items() if value}
-    options.update({name: value for name, value in _plain(given).items() if name in options})
-    session = Session(options, environ=os.environ, cwd=os.getcwd())
     try:
-        project = load_project(session.load_request()).project
+        project = load_project(_session(context).load_request()).project
     except (SpecError, OSError):
         return []
     names = sorted({*project.services, *project.disabled_services})
     return [name for name in names if name.startswith(incomplete)]
+
+
+def source_names(context: typer.Context, incomplete: str) -> list[str]:
+    """The git sources of the instance, for completion; none where no daemon answers."""
+    from orchestrator.client import daemon
+    from orchestrator.client.errors import ClientError
+
+    try:
+        client = daemon.answering(_session(context).run)
+        found = client.get("/v1/gitops/sources") if client is not None else []
+    except ClientError:
+        return []
+    return [source["name"] for source in found if source["name"].startswith(incomplete)]
+
+
+def _session(context: typer.Context) -> Session:
+    """The session that the line will have, as far as it is typed."""
+    options = {option.name: option.default for option in GLOBAL_OPTIONS}
+    given = {name: value for name, value in context.find_root().params.items() if value}
+    options.update({name: value for name, value in _plain(given).items() if name in options})
+    return Session(options, environ=os.environ, cwd=os.getcwd())
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Value]:

@@ -23,8 +23,10 @@ def follow(
     on_event: Callable[[dict[str, Any]], None] | None = None,
     quiet: bool = False,
     silent: bool = False,
+    left: str = "canceled: what was done stands, bay ps shows it",
 ) -> dict[str, Any]:
-    """Show the events of `response` up to the result, which is returned.
+    """Show the events of `response` up to the result, which is returned; `left` is said where
+    Ctrl-C ends it.
 
     Raises ApiError when the result says failure. Ctrl-C leaves the connection, which
     the daemon takes as the wish to stop: running steps end, the rest is canceled.
@@ -41,7 +43,7 @@ def follow(
             if not (quiet and event["type"] in ("progress", "pull")):
                 shown.event(event)
     except KeyboardInterrupt:
-        print("canceled: what was done stands, bay ps shows it", file=sys.stderr)
+        print(left, file=sys.stderr)
         raise
     finally:
         response.close()

@@ -15,6 +15,7 @@ VERBS = (
     "diff",
     "history",
     "rollout",
+    "gitops",
     "ps",
     "logs",
     "exec",

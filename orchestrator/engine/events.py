@@ -118,6 +118,22 @@ class DriftEvent(Event):
     done: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GitopsEvent(Event):
+    """Something became of a git source: applied, failed, reverting, rolled-back, superseded,
+    planned, drift, suspended, resumed. `message` is an error's text, or what a dry run would
+    do; `seconds` is what it took."""
+
+    type = "gitops"
+
+    action: str
+    source: str
+    commit: str = ""
+    reason: str = ""
+    message: str = ""
+    seconds: float = 0.0
+
+
 class Subscription:
     """The events since it was opened, oldest first; at most `limit` are held.
 

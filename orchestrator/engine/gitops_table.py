@@ -86,7 +86,8 @@ class Belonging:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
     """One entry of a source's history: an attempt that has ended. `projects` are the canonical
-    specs by name where the revision proved healthy and is kept, else None."""
+    specs by name, in the order of their application, where the revision proved healthy and is
+    kept, else None."""
 
     source: str
     commit: str
@@ -327,7 +328,8 @@ def _enter(database: sqlite3.Connection, passage: Passage) -> int:
             passage.reason,
             passage.message,
             passage.seconds,
-            None if passage.projects is None else _dump(passage.projects),
+            # A list, as the order counts in which they are applied.
+            None if passage.projects is None else _dump([*passage.projects.values()]),
         ),
     )
     database.execute(
@@ -390,5 +392,7 @@ def _passage(row: sqlite3.Row) -> Passage:
         reason=row["reason"],
         message=row["message"],
         seconds=row["seconds"],
-        projects=None if projects is None else json.loads(projects),
+        projects=None
+        if projects is None
+        else {spec["name"]: spec for spec in json.loads(projects)},
     )

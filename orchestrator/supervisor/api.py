@@ -9,6 +9,7 @@ from aiohttp import web
 
 from orchestrator.supervisor import (
     routes_containers,
+    routes_gitops,
     routes_projects,
     routes_resources,
     routes_rollouts,
@@ -38,6 +39,7 @@ def application(instance: Instance) -> web.Application:
     app.add_routes(routes_containers.ROUTES)
     app.add_routes(routes_resources.ROUTES)
     app.add_routes(routes_rollouts.ROUTES)
+    app.add_routes(routes_gitops.ROUTES)
     app.on_startup.append(routes_rollouts.resume_unfinished)
     return app
 

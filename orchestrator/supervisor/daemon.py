@@ -1,9 +1,9 @@
 """The daemon's process: one per state directory, on a Unix socket, ended by a signal or a call.
 
 Started as `python -I -m orchestrator.supervisor.daemon --root DIR --run DIR [--ready-fd N]
-[--guard]`. Once the socket accepts connections it writes a byte to the descriptor N; ending
-without one means that it could not start. With --guard it is started again when it is killed.
-Containers run on when it ends.
+[--guard] [--webhook HOST:PORT]`. Once the socket accepts connections it writes a byte to the
+descriptor N; ending without one means that it could not start. With --guard it is started again
+when it is killed. Containers run on when it ends.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from pathlib import Path
 from aiohttp import web
 
 from orchestrator.engine import memory
-from orchestrator.engine.errors import chain
+from orchestrator.engine.errors import EngineError, chain
 from orchestrator.engine.host import Host
 from orchestrator.engine.local import LocalBackend
 from orchestrator.supervisor.api import application
 from orchestrator.supervisor.controller import Controller
+from orchestrator.supervisor.gitops import keep_sources, take_deliveries
 from orchestrator.supervisor.guard import guarded
 from orchestrator.supervisor.instance import Instance
 from orchestrator.supervisor.journal import Journal
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, default=Path("/run/bayplan"))
     parser.add_argument("--ready-fd", type=int, default=None)
     parser.add_argument("--guard", action="store_true")
+    parser.add_argument("--webhook", default="", metavar="HOST:PORT")
     options = parser.parse_args(arguments)
     configure()
     memory.keep_small()
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     guard = options.guard and "INVOCATION_ID" not in os.environ
     try:
         with _sole_daemon(root):
-            asyncio.run(serve(root, run, options.ready_fd, guard=guard))
+            asyncio.run(serve(root, run, options.ready_fd, guard=guard, webhook=options.webhook))
     except AlreadyRunning as exc:
         if options.ready_fd is not None and _answers(run / SOCKET):
             _say_ready(options.ready_fd)
@@ -81,8 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def serve(root: Path, run: Path, ready_fd: int | None, *, guard: bool = False) -> None:
-    """Run until told to end; raises what the parts raise when they cannot be opened."""
+async def serve(
+    root: Path, run: Path, ready_fd: int | None, *, guard: bool = False, webhook: str = ""
+) -> None:
+    """Run until told to end; raises what the parts raise when they cannot be opened.
+
+    `webhook` is where deliveries are taken, instead of where the instance is set to take them.
+    """
     loop = asyncio.get_running_loop()
     # Most calls wait for the kernel or the launcher, so there are more of them than cores.
     loop.set_default_executor(ThreadPoolExecutor(THREADS, thread_name_prefix="host"))
@@ -99,6 +106,8 @@ async def serve(root: Path, run: Path, ready_fd: int | None, *, guard: bool = Fa
             journal=Journal(root, host.bus, host.endpoints),
             metrics=metrics,
         )
+        instance.sources = keep_sources(instance)
+        instance.webhooks = take_deliveries(instance.sources)
         stack.callback(instance.journal.close)
         instance.journal.open()
         stack.enter_context(host.bus.listen(metrics.follow))
@@ -120,6 +129,8 @@ async def serve(root: Path, run: Path, ready_fd: int | None, *, guard: bool = Fa
         stack.push_async_callback(instance.end_runs)
         await _listen(runner, run / SOCKET)
         stack.callback((run / SOCKET).unlink, missing_ok=True)
+        stack.push_async_callback(instance.webhooks.close)
+        await _take_deliveries(instance, webhook)
         memory.settle()
         _log.info("the daemon serves %s on %s", root, run / SOCKET)
         if ready_fd is not None:
@@ -132,6 +143,16 @@ async def serve(root: Path, run: Path, ready_fd: int | None, *, guard: bool = Fa
         if work.done():
             await work
         _log.info("the daemon ends; containers run on")
+
+
+async def _take_deliveries(instance: Instance, address: str) -> None:
+    """Listen where the command line or the instance's own setting says; sources are polled all
+    the same where that cannot be had."""
+    address = address or instance.host.store.gitops.setting("webhook")
+    try:
+        await instance.webhooks.listen(address)
+    except EngineError as exc:
+        _log.error("%s", chain(exc))
 
 
 def _say_ready(fd: int) -> None:
@@ -160,6 +181,7 @@ async def _work(instance: Instance) -> None:
         group.create_task(instance.controller.run())
         group.create_task(remove_ended(instance))
         group.create_task(follow_events(instance.host.bus, instance.controller))
+        group.create_task(instance.sources.run())
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

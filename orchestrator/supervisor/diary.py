@@ -12,7 +12,7 @@ from orchestrator.supervisor.instance import Instance
 from orchestrator.supervisor.journal import Operation
 from orchestrator.supervisor.requests import instance_of
 
-_APPLIES = frozenset({"up", "create"})
+_APPLIES = frozenset({"up", "create", "gitops"})
 """The commands after which the project's last revision is what was asked for."""
 
 
@@ -33,7 +33,7 @@ class Diary:
 
     def see(self, event: dict[str, Any]) -> None:
         """Take note of what the operation tells; a plan that has steps is an event for all."""
-        if event.get("type") != "plan" or event.get("empty"):
+        if event.get("type") != "plan" or event.get("empty") or not self._project:
             return
         steps = len(event.get("steps", ()))
         self._steps += steps

@@ -17,6 +17,8 @@ _STATUS = {
     "NoSuchProject": 404,
     "NoSuchRevision": 404,
     "NoSuchRollout": 404,
+    "NoSuchPassage": 404,
+    "NoSuchSource": 404,
     "UnknownService": 404,
     "AlreadyExists": 409,
     "InUse": 409,
@@ -25,12 +27,15 @@ _STATUS = {
     "NameTaken": 409,
     "PortInUse": 409,
     "RolloutNotRunning": 409,
+    "SourceSuspended": 409,
     "PlanningError": 400,
     "CanonicalError": 400,
     "ValidationError": 400,
     "BadRequest": 400,
+    "SpecError": 400,
     "BuildError": 422,
     "ImageError": 422,
+    "GitOpsError": 422,
 }
 
 

@@ -12,12 +12,15 @@ from orchestrator.supervisor.controller import Controller
 from orchestrator.supervisor.journal import Journal
 from orchestrator.supervisor.metrics import Metrics
 from orchestrator.supervisor.operations import Operations
+from orchestrator.supervisor.sources import SourceKeeper
+from orchestrator.supervisor.webhooks import Webhooks
 
 
 @dataclass(slots=True, kw_only=True)
 class Instance:
     """`ending` is set when the daemon is told to end; `runs` are the operations under way, each
-    with the event that ends it early."""
+    with the event that ends it early. `sources` and `webhooks` are set once the rest is there,
+    which they work with."""
 
     host: Host
     backend: LocalBackend
@@ -28,6 +31,8 @@ class Instance:
     started_at: float = field(default_factory=time)
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     runs: dict[asyncio.Task[None], asyncio.Event] = field(default_factory=dict)
+    sources: SourceKeeper = field(init=False)
+    webhooks: Webhooks = field(init=False)
 
     async def end_runs(self) -> None:
         """Cancel every operation and wait until what it was doing is done: what they use must

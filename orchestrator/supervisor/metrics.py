@@ -13,16 +13,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from time import time
 from typing import TYPE_CHECKING
 
-from orchestrator.engine.events import ContainerEvent, DriftEvent, Event, StepEvent
+from orchestrator.engine.events import ContainerEvent, DriftEvent, Event, GitopsEvent, StepEvent
 from orchestrator.engine.exits import HOST_FAULTS
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.observe import container_status, health_status
+from orchestrator.gitops.reconcile import is_ready
 from orchestrator.version import VERSION
 
 if TYPE_CHECKING:
     from orchestrator.supervisor.controller import Controller
 
 BOUNDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+_OUTCOMES = frozenset({"applied", "failed", "rolled-back", "planned", "superseded"})
 
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[str, Labels, float]
@@ -61,6 +64,8 @@ class Metrics:
         self._containers: Counter[Labels] = Counter()
         self._drift: Counter[Labels] = Counter()
         self._reconciles = Histogram()
+        self._attempts: Counter[Labels] = Counter()
+        self._attempt_seconds = Histogram()
 
     def follow(self, event: Event) -> None:
         if isinstance(event, StepEvent):
@@ -74,6 +79,11 @@ class Metrics:
         elif isinstance(event, DriftEvent):
             repaired = "yes" if event.done else "no"
             self._drift[(("kind", event.kind), ("repaired", repaired))] += 1
+        elif isinstance(event, GitopsEvent) and event.action in _OUTCOMES:
+            source = ("source", event.source)
+            self._attempts[(("outcome", event.action), ("reason", event.reason), source)] += 1
+            if event.seconds:
+                self._attempt_seconds.observe((source,), event.seconds)
 
     def operation(self, command: str, outcome: str, seconds: float) -> None:
         self._operations.observe((("command", command), ("outcome", outcome)), seconds)
@@ -132,6 +142,20 @@ class Metrics:
             other: Labels = (("answered", "elsewhere"),)
             samples: list[Sample] = [("", own, asked - passed), ("", other, passed)]
             add("bayplan_dns_queries_total", "counter", "Names asked for.", samples)
+        add(
+            "bayplan_gitops_attempts_total",
+            "counter",
+            "Attempts of git sources by outcome.",
+            _counted(self._attempts),
+        )
+        add(
+            "bayplan_gitops_attempt_seconds",
+            "histogram",
+            "From the look at a repository to the outcome.",
+            self._attempt_seconds.samples(),
+        )
+        for name, text, samples in _of_sources(backend):
+            add(name, "gauge", text, samples)
         for name, kind, text, found in _of_containers(backend):
             add(name, kind, text, found)
         return "\n".join(lines) + "\n"
@@ -170,6 +194,21 @@ def _of_containers(
     yield "bayplan_container_health", "gauge", "1 for the present status.", health
     yield "bayplan_container_cpu_seconds_total", "counter", "CPU time of this run.", cpu
     yield "bayplan_container_memory_bytes", "gauge", "Memory less what is reclaimable.", memory
+
+
+def _of_sources(backend: LocalBackend) -> Iterator[tuple[str, str, list[Sample]]]:
+    suspended: list[Sample] = []
+    ready: list[Sample] = []
+    applied: list[Sample] = []
+    for record in backend.host.store.gitops.all():
+        labels: Labels = (("source", record.name),)
+        suspended.append(("", labels, record.suspended))
+        ready.append(("", labels, is_ready(record)))
+        if record.applied is not None:
+            applied.append(("", labels, record.applied.at))
+    yield "bayplan_gitops_suspended", "1 where a source is not followed.", suspended
+    yield "bayplan_gitops_ready", "1 where the last revision stands and is healthy.", ready
+    yield "bayplan_gitops_last_applied_timestamp_seconds", "When a revision proved good.", applied
 
 
 def _counted(counter: Mapping[Labels, int]) -> Iterator[Sample]:

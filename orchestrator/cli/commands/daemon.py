@@ -6,17 +6,19 @@ import os
 
 from orchestrator.cli import output
 from orchestrator.cli.errors import UsageError
-from orchestrator.cli.options import Command, Group, choice
+from orchestrator.cli.options import Command, Group, choice, text
 from orchestrator.cli.session import Session
 from orchestrator.client import daemon
 
 NOT_RUNNING = 3  # what `systemctl status` gives for a unit that is not active
 
 
-def _foreground(session: Session) -> int:
+def _foreground(session: Session, *, webhook: str | None) -> int:
     if os.geteuid() != 0:
         raise UsageError("the daemon must run as root", hint="run bay as root (sudo bay …)")
     command = daemon.command(session.root, session.run)
+    if webhook is not None:
+        command += ["--webhook", webhook]
     os.execve(command[0], command, daemon.environment(dict(session.environ)))
 
 
@@ -59,6 +61,17 @@ GROUP = Group(
         options=(choice("--format", help="Output format", choices=("text", "json")),),
     ),
     Command("stop", _stop, summary="End it; containers go on"),
-    default=Command("run", _foreground, summary="Run it in the foreground"),
+    default=Command(
+        "run",
+        _foreground,
+        summary="Run it in the foreground",
+        options=(
+            text(
+                "--webhook",
+                help="Take deliveries for git sources here (bay gitops listen keeps it)",
+                metavar="HOST:PORT",
+            ),
+        ),
+    ),
     summary="Run the daemon in the foreground; or status, stop",
 )

@@ -1,0 +1,113 @@
+"""A source's repository on this host: its mirror, its checkouts, and what is decrypted of it.
+
+<root>/gitops/<source>/mirrors/<id>/   the bare mirror, one for each address
+<root>/gitops/<source>/commits, tree   see `checkout`
+<run>/decrypted/<source>/              see `vault`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.gitops import checkout as checkouts
+from orchestrator.gitops.errors import RefNotFound
+from orchestrator.gitops.mirror import Mirror, Revision
+from orchestrator.gitops.render import render
+from orchestrator.gitops.source import GitSource, identifier
+from orchestrator.gitops.switching import switch
+from orchestrator.gitops.vault import Vault
+from orchestrator.gitops.verify import verify
+from specs.locations import is_within
+
+_log = logging.getLogger(__name__)
+
+DIRECTORY = "gitops"
+DECRYPTED = "decrypted"
+
+Projects = Mapping[str, Mapping[str, Any]]
+"""Canonical projects by name."""
+
+
+class GitRepository:
+    """`environ` is the daemon's environment, of which a stack sees what its source names."""
+
+    def __init__(
+        self, source: GitSource, root: Path, run: Path, environ: Mapping[str, str]
+    ) -> None:
+        self.source = source
+        self.home = root / DIRECTORY / source.name
+        self.mirror = Mirror(self.home / "mirrors" / identifier(source), source)
+        self.vault = Vault(run / DECRYPTED / source.name)
+        self._environ = environ
+        self._fetched: Revision | None = None
+
+    async def probe(self) -> str:
+        """The commit that is wanted now; raises RefNotFound where there is none."""
+        found = await self.mirror.probe()
+        if found is None:
+            raise RefNotFound(f"{self.source.url} has no {self.source.ref}")
+        return found
+
+    async def fetch(self, *, accept_rewrite: bool) -> Revision:
+        self._fetched = await self.mirror.fetch(accept_rewrite=accept_rewrite)
+        return self._fetched
+
+    async def render(self, commit: str) -> dict[str, dict[str, Any]]:
+        """Verify and check out a commit, and give its projects in the order of their paths; what
+        containers bind stays as it is."""
+        revision = self._fetched
+        if revision is None or revision.commit != commit:
+            revision = await self.mirror.revision(commit)
+        await verify(self.mirror, revision)
+        return await self._render(commit)
+
+    async def _render(self, commit: str) -> dict[str, dict[str, Any]]:
+        checkout = await checkouts.check_out(self.mirror, commit, self.home)
+        loaded = await asyncio.to_thread(render, self.source, checkout, self._environ, self.vault)
+        for item in loaded:
+            for issue in (*item.warnings, *item.unsupported):
+                _log.warning(
+                    "source %s, project %s: %s", self.source.name, item.project.name, issue
+                )
+        return {item.project.name: item.project.canonical() for item in loaded}
+
+    async def switch(self, commit: str, projects: Projects) -> None:
+        """Have what containers bind be this commit's, and what `projects` need decrypted be there:
+        memory forgets when the host starts anew."""
+        if any(not os.path.exists(path) for path in self._decrypted(projects)):
+            await self._render(commit)
+        await switch(await checkouts.check_out(self.mirror, commit, self.home))
+
+    async def retain(self, kept: Mapping[str, Projects]) -> None:
+        """Hold on to these commits with what their projects need, and let go of others."""
+        await self.mirror.keep(kept)
+        await asyncio.to_thread(checkouts.sweep, self.home, kept)
+        needed = [path for projects in kept.values() for path in self._decrypted(projects)]
+        await asyncio.to_thread(self.vault.sweep, needed)
+
+    def _decrypted(self, projects: Projects) -> Iterable[str]:
+        directory = str(self.vault.directory)
+        for spec in projects.values():
+            for secret in (spec.get("secrets") or {}).values():
+                path = str(secret.get("file") or "")
+                if path and is_within(path, (directory,)):
+                    yield path
+
+    async def log(self, since: str | None, until: str) -> list[Revision]:
+        """The commits after `since` up to `until`, newest first."""
+        return await self.mirror.log(since, until)
+
+    async def remove(self, *, tree: bool) -> None:
+        """Let go of everything; without `tree` what containers have stays theirs."""
+        if tree:
+            await asyncio.to_thread(shutil.rmtree, self.home, ignore_errors=True)
+            await asyncio.to_thread(self.vault.close)
+            return
+        for part in ("mirrors", "commits"):
+            await asyncio.to_thread(shutil.rmtree, self.home / part, ignore_errors=True)
