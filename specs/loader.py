@@ -112,7 +112,7 @@ def load_project(options: LoadOptions) -> LoadedProject:
     project = _with_digests(project, files)
     return LoadedProject(
         project=project,
-        warnings=tuple(loading.warnings),
+        warnings=(*loading.warnings, *_hidden(files)),
         unsupported=tuple(_unsupported(tree, project, options.inert)),
         inputs=files.inputs(),
         environment={**found.environment, "COMPOSE_PROJECT_NAME": name},
@@ -216,6 +216,28 @@ def _discover(options: LoadOptions, files: Files, warnings: list[SpecIssue]) -> 
         profile.strip() for profile in environ.get("COMPOSE_PROFILES", "").split(",")
     )
     return _Found(files=specs, directory=project_directory, environment=environ, profiles=profiles)
+
+
+def _hidden(files: Files) -> list[SpecIssue]:
+    """What an env file that somebody has named sets in vain, as the environment says otherwise.
+
+    It wins in Compose, too; who goes back to older values with `--env-file` and sees nothing
+    happen has no other way to find out. Values are not shown: they may be secret.
+    """
+    named = {files.absolute(name) for name in files.options.env_files}
+    return [
+        SpecIssue(
+            message=f"{name} is set otherwise in the environment, which goes before this file",
+            file=files.shown(layer.origin),
+            line=layer.lines.get(name, 0),
+            column=1,
+            hint=f"unset {name}",
+        )
+        for layer in files.layers
+        if layer.origin in named
+        for name, value in sorted(layer.values.items())
+        if name in files.names and files.options.environ.get(name, value) != value
+    ]
 
 
 def _directory_of(specs: list[str]) -> str | None:

@@ -86,6 +86,21 @@ def test_the_environment_wins_over_env_files_for_interpolation(load: Load) -> No
     assert load(files, environ={"T": "9"}).project.services["web"].image == "x:9-2"
 
 
+def test_a_setting_of_a_named_env_file_that_the_environment_hides_is_told(load: Load) -> None:
+    files = {
+        "compose.yaml": "services:\n  web: {image: 'x:${TAG}'}\n",
+        "old.env": "# the release before\nTAG=1\nSAME=s\n",
+        ".env": "TAG=0\n",
+    }
+    environ = {"TAG": "2", "SAME": "s"}
+    loaded = load(files, environ=environ, env_files=("old.env",))
+    (issue,) = loaded.warnings
+    assert loaded.project.services["web"].image == "x:2"
+    assert issue.location == "old.env:2:1"
+    assert "TAG is set otherwise in the environment" in issue.message
+    assert load(files, environ=environ).warnings == ()
+
+
 def test_env_files_of_a_service_give_way_to_its_own_variables(load: Load) -> None:
     files = {
         "compose.yaml": "services:\n  web:\n    image: x\n    env_file: [a.env, b.env]\n"
