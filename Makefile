@@ -39,6 +39,7 @@ bench:
 	@scripts/setup bench
 	@.venv/bin/python tests/bench/run.py
 	@.venv/bin/python tests/bench/loads.py
+	@.venv/bin/python tests/bench/drift.py
 	@.venv/bin/python tests/bench/compose.py
 
 lock: setup

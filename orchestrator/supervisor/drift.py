@@ -49,6 +49,7 @@ class DriftKeeper:
             namespaces=lambda: wake("sandboxes"),
         )
         self._told: set[str] = set()
+        self._told_volumes: dict[str, set[str]] = {}
         self._making: dict[str, asyncio.Task[None]] = {}
 
     @contextlib.asynccontextmanager
@@ -105,11 +106,13 @@ class DriftKeeper:
         """Report a volume whose directory is gone while containers use it: what was in it only a
         person can bring back."""
         if await asyncio.to_thread(losses.volume_stands, self._host, name):
-            self._told.discard(f"volume {name}")
+            self._told_volumes.pop(name, None)
             return
         users = [r for r in self._host.store.containers() if name in volumes_of(r)]
-        if users and f"volume {name}" not in self._told:
-            self._told.add(f"volume {name}")
+        # Once for those who have lost it: others have had another volume of this name.
+        ids = {record.id for record in users}
+        if not ids <= self._told_volumes.get(name, set()):
+            self._told_volumes[name] = ids
             names = ", ".join(record.name for record in users)
             what = f"its directory was removed while {names} had it; bay up makes it anew, empty"
             self._tell("volume", name, users[0].project, what)

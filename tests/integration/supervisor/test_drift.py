@@ -143,6 +143,15 @@ def test_a_volume_that_is_removed_under_its_container_is_told(harbour: Harbour) 
     assert "shop-store-1" in event["what"]
 
 
+def test_the_loss_of_a_volume_is_told_once_more_when_it_was_made_anew(harbour: Harbour) -> None:
+    for _ in range(2):
+        harbour.up(stack())
+        with drifts(harbour) as drift:
+            shutil.rmtree(harbour.root / "volumes" / "shop_data")
+            assert drift("volume")["name"] == "shop_data"
+        assert harbour.result("down", options={"volumes": True, "timeout": 0})["ok"]
+
+
 def test_what_we_do_ourselves_is_no_drift(harbour: Harbour) -> None:
     harbour.up(stack())
     log = harbour.run / "daemon.log"
