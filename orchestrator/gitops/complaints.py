@@ -61,7 +61,7 @@ _NO_REPOSITORY = (
 )
 _NO_REF = ("couldn't find remote ref", "not our ref", "unadvertised object", "upload-pack: not our")
 _REMOTE_VERBS = ("fetch", "ls-remote")
-_FSCK = re.compile(r"error in (?:tree|blob|commit|tag) [0-9a-f]+: (.*)")
+_FSCK = re.compile(r"(?:error in (?:tree|blob|commit|tag)|object) [0-9a-f]{40,64}: (\w+: .*)")
 _NOISE = re.compile(
     r"(?:fatal|error|remote|warning): (?:the remote end hung up unexpectedly|fetch-pack: .*|"
     r"index-pack failed|could not read from remote repository\.?|unpack-objects.*)",
@@ -80,7 +80,8 @@ def classify(verb: str, source: GitSource, status: int, complaint: str) -> GitOp
     if verb not in _REMOTE_VERBS:
         return GitFailed(f"git {verb}: {said}", exit_code=status, said=complaint)
     if match := _FSCK.search(complaint):
-        return UnsafeTree(f"{where} holds a malformed object: {match[1]}", path="")
+        text = reason(match[1])
+        return UnsafeTree(f"{where} holds an object that git refuses: {text}", path="")
     if any(word in words for word in _NO_REF):
         return RefNotFound(f"{where} has no {source.ref}")
     if any(word in words for word in _AUTHENTICATION):
