@@ -180,7 +180,7 @@ def breakages(harbour: Harbour) -> Iterator[Breakage]:
     )
 
 
-def _first_rule(host: Host, table: str) -> list[str]:
+def _first_rule(host: Host, table: list[str]) -> list[str]:
     listed = json.loads(host.inside("nft", "-j", "-a", "list", "table", *table))["nftables"]
     rule = next(entry["rule"] for entry in listed if "rule" in entry)
     return [rule["chain"], "handle", str(rule["handle"])]
