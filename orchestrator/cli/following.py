@@ -7,6 +7,7 @@ the daemon go away, output is followed all the same until a new one answers.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 from collections.abc import Callable
@@ -47,9 +48,10 @@ class Follower:
         self._containers: list[dict[str, Any]] = []
         self._all: list[dict[str, Any]] = []
 
-    def run(self, window: Window, *, on_change: OnChange | None = None) -> None:
+    def run(self, window: Window, *, on_change: OnChange | None = None, stay: bool = False) -> None:
         """Print the past within `window`, then what comes; `on_change` gets every new list
-        of all the project's containers."""
+        of all the project's containers. With `stay` containers that ended are waited for, as
+        somebody may start them again."""
         try:
             self._look()
             show(list(self._sources.values()), window, self._printer)
@@ -58,7 +60,7 @@ class Follower:
                 self._drain()
                 if on_change is not None:
                     on_change(self._all)
-                if ended:
+                if ended and not stay:
                     return
                 self._wait()
         finally:
@@ -81,11 +83,22 @@ class Follower:
             return
         self._containers = self._chosen(found)
         self._all = found
+        self._let_go({container["id"] for container in found})
         self._printer.know(container["name"] for container in self._containers)
         for container in self._containers:
             if container["id"] not in self._sources:
-                self._sources[container["id"]] = Source(container)
-                self._changes.watch(os.path.dirname(container["log_path"]))
+                # One that is just being made has no directory yet: that it is made is an event.
+                with contextlib.suppress(FileNotFoundError):
+                    self._changes.watch(os.path.dirname(container["log_path"]))
+                    self._sources[container["id"]] = Source(container)
+
+    def _let_go(self, listed: set[str]) -> None:
+        """Print the rest of what removed containers have printed, and close their files."""
+        for id in self._sources.keys() - listed:
+            source = self._sources.pop(id)
+            for entry in source.new():
+                self._printer.write(entry)
+            source.close()
 
     def _wait(self) -> None:
         """Until something may have changed."""

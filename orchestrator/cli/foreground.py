@@ -5,15 +5,20 @@ The first Ctrl-C stops the containers gracefully, the second kills them, as Comp
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import operation, output
 from orchestrator.cli.errors import UsageError
 from orchestrator.cli.following import Follower
 from orchestrator.cli.logs import Printer, Window, moment
 from orchestrator.cli.session import Session
+
+if TYPE_CHECKING:
+    from orchestrator.watch.loop import DevLoop
 
 
 class Wish:
@@ -54,6 +59,15 @@ class Wish:
         for name, value in asked.items():
             if value:
                 raise UsageError(f"{flag} and {name} exclude each other")
+
+    def check_watched(self) -> None:
+        """Raises UsageError where the end of a container is to end everything: the dev loop
+        ends containers all the time."""
+        if self.abort_on_exit or self.abort_on_failure:
+            raise UsageError(
+                "--watch restarts containers; no end of one can be the end of all "
+                "(--abort-on-container-exit, --abort-on-container-failure, --exit-code-from)"
+            )
 
     def shown(self, containers: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those whose output is to be shown."""
@@ -112,9 +126,11 @@ def attach(
     colour: bool,
     timestamps: bool,
     timeout: float | None,
+    loop: DevLoop | None = None,
 ) -> int:
     """Follow until all containers have ended (status 0), one has ended that was to end all (its
-    status), or Ctrl-C has stopped them (130)."""
+    status), or Ctrl-C has stopped them (130). Meanwhile `loop` acts on changes of files; with it
+    only Ctrl-C is an end."""
     printer = Printer(
         prefix=prefix,
         colour=colour and output.use_colour(session, sys.stdout),
@@ -136,7 +152,9 @@ def attach(
 
     window = Window(since=moment(str(since), time.time()))
     try:
-        Follower(session, project, wish.shown, printer).run(window, on_change=tell)
+        with _acting(loop):
+            follower = Follower(session, project, wish.shown, printer)
+            follower.run(window, on_change=tell, stay=loop is not None)
     except KeyboardInterrupt:
         _take_down(session, project, wish, timeout)
         return 130
@@ -145,6 +163,19 @@ def attach(
         _take_down(session, project, wish, timeout)
         return _status(session, project, wish.exit_code_from, aborted.container)
     return 0
+
+
+@contextlib.contextmanager
+def _acting(loop: DevLoop | None) -> Iterator[None]:
+    """Have the loop act on changes until the block is left."""
+    if loop is None:
+        yield
+        return
+    loop.start()
+    try:
+        yield
+    finally:
+        loop.stop()
 
 
 def _status(session: Session, project: str, service: str | None, container: dict[str, Any]) -> int:
