@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TextIO
 
 from orchestrator.cli import output
-from orchestrator.cli.errors import describe
+from orchestrator.cli.errors import UsageError, describe
 from orchestrator.cli.session import Session
 from orchestrator.client import daemon as daemons
 from orchestrator.watch.daemon import Daemon
 from orchestrator.watch.loop import DevLoop
 from orchestrator.watch.report import JsonReport, Report, TextReport
 from orchestrator.watch.spec import Spec, Wishes
+
+
+def check(session: Session) -> None:
+    """Raises UsageError where the spec cannot be read a second time."""
+    if "-" in session.files:
+        raise UsageError("a spec on standard input cannot be read again", hint="give it a file")
 
 
 def read(session: Session, services: tuple[str, ...]) -> Spec:
@@ -64,15 +69,11 @@ def prepared(
     return loop
 
 
-def follow(loop: DevLoop) -> None:
-    """Act on changes until Ctrl-C, which is raised again once all is left."""
+def follow(loop: DevLoop) -> int:
+    """Act on changes until Ctrl-C, which is raised again once all is left; the exit status of a
+    loop that could not go on."""
     loop.start()
     try:
-        loop.wait()
+        return loop.wait()
     finally:
-        # A second Ctrl-C must not leave half of it.
-        try:
-            loop.stop()
-        except KeyboardInterrupt:
-            print("ending…", file=sys.stderr)
-            loop.stop()
+        loop.stop()

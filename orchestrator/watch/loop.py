@@ -61,7 +61,7 @@ class DevLoop:
         self._stopped = threading.Event()
         self._spec_changed = threading.Event()
         self._spec_request = Request()
-        self._failure: BaseException | None = None
+        self._failed = False
         self._threads = [
             threading.Thread(target=target, name=f"watch {name}", daemon=True)
             for name, target in (
@@ -103,11 +103,10 @@ class DevLoop:
         self._watching.close()
         self._report.tell("ended")
 
-    def wait(self) -> None:
-        """Until `stop` is called. Raises what has ended the loop, if something has."""
+    def wait(self) -> int:
+        """Until `stop` is called, or the loop cannot go on, which it has told then: status 1."""
         self._threads[0].join()
-        if self._failure is not None:
-            raise self._failure
+        return 1 if self._failed else 0
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -121,8 +120,12 @@ class DevLoop:
                     self._tell_course(following)
                 self._hand_out(batch)
         except Exception as exc:
-            # Without this thread there is no loop: whoever waits for it is told why.
-            self._failure = exc
+            # Without this thread there is no loop.
+            self._failed = True
+            message, hint, _ = self._describe(exc)
+            self._report.tell(
+                "failed", action="watch", message=message, hint=hint, seconds=None, running=""
+            )
 
     def _hand_out(self, batch: Batch) -> None:
         assert self._course is not None

@@ -8,13 +8,12 @@ from typing import Any
 
 from orchestrator.engine.commands import run_command
 from orchestrator.engine.errors import ContainerGone
-from orchestrator.engine.exits import HOST_FAULTS
 from orchestrator.engine.monitors import ExecConfig
 from orchestrator.engine.sync import ContainerFiles, Delete, Put, Synced
 from orchestrator.watch.daemon import Daemon, Superseded
 from orchestrator.watch.rules import Command
 
-__all__ = ["HOST_FAULTS", "CommandFailed", "Replicas"]
+__all__ = ["CommandFailed", "ContainerGone", "Replicas"]
 
 _AT_ONCE = 256  # changes between two looks at whether they are still wanted
 
@@ -68,7 +67,7 @@ class Replicas:
     ) -> Synced:
         """Make the changes in these containers; one that is gone meanwhile is left out.
 
-        Raises Superseded as soon as they are not wanted any more, and HOST_FAULTS.
+        Raises Superseded as soon as they are not wanted any more, and errors of the host.
         """
         written = deleted = size = 0
         skipped: list[tuple[str, str]] = []
@@ -89,12 +88,8 @@ class Replicas:
         )
 
     def differing(self, puts: Sequence[Put], id: str) -> list[Put]:
-        """Those that would change something there; none where the container is gone."""
-        try:
-            return self._of(id).differing(puts)
-        except ContainerGone:
-            self.forget()
-            return []
+        """Those that would change something there. Raises ContainerGone, and errors of the host."""
+        return self._of(id).differing(puts)
 
     def execute(
         self, command: Command, tell: Callable[[str], None], wanted: Callable[[], bool]

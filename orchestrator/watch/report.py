@@ -113,7 +113,8 @@ class TextReport:
         }
         named = self._named(fields["paths"], fields["count"])
         detail = f" ({fields['detail']})" if fields["detail"] else ""
-        return f"{words[fields['action']]} in {_duration(fields['seconds'])}{detail}: {named}"
+        files = f": {named}" if named else ""
+        return f"{words[fields['action']]} in {_duration(fields['seconds'])}{detail}{files}"
 
     def _named(self, paths: Iterable[str], count: int) -> str:
         """Up to three paths, and how many more there are."""

@@ -18,7 +18,7 @@ from orchestrator.engine.sync import Put, Synced
 from orchestrator.watch.daemon import Daemon, Request, Superseded
 from orchestrator.watch.echoes import Echoes
 from orchestrator.watch.patterns import below
-from orchestrator.watch.replicas import Replicas
+from orchestrator.watch.replicas import ContainerGone, Replicas
 from orchestrator.watch.report import Report, shown
 from orchestrator.watch.rules import Action, Rule
 from orchestrator.watch.survey import survey
@@ -275,40 +275,48 @@ class ServiceLoop:
 
     def _welcome(self, since: float) -> None:
         """Bring containers that are new what their image does not hold."""
-        order, ids = self._order, self._replicas.ids
+        ids = self._replicas.ids
         self._known &= ids
-        new = ids - self._known
-        changes: dict[str, tuple[FileChange, bool]] = {}
-        for rule in order.rules:
-            if rule.initial_sync and rule.action.syncs and not rule.mounted:
-                for put in survey(rule, order.left_out):
-                    changes[put.target] = (put, rule.action.restarts)
-        changes |= self._touched
+        if ids <= self._known:
+            return
+        wanted = self._lasting()
+        puts = [change for change, _ in wanted.values() if isinstance(change, Put)]
+        gone = [change for change, _ in wanted.values() if not isinstance(change, Put)]
+        brought: dict[str, None] = {}
         restart = False
-        total = 0
-        for id in sorted(new):
-            puts = [change for change, _ in changes.values() if isinstance(change, Put)]
-            differing: list[FileChange] = list(self._replicas.differing(puts, id))
-            gone = [change for change, _ in changes.values() if not isinstance(change, Put)]
+        size = 0
+        for id in sorted(ids - self._known):
+            try:
+                differing = self._replicas.differing(puts, id)
+            except ContainerGone:
+                continue  # or not quite there yet, which is told, too
             if differing or gone:
-                synced = self._apply([*gone, *differing], (id,))
-                total += synced.written + synced.deleted
-            restart |= any(changes[change.target][1] for change in differing)
+                size += self._apply([*gone, *differing], (id,)).bytes
+            brought |= dict.fromkeys(str(put.source) for put in differing)
+            restart |= any(wanted[put.target][1] for put in differing)
             self._known |= {id}
         if restart:
             self._restart()
-        if total:
-            action = Action.SYNC_RESTART if restart else Action.SYNC
+        if brought:
             self._report.tell(
                 "done",
                 self.service,
-                action=action,
-                paths=[],
-                count=total,
-                bytes=0,
+                action=Action.SYNC_RESTART if restart else Action.SYNC,
+                **shown(brought),
+                bytes=size,
                 seconds=round(time.monotonic() - since, 4),
-                detail="to bring what was new up to date",
+                detail="a first sync",
             )
+
+    def _lasting(self) -> dict[str, tuple[FileChange, bool]]:
+        """By target what every container is to have, and whether it needs a restart for that:
+        all files of rules with a first sync, and what has been synced since."""
+        wanted: dict[str, tuple[FileChange, bool]] = {}
+        for rule in self._order.rules:
+            if rule.initial_sync and rule.action.syncs and not rule.mounted:
+                for put in survey(rule, self._order.left_out):
+                    wanted[put.target] = (put, rule.action.restarts)
+        return wanted | self._touched
 
     def _owe(self, work: Work) -> None:
         """Note what is still to be done, with the next thing that is."""

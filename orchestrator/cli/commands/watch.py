@@ -27,8 +27,7 @@ def run(
 
     if restart and not auto:
         raise UsageError("--restart says what the rules of --auto do; give both")
-    if "-" in session.files:
-        raise UsageError("a spec on standard input cannot be read again", hint="give it a file")
+    developing.check(session)
     report = developing.reporting(session, sys.stdout, format=format, quiet=quiet)
     spec = developing.read(session, service)
     wishes = Wishes(services=service, auto=auto, restart=restart)
@@ -43,8 +42,7 @@ def run(
             title="up",
             silent=format == "json" and session.progress == "auto",
         )
-    developing.follow(loop)
-    return 0
+    return developing.follow(loop)
 
 
 COMMAND = Command(
