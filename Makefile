@@ -41,6 +41,7 @@ bench:
 	@.venv/bin/python tests/bench/loads.py
 	@.venv/bin/python tests/bench/drift.py
 	@.venv/bin/python tests/bench/compose.py
+	@.venv/bin/python -m tests.bench.syncing
 
 lock: setup
 	@scripts/lock

@@ -83,8 +83,8 @@ class Mirror:
                 return False
             if files.is_mount_point(directory, name):
                 raise FileRefused("something is mounted there")
+            self._forget(target)
             if stat.S_ISDIR(there.st_mode):
-                self._forget(target)
                 remove_tree(directory, name)
             else:
                 os.unlink(name, dir_fd=directory)
@@ -117,6 +117,8 @@ class Mirror:
         there = _lstat(directory, name)
         if there is not None and os.path.samestat(there, source.status):
             return None  # the host's own file, by way of a bind mount
+        if there is not None and not stat.S_ISREG(there.st_mode):
+            self._forget(target)  # paths may lead through it
         if source.is_directory:
             return self._put_directory(source, directory, name, there)
         if there is not None:
@@ -124,8 +126,6 @@ class Mirror:
                 raise FileRefused("a device is in its place")
             if files.is_mount_point(directory, name):
                 return self._write_in_place(source, directory, name, there)
-            if stat.S_ISDIR(there.st_mode):
-                self._forget(target)
         if source.link is not None:
             return self._put_link(source, directory, name)
         return self._put_file(source, directory, name)

@@ -336,6 +336,32 @@ def test_a_link_on_the_way_is_followed_and_the_last_one_replaced(
     assert yard.exec(id, "cat", "/srv/file", "/f").output == "new\nnew\n"
 
 
+def test_a_link_that_is_changed_leads_the_next_file_elsewhere(yard: Yard, tmp_path: Path) -> None:
+    id = yard.start(*FOREVER)
+    src = tmp_path / "src"
+    file, link = make(src / "file"), src / "link"
+    changes: list[Put | Delete] = [
+        Put(source=file, target="/one/file"),
+        Put(source=file, target="/two/file"),
+        Put(source=link, target="/now"),
+    ]
+    link.symlink_to("/one")
+    files = files_of(yard, id)
+    files.apply([*changes, Put(source=file, target="/now/first")])
+    link.unlink()
+    link.symlink_to("/two")
+    # The way is known from the first file on.
+    first = Put(source=file, target="/now/again")
+    files.apply([first, *changes, Put(source=file, target="/now/second")])
+    assert yard.exec(id, "ls", "/one", "/two").output.split() == [
+        *("/one:", "again", "file", "first"),
+        *("/two:", "file", "second"),
+    ]
+    synced = files.apply([first, Delete(target="/now"), Put(source=file, target="/now/third")])
+    assert (synced.written, synced.deleted) == (2, 1)
+    assert yard.exec(id, "ls", "/now").output == "third\n"
+
+
 def test_what_cannot_be_copied_is_skipped_with_the_reason(yard: Yard, tmp_path: Path) -> None:
     id = yard.start(*FOREVER)
     pipe = tmp_path / "pipe"
