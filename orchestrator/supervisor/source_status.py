@@ -41,8 +41,11 @@ def message(record: SourceRecord, sight: Sight) -> str:
     last = record.attempted
     if sight.trouble:
         return sight.trouble
-    if last is not None and last.outcome in ("failed", "reverting", "rolled-back"):
+    if last is not None and last.outcome in ("failed", "reverting"):
         return last.message
+    if last is not None and last.outcome == "rolled-back":
+        stands = f"{record.applied.commit[:12]} stands again" if record.applied else ""
+        return f"{last.message}; {stands}"
     if sight.message:
         return sight.message
     if sight.unready and sight.head and is_due(record, sight.head):

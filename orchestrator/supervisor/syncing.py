@@ -227,7 +227,7 @@ class Syncer:
 
     def _lost(self, error: GitOpsError) -> None:
         """Note that the repository could not be read; said once for each reason."""
-        message, now = chain(error), time()
+        message, now = _words(error), time()
         # What does not pass by itself is asked again at the next interval, no sooner.
         failures = self.sight.failures if error.transient else self._terms().retries
         if message != self.sight.message:
@@ -263,7 +263,7 @@ class Syncer:
             failed = Candidate(
                 commit=commit, projects={}, began=began, subject=subject, author=author
             )
-            self._note(record, failed, Failure(reason=exc.reason, message=chain(exc)))
+            self._note(record, failed, Failure(reason=exc.reason, message=_words(exc)))
             return
         candidate = Candidate(
             commit=commit, projects=projects, began=began, subject=subject, author=author
@@ -311,8 +311,7 @@ class Syncer:
         try:
             self._table.begin(self.name, attempt, candidate.projects)
         except ProjectClaimed as exc:
-            message = f"{exc}; {exc.hint}"
-            self._note(record, candidate, Failure(reason="Claimed", message=message))
+            self._note(record, candidate, Failure(reason="Claimed", message=_words(exc)))
             return
         async with self._running(candidate.commit if record.pinned is None else None) as run:
             failure = await self._switch(candidate.commit, candidate.projects)
@@ -465,7 +464,7 @@ class Syncer:
         try:
             await self.repository.switch(commit, projects)
         except GitOpsError as exc:
-            return Failure(reason=exc.reason, message=chain(exc))
+            return Failure(reason=exc.reason, message=_words(exc))
         except OSError as exc:
             return Failure(reason="CheckoutFailed", message=f"check out {commit[:12]}: {exc}")
         return None
@@ -533,6 +532,14 @@ class Syncer:
             longest_backoff=source.retry.max_backoff / SECOND,
             dry_run=source.dry_run,
         )
+
+
+def _words(error: GitOpsError | EngineError) -> str:
+    """An error's line, and what can be done about it."""
+    # A refused spec has said everything, with file and line; its cause knows less.
+    text = str(error) if getattr(error, "issues", ()) else chain(error)
+    hint = error.hint
+    return text if not hint or hint in text else f"{text}\nhint: {hint}"
 
 
 class Refused(GitOpsError):
