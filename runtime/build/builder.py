@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,6 +39,8 @@ from runtime.images.store import Image, ImageStore, host_platform
 from runtime.oci.descriptor import Platform
 from runtime.oci.image_config import ImageConfig
 
+FindImage = Callable[[str, Platform], Image]
+
 
 def build(
     request: BuildRequest,
@@ -45,19 +48,56 @@ def build(
     store: ImageStore,
     steps: StepRunner,
     progress: Callable[[BuildEvent], None],
-    find_image: Callable[[str], Image] | None = None,
+    find_image: FindImage | None = None,
     cancel: threading.Event | None = None,
 ) -> Image:
     """Build an image, give it its tags and return it.
 
     `steps` runs RUN instructions; `progress` is called with each event, from several threads
-    where stages are built at once; `find_image` gives base images by name, pulling them where
-    that is wanted (default: the store's own alone); `cancel`, once set, ends the build between
-    two steps. Raises BuildError.
+    where stages are built at once; `find_image` gives base images by name and platform, pulling
+    them where that is wanted (default: the store's own alone); `cancel`, once set, ends the
+    build between two steps. Raises BuildError.
     """
     if request.pull and find_image is None:
         raise BuildError("pull is asked for, but this build has no registry to pull from")
     return _Build(request, store, steps, progress, find_image or store.resolve, cancel).run()
+
+
+def build_platforms(
+    request: BuildRequest,
+    platforms: Sequence[str],
+    *,
+    store: ImageStore,
+    steps: StepRunner,
+    progress: Callable[[BuildEvent], None],
+    find_image: FindImage | None = None,
+    cancel: threading.Event | None = None,
+) -> Image:
+    """Build for each platform, one after the other, into one image; see `build`."""
+    if len(platforms) < 2:
+        platform = platforms[0] if platforms else request.platform
+        return build(
+            dataclasses.replace(request, platform=platform),
+            store=store,
+            steps=steps,
+            progress=progress,
+            find_image=find_image,
+            cancel=cancel,
+        )
+    images = []
+    with store.lease() as lease:
+        for platform in dict.fromkeys(platforms):
+            image = build(
+                dataclasses.replace(request, platform=platform, tags=()),
+                store=store,
+                steps=steps,
+                progress=progress,
+                find_image=find_image,
+                cancel=cancel,
+            )
+            store.hold(image, lease)
+            images.append(image)
+        return store.create_index(images, request.tags, lease=lease)
 
 
 def check(request: BuildRequest) -> tuple[BuildWarning, ...]:
@@ -76,7 +116,7 @@ class _Build:
         store: ImageStore,
         steps: StepRunner,
         progress: Callable[[BuildEvent], None],
-        find_image: Callable[[str], Image],
+        find_image: FindImage,
         cancel: threading.Event | None,
     ) -> None:
         self._request = request
@@ -141,6 +181,8 @@ class _Build:
             extra_hosts=request.extra_hosts,
             shm_size=request.shm_size,
             ulimits=request.ulimits,
+            memory=request.memory,
+            entitlements=request.entitlements,
             network=request.network,
             secrets=request.secrets,
             ssh=request.ssh,
@@ -221,7 +263,7 @@ class _Build:
                 hint=f"copy from it: COPY --from={stage.base}",
             )
         name = named or stage.base
-        image = self._image(name, stage.line)
+        image = self._image(name, stage.line, platform)
         if image.config.platform.architecture != platform.architecture:
             raise self._error(
                 f"the image {name} is for {image.config.platform}, not for {platform}",
@@ -265,9 +307,9 @@ class _Build:
     def _error(self, message: str, line: int, hint: str | None = None) -> BuildError:
         return BuildError(message, dockerfile=self._stages.dockerfile, line=line, hint=hint)
 
-    def _image(self, name: str, line: int) -> Image:
+    def _image(self, name: str, line: int, platform: Platform) -> Image:
         try:
-            image = self._find_image(name)
+            image = self._find_image(name, platform)
             # Nobody may remove it while the build stands on it.
             self._store.hold(image, self._around.lease)
             return image
@@ -317,7 +359,7 @@ class _Build:
                 line=line,
             )
         else:
-            layers = self._store.image_layers(self._image(named or name, line))
+            layers = self._store.image_layers(self._image(named or name, line, self._platform))
         paths = [self._store.layers.path(layer.chain_id) for layer in layers]
         with SourceTree(
             paths, keep_owner=True, identity=layers[-1].chain_id if layers else ""

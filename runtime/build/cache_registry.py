@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from runtime.build.cache import StepCache
+from runtime.build.waiting import finish
 from runtime.errors import ImageError
 from runtime.images.layers import Layer
 from runtime.images.leases import Lease
@@ -28,8 +29,6 @@ from runtime.registry.endpoints import RegistryConfig
 
 CONFIG_TYPE = "application/vnd.bayplan.buildcache.v1+json"
 ANNOTATION = "bayplan.buildcache.v1"
-_LOOK = 0.2
-_T = TypeVar("_T")
 
 
 class RegistryCache:
@@ -51,7 +50,7 @@ class RegistryCache:
         self._config = config
         self._wait = wait
         self._mutex = threading.Lock()
-        artifact = self._finish(read_artifact(reference, config))
+        artifact = finish(read_artifact(reference, config), wait)
         self._steps = steps_of(artifact)
 
     def take(self, key: str) -> bool:
@@ -64,33 +63,16 @@ class RegistryCache:
         if document is None:
             return False
         descriptor = Descriptor.from_document(document["descriptor"])
-        self._finish(
-            fetch_blobs(
-                self.reference,
-                [descriptor],
-                store=self._store,
-                lease=self._lease,
-                config=self._config,
-            )
+        fetching = fetch_blobs(
+            self.reference,
+            [descriptor],
+            store=self._store,
+            lease=self._lease,
+            config=self._config,
         )
+        finish(fetching, self._wait)
         self._cache.take(key, document)
         return True
-
-    def _finish(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Run to the end, unless the build is to end before."""
-
-        async def watched() -> _T:
-            task = asyncio.ensure_future(work)
-            try:
-                while not task.done():
-                    await asyncio.wait({task}, timeout=_LOOK)
-                    self._wait(0)
-            finally:
-                task.cancel()
-                await asyncio.wait({task})
-            return task.result()
-
-        return asyncio.run(watched())
 
 
 def steps_of(artifact: Artifact) -> dict[str, dict[str, Any]]:

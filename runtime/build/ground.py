@@ -36,7 +36,8 @@ class Surroundings:
     that asks; `epoch` is SOURCE_DATE_EPOCH in seconds; `secrets` are contents and `ssh` are
     agents' sockets by ID; `keys` collects the cache keys of the steps; `wait` passes the given
     seconds and raises BuildError once the build is to end; `stop` ends the steps that run;
-    `fetch_step` takes the result of a step, by its key, over from a cache elsewhere, if it can.
+    `fetch_step` takes the result of a step, by its key, over from a cache elsewhere, if it can;
+    `memory` (bytes) and `entitlements` as in BuildRequest.
     """
 
     store: ImageStore
@@ -53,6 +54,8 @@ class Surroundings:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
     ulimits: tuple[Ulimit, ...] = ()
+    memory: int | None = None
+    entitlements: frozenset[str] = frozenset()
     network: Network = "default"
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 _MAX_DOCKERFILE = 4 * 1024 * 1024
 _IMAGE_CONTEXT = "docker-image://"
+HOST_NETWORK = "network.host"
+INSECURE = "security.insecure"
+ENTITLEMENTS = (HOST_NETWORK, INSECURE)
+"""BuildKit's words: `RUN --network=host`, and `RUN --security=insecure`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +39,8 @@ class BuildRequest:
     stages that are built anew; `cache_from` and `cache_to` as in `cache_places`, and `registry`
     is how registries are spoken to for them; `extra_hosts` pairs of name and address;
     `shm_size` in bytes; `secrets` are contents and `ssh` are agents' sockets by ID, for
-    `RUN --mount`; `environ` is where SOURCE_DATE_EPOCH is looked up.
+    `RUN --mount`; `memory` bounds each command, in bytes; `entitlements` are what commands may
+    have beyond the usual (`ENTITLEMENTS`); `environ` is where SOURCE_DATE_EPOCH is looked up.
     """
 
     context: Path
@@ -59,6 +64,8 @@ class BuildRequest:
     ulimits: tuple[Ulimit, ...] = ()
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)
+    memory: int | None = None
+    entitlements: frozenset[str] = frozenset()
     environ: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from runtime.build.steps import Network, RunStep
 from runtime.container import sessions
-from runtime.container.config import ContainerConfig, File, LogConfig
+from runtime.container.config import ContainerConfig, File, LogConfig, Resources
 from runtime.container.containers import Containers
 from runtime.container.log_reader import LogFollower
 from runtime.errors import BuildError, InvalidState, NotFound, RuntimeFault, Unsupported
@@ -146,6 +146,8 @@ class ContainerStepRunner:
             tmpfs=step.tmpfs,
             files=files,
             ulimits=step.ulimits,
+            resources=Resources(memory=step.memory),
+            privileged=step.privileged,
             log=_LOG,
             upper=str(step.upper),
             work=str(step.work),

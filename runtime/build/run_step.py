@@ -11,6 +11,7 @@ from runtime.build.events import StepOutput
 from runtime.build.ground import DEFAULT_PATH, Ground, LayerPlan
 from runtime.build.instructions import Run
 from runtime.build.parser import heredoc_of
+from runtime.build.request import HOST_NETWORK, INSECURE
 from runtime.build.step_mounts import StepMounts, parse_mount
 from runtime.build.steps import Network, RunStep
 from runtime.container.config import File
@@ -24,11 +25,7 @@ _LONGEST = 200
 def plan_run(instruction: Run, ground: Ground) -> LayerPlan:
     """The layer that a RUN instruction makes; raises BuildError and MountRefused."""
     around, scope, config = ground.around, ground.scope, ground.config
-    if instruction.security not in (None, "sandbox"):
-        raise ground.error(
-            f"RUN --security={instruction.security} is not supported",
-            hint="a build step never runs with more rights than a container",
-        )
+    privileged = _privileged(instruction, ground)
     network = _network(instruction, ground)
     argv, scripts = _argv(instruction, ground)
     env = {"PATH": DEFAULT_PATH} | scope.variables
@@ -53,6 +50,7 @@ def plan_run(instruction: Run, ground: Ground) -> LayerPlan:
         "network": network,
         "hosts": around.extra_hosts,
         "mounts": step_mounts.key(mounts, instruction.line),
+        **({"security": "insecure"} if privileged else {}),
     }
 
     def make(upper: Path) -> None:
@@ -75,6 +73,8 @@ def plan_run(instruction: Run, ground: Ground) -> LayerPlan:
                 extra_hosts=around.extra_hosts,
                 shm_size=around.shm_size,
                 ulimits=around.ulimits,
+                memory=around.memory,
+                privileged=privileged,
                 stop=around.stop,
             )
             _run(step, ground)
@@ -147,7 +147,29 @@ def _network(instruction: Run, ground: Ground) -> Network:
     match instruction.network:
         case None:
             return ground.around.network
+        case "host" if ground.around.network != "host":
+            _require(HOST_NETWORK, "RUN --network=host", ground)
+            return "host"
         case "default" | "none" | "host":
             return instruction.network
         case asked:
             raise ground.error(f"RUN --network={asked}: it is default, none or host")
+
+
+def _privileged(instruction: Run, ground: Ground) -> bool:
+    match instruction.security:
+        case None | "sandbox":
+            return False
+        case "insecure":
+            _require(INSECURE, "RUN --security=insecure", ground)
+            return True
+        case asked:
+            raise ground.error(f"RUN --security={asked}: it is sandbox or insecure")
+
+
+def _require(entitlement: str, what: str, ground: Ground) -> None:
+    if entitlement not in ground.around.entitlements:
+        raise ground.error(
+            f"{what} needs the entitlement {entitlement}",
+            hint=f"grant it where the build is described: entitlements: [{entitlement}]",
+        )

@@ -52,7 +52,8 @@ class RunStep:
     """One command to run on top of `layers` (lowest first); what it changes lands in `upper`.
 
     `upper` and `work` are empty directories in one file system; `env` are NAME=value texts.
-    The step is killed when `stop` is set.
+    `memory` in bytes bounds what it uses; a `privileged` one is not confined. The step is killed
+    when `stop` is set.
     """
 
     layers: tuple[str, ...]
@@ -69,6 +70,8 @@ class RunStep:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
     ulimits: tuple[Ulimit, ...] = ()
+    memory: int | None = None
+    privileged: bool = False
     stop: Stop = field(default_factory=Stop)
 
 

@@ -67,6 +67,14 @@ class LayoutIndex:
         """Drop all entries of these digests, named or not."""
         self._edit(lambda entries: tuple(e for e in entries if e.digest not in digests))
 
+    def remove_nameless(self, digests: set[str]) -> None:
+        """Drop the entries of these digests that have no name."""
+        self._edit(
+            lambda entries: tuple(
+                e for e in entries if e.digest not in digests or name_of(e) is not None
+            )
+        )
+
     def _read(self) -> Index:
         try:
             with open(self._path, "rb") as file:

@@ -31,12 +31,7 @@ from runtime.images.tar_reader import Source
 from runtime.images.unpack import Limits
 from runtime.images.upkeep import DiskUsage, Upkeep
 from runtime.linux.files import write_atomically
-from runtime.oci.descriptor import (
-    CONFIG,
-    INDEXES,
-    MANIFEST,
-    Descriptor,
-)
+from runtime.oci.descriptor import CONFIG, INDEX, INDEXES, MANIFEST, Descriptor, Platform
 from runtime.oci.digest import chain_ids, is_digest
 from runtime.oci.image_config import HistoryEntry, ImageConfig
 from runtime.oci.manifest import Index, Manifest
@@ -116,7 +111,7 @@ class ImageStore:
             partial=self.root / "partial",
         )
         self._mutex = threading.Lock()
-        self._loaded: dict[str, _Loaded] = {}
+        self._loaded: dict[tuple[str, str], _Loaded] = {}
         layout = self.root / "oci-layout"
         if not layout.exists():
             write_atomically(layout, b'{"imageLayoutVersion":"1.0.0"}')
@@ -124,10 +119,11 @@ class ImageStore:
 
     # Looking up
 
-    def resolve(self, reference: str) -> Image:
+    def resolve(self, reference: str, platform: Platform | None = None) -> Image:
         """The image of a name, a name with digest, or an image ID or its beginning.
 
-        Raises ImageNotFound, and ImageError where the beginning of an ID fits several.
+        `platform` (None: this host's) chooses where that is an index. Raises ImageNotFound, and
+        ImageError where the beginning of an ID fits several, or an index has not the platform.
         """
         images = self._index.entries()
         if is_digest(reference):
@@ -146,7 +142,7 @@ class ImageStore:
             raise ImageNotFound(reference)
         if len({self._id(e) for e in found}) > 1:
             raise ImageError(f"image ID {reference} is ambiguous: it fits {len(digests)} images")
-        return self._image(found[0], images)
+        return self._image(found[0], images, platform)
 
     def list(self) -> Images:
         """All images, newest first; an image whose documents are damaged is left to `check`."""
@@ -289,6 +285,29 @@ class ImageStore:
         # Not looked up: somebody may have removed it already, and its content is still leased.
         return self._image(descriptor, self._index.entries())
 
+    def create_index(
+        self, images: Sequence[Image], references: Sequence[str], *, lease: Lease
+    ) -> Image:
+        """One image of several platforms: an index of images that `lease` holds, and that have
+        no name of their own; it gets the names, and the result is this host's part of it, or
+        the first."""
+        children = [
+            Descriptor(
+                media_type=MANIFEST,
+                digest=image.digest,
+                size=self.blobs.size(image.digest),
+                platform=image.config.platform,
+            )
+            for image in images
+        ]
+        descriptor = self.blobs.put(Index(manifests=tuple(children)).to_bytes(), INDEX, lease)
+        self._index.add(descriptor, [_canonical(reference) for reference in references])
+        self._index.remove_nameless({child.digest for child in children})
+        platforms = [image.config.platform for image in images]
+        own = host_platform()
+        chosen = next((p for p in platforms if p.architecture == own.architecture), platforms[0])
+        return self._image(descriptor, self._index.entries(), chosen)
+
     def add_names(self, descriptor: Descriptor, references: Sequence[str]) -> None:
         """Give a manifest or index whose content is all in the store its names."""
         names = [_canonical(reference) for reference in references]
@@ -371,7 +390,7 @@ class ImageStore:
         """Delete what no image, pin or lease needs; the bytes freed. Others may go on working."""
         freed = self._upkeep.collect_garbage()
         with self._mutex:
-            self._loaded = {d: known for d, known in self._loaded.items() if self.blobs.has(d)}
+            self._loaded = {k: known for k, known in self._loaded.items() if self.blobs.has(k[0])}
         return freed
 
     def disk_usage(self) -> DiskUsage:
@@ -421,24 +440,27 @@ class ImageStore:
         except ImageError:
             return None  # `check` tells
 
-    def _load(self, entry: Descriptor) -> _Loaded:
+    def _load(self, entry: Descriptor, platform: Platform | None = None) -> _Loaded:
+        key = (entry.digest, str(platform or "") if entry.media_type in INDEXES else "")
         with self._mutex:
-            known = self._loaded.get(entry.digest)
+            known = self._loaded.get(key)
         if known is not None:
             return known
         content = self.blobs.read(entry.digest)
         if entry.media_type in INDEXES:
-            chosen = choose(Index.from_bytes(content), host_platform())
+            chosen = choose(Index.from_bytes(content), platform or host_platform())
             content = self.blobs.read(chosen.digest)
         manifest = Manifest.from_bytes(content)
         config = ImageConfig.from_bytes(self.blobs.read(manifest.config.digest))
         loaded = _Loaded(manifest.config.digest, manifest, config)
         with self._mutex:
-            self._loaded[entry.digest] = loaded
+            self._loaded[key] = loaded
         return loaded
 
-    def _image(self, entry: Descriptor, entries: Entries) -> Image:
-        loaded = self._load(entry)
+    def _image(
+        self, entry: Descriptor, entries: Entries, platform: Platform | None = None
+    ) -> Image:
+        loaded = self._load(entry, platform)
         names = sorted(
             Reference.parse(name).familiar()
             for other in entries

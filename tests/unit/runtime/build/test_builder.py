@@ -419,7 +419,9 @@ def test_a_failing_step_says_what_it_printed(tmp_path: Path) -> None:
         ("FROM scratch\nENV A=${B", 2, "missing"),
         ("FROM scratch\nUSER $NOBODY", 2, "the user is empty"),
         ("FROM scratch\nRUN --network=bridge x", 2, "default, none or host"),
-        ("FROM scratch\nRUN --security=insecure x", 2, "not supported"),
+        ("FROM scratch\nRUN --security=insecure x", 2, "needs the entitlement security.insecure"),
+        ("FROM scratch\nRUN --security=less x", 2, "it is sandbox or insecure"),
+        ("FROM scratch\nRUN --network=host x", 2, "needs the entitlement network.host"),
         ("FROM scratch\nCOPY --from=other:1 a b", 2, "there is no image other:1"),
     ],
 )  # fmt: skip
