@@ -32,16 +32,19 @@ def _is(*values: object) -> Applies:
     return lambda value: value in values
 
 
+def _but(*values: str) -> Applies:
+    return lambda value: _given(value) and str(value).lower() not in values
+
+
 _UNSUPPORTED: Patterns[tuple[Applies, str]] = Patterns(
     {
         "configs.*.template_driver": (_given, _CLUSTER),
         "models.*": (_given, "models are not provided by bayplan"),
         "secrets.*.driver": (_given, _CLUSTER),
         "secrets.*.template_driver": (_given, _CLUSTER),
-        "services.*.build.entitlements": (_given, "builds have no entitlements to grant"),
-        "services.*.build.isolation": (_given, _WINDOWS),
-        "services.*.build.provenance": (_is("true", True), "no provenance is attested"),
-        "services.*.build.sbom": (_is("true", True), "no bill of materials is written"),
+        "services.*.build.isolation": (_but("default"), _WINDOWS),
+        "services.*.build.provenance": (_but("false"), "no provenance is attested"),
+        "services.*.build.sbom": (_but("false"), "no bill of materials is written"),
         "services.*.cpu_count": (_given, _WINDOWS),
         "services.*.cpu_percent": (_given, _WINDOWS),
         "services.*.credential_spec": (_given, _WINDOWS),

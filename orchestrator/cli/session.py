@@ -55,6 +55,12 @@ class Session:
             self._client = daemon.ensure(self.root, self.run)
         return self._client
 
+    @property
+    def build_environ(self) -> dict[str, str]:
+        """What builds may know of our environment."""
+        names = ("SSH_AUTH_SOCK", "SOURCE_DATE_EPOCH")
+        return {name: self.environ[name] for name in names if self.environ.get(name)}
+
     def load_options(self) -> dict[str, Any]:
         """The options that decide what a load gives, as they are noted beside its inputs."""
         return {

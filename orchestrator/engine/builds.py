@@ -5,47 +5,43 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import secrets
+import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from time import time
-from typing import Any
 
 from bridge.config import EndpointConfig, Network, NetworkConfig
 from bridge.errors import NetworkNotFound
 from bridge.files import hosts_file, resolv_conf
-from orchestrator.engine.errors import EngineError
+from orchestrator.engine.base_images import BaseImages
+from orchestrator.engine.build_requests import (
+    opened_request,
+    own_images,
+    platforms_of,
+    service_of,
+    without_effect,
+)
 from orchestrator.engine.events import BuildEvent
 from orchestrator.engine.host import Host
 from orchestrator.engine.networks import NetworkWork
 from orchestrator.planning import actions
-from runtime.build import events
-from runtime.build.builder import BuildRequest, build
+from runtime.build import agents, checkouts, events
+from runtime.build.builder import build_platforms
+from runtime.build.cache import StepCache
 from runtime.build.run import ContainerStepRunner, StepNetwork, host_network
 from runtime.build.steps import Network as StepNetworkKind
+
+_log = logging.getLogger(__name__)
 
 NETWORK_ID = "build"
 PREFIX = "build-"
 
-_REFUSED = ("additional_contexts", "entitlements", "privileged", "secrets", "ssh")
-_WITHOUT_EFFECT = (
-    "cache_from",
-    "cache_to",
-    "isolation",
-    "no_cache_filter",
-    "platforms",
-    "provenance",
-    "sbom",
-    "ulimits",
-)
-_NETWORKS: dict[str, StepNetworkKind] = {
-    "": "default",
-    "default": "default",
-    "none": "none",
-    "host": "host",
-}
+_CACHE_SHARE = 10
+"""The build cache may take one part in so many of the file system, as BuildKit's does."""
 _RESOLV_CONF = Path("/etc/resolv.conf")
 
 
@@ -57,11 +53,11 @@ class BuildWork:
         self._networks = networks
         self._lock = asyncio.Lock()
         self._builds = 0
+        self._grown = False
+        self._scratch = host.root / "build"
 
     async def build(self, action: actions.BuildImage) -> None:
         """Build and tag; raises BuildError. Cancelling it ends the step that runs."""
-        service = action.project.canonical()["services"][action.service]
-        request = build_request(action, service["build"])
         loop = asyncio.get_running_loop()
 
         def tell(line: str, step: str = "") -> None:
@@ -74,26 +70,17 @@ class BuildWork:
             )
             loop.call_soon_threadsafe(self._host.bus.publish, event)
 
-        for name in _WITHOUT_EFFECT:
-            if service["build"].get(name):
-                tell(f"warning: build.{name} has no effect")
-        narrator = _Narrator(tell)
         async with self._network() as network:
             steps = ContainerStepRunner(
                 self._host.containers,
                 open_network=self._opener(network),
-                scratch=self._host.root / "build",
+                scratch=self._scratch,
             )
             cancel = threading.Event()
             work = asyncio.ensure_future(
                 self._host.slowly(
                     functools.partial(
-                        build,
-                        request,
-                        store=self._host.images,
-                        steps=steps,
-                        progress=narrator.tell,
-                        cancel=cancel,
+                        self._build, action, network, steps, tell=tell, cancel=cancel, loop=loop
                     )
                 )
             )
@@ -109,8 +96,64 @@ class BuildWork:
                 raise
         self._host.tell_resource("build", "image", action.name, action.project.name)
 
+    def _build(
+        self,
+        action: actions.BuildImage,
+        network: Network,
+        steps: ContainerStepRunner,
+        *,
+        tell: Callable[..., None],
+        cancel: threading.Event,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        service = service_of(action)
+        for line in without_effect(service["build"]):
+            tell(f"warning: {line}")
+        with opened_request(action, self._scratch, gateway=network.gateway) as request:
+            bases = BaseImages(
+                self._host,
+                action.project.name,
+                loop,
+                own=own_images(action),
+                refresh=request.pull,
+                config=request.registry,
+                cancel=cancel,
+                tell=tell,
+            )
+            build_platforms(
+                request,
+                platforms_of(action, service),
+                store=self._host.images,
+                steps=steps,
+                progress=_Narrator(tell).tell,
+                find_image=bases.find,
+                cancel=cancel,
+            )
+
+    async def tidy(self) -> None:
+        """While nothing is built: make what came into the image store survive a power cut, and
+        after builds hold their cache to its share of the disk."""
+        if self._builds:
+            return
+        grown, self._grown = self._grown, False
+        await self._host.slowly(functools.partial(self._tidy, grown=grown))
+
+    def _tidy(self, *, grown: bool) -> None:
+        images = self._host.images
+        images.settle()
+        if not grown:
+            return
+        keep = shutil.disk_usage(images.root).total // _CACHE_SHARE
+        forgotten = StepCache(images).prune(keep=keep)
+        if forgotten:
+            freed = images.collect_garbage()
+            _log.info("build cache: forgot %d bytes, of which %d are free now", forgotten, freed)
+
     def sweep(self) -> None:
         """Remove what builds have left that a crash cut short. Blocking."""
+        for prefix in (checkouts.PREFIX, agents.PREFIX):
+            for left in self._scratch.glob(f"{prefix}*"):
+                shutil.rmtree(left)
         for state in self._host.containers.list():
             if state.id.startswith(PREFIX):
                 self._host.containers.delete(state.id, force=True)
@@ -120,6 +163,7 @@ class BuildWork:
     async def _network(self) -> AsyncIterator[Network]:
         async with self._lock:
             self._builds += 1
+            self._grown = True
             network = await asyncio.to_thread(
                 self._host.networks.create, NetworkConfig(id=NETWORK_ID, name=NETWORK_ID)
             )
@@ -169,42 +213,6 @@ class BuildWork:
         return open_network
 
 
-def build_request(action: actions.BuildImage, spec: Mapping[str, Any]) -> BuildRequest:
-    """A service's build instructions as the builder takes them; raises EngineError for what it
-    cannot honour."""
-    for name in _REFUSED:
-        if spec.get(name):
-            raise EngineError(f"service {action.service}: build.{name} is not supported")
-    if spec.get("network", "") not in _NETWORKS:
-        raise EngineError(
-            f"service {action.service}: build.network {spec['network']} is not supported",
-            hint="use default, none or host",
-        )
-    arguments = {key: value for key, value in (spec.get("args") or {}).items() if value is not None}
-    return BuildRequest(
-        context=Path(spec["context"]),
-        dockerfile=spec.get("dockerfile") or None,
-        dockerfile_inline=spec.get("dockerfile_inline") or None,
-        args={**arguments, **action.arguments},
-        target=spec.get("target") or None,
-        tags=(action.name, *spec.get("tags", ())),
-        labels={
-            **(spec.get("labels") or {}),
-            "com.docker.compose.project": action.project.name,
-            "com.docker.compose.service": action.service,
-        },
-        no_cache=action.no_cache or bool(spec.get("no_cache")),
-        pull=action.pull or bool(spec.get("pull")),
-        network=_NETWORKS[spec.get("network", "")],
-        extra_hosts=tuple(
-            (name, address)
-            for name, addresses in (spec.get("extra_hosts") or {}).items()
-            for address in addresses
-        ),
-        shm_size=spec.get("shm_size") or None,
-    )
-
-
 class _Narrator:
     """Turns the builder's events into lines; called from the builder's threads."""
 
@@ -227,7 +235,8 @@ class _Narrator:
             case events.StepFailed():
                 self._tell(f"ERROR {event.message}", self._name(event.step))
             case events.BuildWarning():
-                self._tell(f"warning: {event.rule}: {event.message} (line {event.line})")
+                place = f" (line {event.line})" if event.line else ""
+                self._tell(f"warning: {event.rule}: {event.message}{place}")
 
     def _name(self, step: str) -> str:
         return self._names.get(step, step)

@@ -27,14 +27,17 @@ def read_contents(canonical: Mapping[str, Any], services: Mapping[str, Any]) -> 
     }
     return {
         f"{kind}.{name}": Content(
-            data=_read(kind.removesuffix("s"), name, (canonical.get(kind) or {}).get(name) or {}),
+            data=read_content(
+                kind.removesuffix("s"), name, (canonical.get(kind) or {}).get(name) or {}
+            ),
             secret=kind == "secrets",
         )
         for kind, name in sorted(used)
     }
 
 
-def _read(kind: str, name: str, definition: Mapping[str, Any]) -> bytes:
+def read_content(kind: str, name: str, definition: Mapping[str, Any]) -> bytes:
+    """What one config or secret ("config", "secret") holds; raises EngineError."""
     if definition.get("content") is not None:
         return str(definition["content"]).encode()
     if not definition.get("file"):

@@ -35,7 +35,8 @@ class ImageWork:
             except ImageNotFound as exc:
                 raise ImageNotFound(action.name, hint=hint_for(action.name)) from exc
             return
-        progress = _Progress(host, action.project, action.name)
+        loop = asyncio.get_running_loop()
+        progress = PullProgress(host, action.project, action.name, loop)
         try:
             config = await asyncio.to_thread(read_settings)
             await pull(action.name, store=host.images, config=config, progress=progress.tell)
@@ -94,14 +95,17 @@ class ImageWork:
         return image.id
 
 
-class _Progress:
-    """Passes on what a transfer tells, of each blob's bytes a few times a second."""
+class PullProgress:
+    """Passes on what a transfer tells, from any thread, of each blob's bytes a few times a
+    second."""
 
-    def __init__(self, host: Host, project: str, image: str) -> None:
+    def __init__(
+        self, host: Host, project: str, image: str, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._host = host
         self._project = project
         self._image = image
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._told: dict[str, float] = {}
 
     def tell(self, event: TransferEvent) -> None:

@@ -6,6 +6,7 @@ import re
 
 from orchestrator.planning.actions import BuildImage, Cause, PullImage
 from orchestrator.planning.blueprint import image_reference
+from orchestrator.planning.builds import build_bases, build_order
 from orchestrator.planning.draft import Draft
 from orchestrator.planning.hooks import init_images
 from specs.project import Project
@@ -25,28 +26,41 @@ def referenced(project: Project) -> frozenset[str]:
 
 def plan_images(draft: Draft) -> None:
     """Add one step for each image that the selected services need and that is not there."""
+    _plan_builds(draft)
     for name in sorted(draft.selected):
         service = draft.service(name)
         for own in init_images(service):
             _plan_pull(draft, own, "")
-        reference = draft.image(name)
-        if reference in draft.image_steps or name in draft.policy.pins:
+        if not service.get("build") and name not in draft.policy.pins:
+            _plan_pull(draft, draft.image(name), str(service.get("pull_policy") or ""))
+
+
+def _plan_builds(draft: Draft) -> None:
+    """Build what is asked for, and first of all what those builds take files from."""
+    services = {name: spec["service"] for name, spec in draft.blueprints.items()}
+    reasons = {
+        name: reason
+        for name in draft.selected
+        if name not in draft.policy.pins and (reason := _build_reason(draft, name))
+    }
+    for name in build_order(services, reasons):
+        reference = image_reference(draft.project.name, services[name])
+        reason = reasons.get(name) or _build_reason(draft, name)
+        if reason is None or reference in draft.image_steps:
             continue
-        there = reference in draft.observed.images
-        wanted = str(service.get("pull_policy") or "")
-        if service.get("build"):
-            reason = _build_reason(draft, wanted, there)
-            if reason:
-                draft.image_steps[reference] = draft.builder.add(
-                    BuildImage(
-                        name=reference,
-                        cause=Cause(reason=reason),
-                        service=name,
-                        project=draft.project,
-                    )
-                )
-            continue
-        _plan_pull(draft, reference, wanted)
+        bases = (
+            image_reference(draft.project.name, services[b]) for b in build_bases(services[name])
+        )
+        draft.image_steps[reference] = draft.builder.add(
+            BuildImage(
+                name=reference,
+                cause=Cause(reason=reason),
+                service=name,
+                project=draft.project,
+                environ=draft.policy.environ,
+            ),
+            after=[draft.image_steps[base] for base in bases if base in draft.image_steps],
+        )
 
 
 def _plan_pull(draft: Draft, reference: str, wanted: str) -> None:
@@ -63,7 +77,12 @@ def _plan_pull(draft: Draft, reference: str, wanted: str) -> None:
             )
 
 
-def _build_reason(draft: Draft, wanted: str, there: bool) -> str | None:
+def _build_reason(draft: Draft, name: str) -> str | None:
+    service = draft.service(name)
+    if not service.get("build"):
+        return None
+    there = image_reference(draft.project.name, service) in draft.observed.images
+    wanted = str(service.get("pull_policy") or "")
     if there and not draft.policy.refresh:
         return None
     if draft.policy.build == "always":

@@ -18,7 +18,8 @@ class Policy:
     timeout and no bound. Without `refresh`, an image that is there is neither built nor pulled
     again. `promote` are the services whose canaries have proved themselves, `pins`
     the image ids that services run whatever their reference stands for by now, `departed` the
-    services that have left the project: they go, whatever files they came from."""
+    services that have left the project: they go, whatever files they came from; `environ` is
+    what builds may know of the person's environment."""
 
     services: tuple[str, ...] = ()
     recreate: Recreate = "diverged"
@@ -37,6 +38,7 @@ class Policy:
     promote: frozenset[str] = frozenset()
     pins: Mapping[str, str] = field(default_factory=dict)
     departed: frozenset[str] = frozenset()
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestrator.planning.actions import BuildImage, Cause
 from orchestrator.planning.policy import Build, Policy, Pull, Recreate, Removal
+from specs.project import Project
 
 
 class Body(BaseModel):
@@ -21,7 +23,7 @@ _PULLS: dict[str, Pull] = {"always": "always", "never": "never"}
 
 
 class UpOptions(Options):
-    """The flags of `up` and `plan`; times in seconds."""
+    """The flags of `up` and `plan`; times in seconds, `environ` for builds."""
 
     services: tuple[str, ...] = ()
     build: bool = False
@@ -38,6 +40,7 @@ class UpOptions(Options):
     wait_timeout: float | None = None
     timeout: float | None = None
     scale: dict[str, int] = Field(default_factory=dict)
+    environ: dict[str, str] = Field(default_factory=dict)
 
     def _recreate(self) -> Recreate:
         if self.force_recreate:
@@ -64,6 +67,7 @@ class UpOptions(Options):
             wait_timeout=self.wait_timeout,
             timeout=self.timeout,
             scale=self.scale,
+            environ=self.environ,
         )
 
 
@@ -85,10 +89,31 @@ class DownOptions(Options):
 
 
 class BuildOptions(Options):
+    """The flags of `build`; `memory` in bytes, `ssh` are agents' sockets or keys by ID."""
+
     services: tuple[str, ...] = ()
     no_cache: bool = False
     pull: bool = False
     build_args: dict[str, str] = Field(default_factory=dict)
+    environ: dict[str, str] = Field(default_factory=dict)
+    ssh: dict[str, str] = Field(default_factory=dict)
+    memory: int | None = Field(default=None, gt=0)
+
+    def model(self, project: Project) -> BuildImage:
+        """What all builds of the project have in common."""
+        return BuildImage(
+            name="",
+            cause=Cause(reason="a build was asked for"),
+            service="",
+            project=project,
+            no_cache=self.no_cache,
+            pull=self.pull,
+            arguments=self.build_args,
+            environ=self.environ,
+            ssh=self.ssh,
+            memory=self.memory,
+            all_platforms=True,
+        )
 
 
 class LifecycleOptions(Options):

@@ -164,6 +164,8 @@ class Controller:
                 await self.drift.volume(name)
             case "sandboxes":
                 await self.drift.sandboxes(self._running)
+            case "images":
+                await self.backend.builds.tidy()
             case "project":
                 await asyncio.to_thread(self._keepsakes.keep_project, name)
             case _:
@@ -176,6 +178,7 @@ class Controller:
         for network in self.host.store.networks():
             self.queue.add(f"network {network.id}")
         self.queue.add("sandboxes")
+        self.queue.add("images")
         for record in self.host.store.containers():
             self.wake(record.id)
         for project in self.host.store.projects():

@@ -44,6 +44,7 @@ class RunOptions(Options):
     attach: bool = False
     remove: bool = False
     size: tuple[int, int] | None = None
+    environ: dict[str, str] = Field(default_factory=dict)
 
 
 class RunBody(Body):
@@ -74,6 +75,7 @@ async def run_oneoff(
         pull=options.pull,  # type: ignore[arg-type]  # the command line's choices are its words
         dependencies=not options.no_deps,
         remove_orphans=options.remove_orphans,
+        environ=options.environ,
     )
     operations = instance.operations
     async with operations.exclusive(project.name):

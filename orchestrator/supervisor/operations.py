@@ -24,12 +24,11 @@ from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.preflight import check_ports
 from orchestrator.engine.rollout_table import RolloutRecord
 from orchestrator.planning import lifecycle
-from orchestrator.planning.actions import BuildImage, Cause
-from orchestrator.planning.blueprint import image_reference
-from orchestrator.planning.errors import PlanningError, UnknownService
+from orchestrator.planning.builds import plan_builds
+from orchestrator.planning.errors import PlanningError
 from orchestrator.planning.images import referenced
 from orchestrator.planning.observed import Observed
-from orchestrator.planning.plan import Plan, PlanBuilder
+from orchestrator.planning.plan import Plan
 from orchestrator.planning.policy import Policy, Removal
 from orchestrator.planning.reconcile import reconcile, reconcile_images
 from orchestrator.planning.teardown import tear_down
@@ -200,28 +199,9 @@ class Operations:
 
     async def build(self, project: Project, options: BuildOptions, run: Run) -> dict[str, Any]:
         """Build the images of the services that have build instructions."""
-        known = project.services
-        for name in options.services:
-            if name not in known:
-                raise UnknownService(name, known)
+        plan = plan_builds(project, options.services, options.model(project))
         async with self.exclusive(project.name):
-            builder = PlanBuilder(project.name)
-            services = project.canonical()["services"]
-            for name in sorted(options.services or known):
-                if services[name].get("build"):
-                    reference = image_reference(project.name, {"name": name, **services[name]})
-                    builder.add(
-                        BuildImage(
-                            name=reference,
-                            cause=Cause(reason="a build was asked for"),
-                            service=name,
-                            project=project,
-                            no_cache=options.no_cache,
-                            pull=options.pull,
-                            arguments=options.build_args,
-                        )
-                    )
-            return await self._execute(builder.build(), run) or result(None)
+            return await self._execute(plan, run) or result(None)
 
     async def lifecycle(
         self, name: str, verb: str, services: tuple[str, ...], options: LifecycleOptions, run: Run

@@ -36,7 +36,7 @@ from runtime.images.streams import (
 )
 from runtime.images.tar_reader import Source
 from runtime.images.unpack import Limits, Unpacked, unpack
-from runtime.linux.files import locked
+from runtime.linux.files import locked, sync_file_system
 from runtime.oci.descriptor import LAYER, LAYER_GZIP, Descriptor
 from runtime.oci.digest import chain_id, encoded
 
@@ -239,7 +239,7 @@ class Layers:
         return record
 
     def settle(self) -> None:
-        """Make all unpacked layers survive a power cut (sync(2)); for quiet moments."""
+        """Make all unpacked layers survive a power cut; for quiet moments."""
         unsettled = [
             entry.path
             for entry in os.scandir(self.directory)
@@ -247,7 +247,7 @@ class Layers:
         ]
         if not unsettled:
             return
-        os.sync()
+        sync_file_system(self.directory)
         for directory in unsettled:
             with contextlib.suppress(FileNotFoundError):
                 os.close(os.open(os.path.join(directory, "settled"), os.O_CREAT | os.O_CLOEXEC))

@@ -198,6 +198,15 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
         os.close(fd)
 
 
+def sync_file_system(path: str | os.PathLike[str]) -> None:
+    """Make everything durable in the file system that a directory is in (syncfs(2))."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        libc.check(libc.syncfs(fd), "syncfs", path=os.fspath(path))
+    finally:
+        os.close(fd)
+
+
 def write_atomically(
     path: str | os.PathLike[str], content: bytes, *, mode: int = 0o644, durable: bool = True
 ) -> None:

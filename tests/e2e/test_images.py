@@ -110,6 +110,6 @@ def test_a_build_can_push_and_refuses_what_it_cannot_do(bay: Bay, tmp_path: Path
         assert bay.ok("build", "-q", "--push", cwd=tmp_path) == ""
         bay.ok("image", "rm", f"{address}/built:1")
         bay.ok("image", "pull", f"{address}/built:1")
-        refused = bay("build", "--ssh", "default", cwd=tmp_path)
-        assert refused.status == 1 and "--ssh is not supported" in refused.err
+        refused = bay("build", "--sbom", "true", cwd=tmp_path)
+        assert refused.status == 1 and "--sbom true is not supported" in refused.err
         bay.ok("image", "rm", f"{address}/built:1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from orchestrator.cli import operation
 from orchestrator.cli.errors import UsageError
 from orchestrator.cli.operation import Stack
@@ -15,15 +17,19 @@ def run(
     no_cache: bool,
     pull: bool,
     build_arg: tuple[str, ...],
+    ssh: tuple[str, ...],
+    memory: str | None,
     push: bool,
     with_dependencies: bool,
+    check: bool,
+    print: bool,
     quiet: bool,
     service: tuple[str, ...],
-    **unsupported: object,
+    **refused: str | None,
 ) -> int:
-    for name, value in unsupported.items():
-        if value:
-            raise UsageError(f"--{name} is not supported by this builder", hint=_INSTEAD.get(name))
+    for name, value in refused.items():
+        if value and value not in _HARMLESS.get(name, ()):
+            raise UsageError(f"--{name} {value} is not supported", hint=_INSTEAD[name])
     images: dict[str, tuple[str, bool]] = {}
     if push or (with_dependencies and service):
         from orchestrator.cli import transfer
@@ -35,7 +41,15 @@ def run(
         "no_cache": no_cache,
         "pull": pull,
         "build_args": _arguments(session, build_arg),
+        "environ": session.build_environ,
+        "ssh": _agents(session, ssh),
+        "memory": _bytes(memory),
     }
+    if check or print:
+        from orchestrator.cli import build_preview
+
+        preview = build_preview.check if check else build_preview.show
+        return preview(session, options, service)
     response = Stack(session, service).send("build", options)
     operation.follow(session, response, title="build", silent=quiet)
     if push:
@@ -65,9 +79,43 @@ def _arguments(session: Session, words: tuple[str, ...]) -> dict[str, str]:
     return values
 
 
+def _agents(session: Session, words: tuple[str, ...]) -> dict[str, str]:
+    """`default` or `ID=PATH`, the path of an agent's socket or of a private key."""
+    agents: dict[str, str] = {}
+    for word in words:
+        for item in word.split(","):
+            id, equals, path = item.partition("=")
+            if not id or (equals and not path) or (not equals and id != "default"):
+                raise UsageError(f"--ssh {word}: it must be default, or ID=SOCKET or ID=KEY")
+            place = os.path.expanduser(path) if path else session.environ.get("SSH_AUTH_SOCK", "")
+            if not place:
+                raise UsageError(
+                    "--ssh default: there is no agent",
+                    hint="start one, so that SSH_AUTH_SOCK is set",
+                )
+            agents[id] = os.path.join(session.cwd, place)
+    return agents
+
+
+def _bytes(text: str | None) -> int | None:
+    if text is None:
+        return None
+    from specs.units import parse_size
+
+    try:
+        size = parse_size(text)
+    except ValueError as exc:
+        raise UsageError(f"--memory {text}: {exc}") from None
+    if size <= 0:
+        raise UsageError(f"--memory {text}: it must be more than nothing")
+    return size
+
+
+_HARMLESS = {"builder": ("default",), "provenance": ("false",), "sbom": ("false",)}
 _INSTEAD = {
-    "memory": "limit the daemon's control group instead",
-    "print": "bay config shows what would be built",
+    "builder": "there is one builder, the daemon's own",
+    "provenance": "images carry no attestations; build with --provenance=false, or none",
+    "sbom": "images carry no attestations; build with --sbom=false, or none",
 }
 COMMAND = Command(
     "build",
@@ -79,13 +127,15 @@ COMMAND = Command(
         flag("--push", help="Push the images then"),
         flag("--with-dependencies", help="Also what the services depend on"),
         flag("-q", "--quiet", help="No progress"),
-        text("--ssh", help="Not supported", metavar="KEY"),
-        text("-m", "--memory", help="Not supported", metavar="BYTES"),
+        repeated(
+            "--ssh", help="An ssh agent for the builds (default, or ID=PATH)", metavar="AGENT"
+        ),
+        text("-m", "--memory", help="Memory that each command may use", metavar="BYTES"),
+        flag("--check", help="Check the Dockerfiles and build nothing (exit status 1: remarks)"),
+        flag("--print", help="Print the builds as a bake file and build nothing"),
         text("--builder", help="Not supported", metavar="NAME"),
-        text("--provenance", help="Not supported", metavar="MODE"),
-        text("--sbom", help="Not supported", metavar="MODE"),
-        flag("--check", help="Not supported"),
-        flag("--print", help="Not supported"),
+        text("--provenance", help="Not supported but for false", metavar="MODE"),
+        text("--sbom", help="Not supported but for false", metavar="MODE"),
         repeated("--build-arg", help="Value of an ARG", metavar="NAME=VALUE"),
     ),
     arguments=(Argument("service", many=True, required=False, help="Services (default: all)"),),

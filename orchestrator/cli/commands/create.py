@@ -12,7 +12,7 @@ from orchestrator.cli.session import Session
 
 
 def run(session: Session, **chosen: Any) -> int:
-    options = plan.request(**chosen, no_start=True)
+    options = {**plan.request(**chosen, no_start=True), "environ": session.build_environ}
     stack = Stack(session, chosen["service"])
     operation.follow(session, stack.send("up", options), title="create")
     return 0

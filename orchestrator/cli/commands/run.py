@@ -54,6 +54,7 @@ def run(
         "attach": not detach,
         "remove": rm,
         "size": os.get_terminal_size()[::-1] if tty else None,
+        "environ": session.build_environ,
     }
     stack = Stack(session, (service,))
     result = operation.follow(session, stack.send("run", options), title="run", quiet=quiet_pull)

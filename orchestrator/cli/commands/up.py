@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import operation, output
 from orchestrator.cli.commands import plan
+from orchestrator.cli.errors import UsageError
 from orchestrator.cli.operation import Stack
 from orchestrator.cli.options import Argument, Command, flag, number, repeated, text
 from orchestrator.cli.session import Session
+
+if TYPE_CHECKING:
+    from orchestrator.watch.loop import DevLoop
 
 
 def run(
@@ -31,6 +35,7 @@ def run(
     exit_code_from: str | None,
     quiet_pull: bool,
     yes: bool,
+    watch: bool,
     **chosen: Any,
 ) -> int:
     from orchestrator.cli import foreground
@@ -47,7 +52,11 @@ def run(
     )
     if detach or wait:
         wish.check_detached("--detach" if detach else "--wait")
-    options = plan.request(**chosen)
+    loop = None
+    if watch and not dry_run:
+        wish.check_watched()
+        loop = _loop(session, chosen, detached=detach or wait)
+    options = {**plan.request(**chosen), "environ": session.build_environ}
     stack = Stack(session, chosen["service"])
     if dry_run:
         return plan.show(stack.send("plan", options).json(), format=None)
@@ -80,7 +89,26 @@ def run(
         colour=not no_color,
         timestamps=timestamps,
         timeout=chosen["timeout"],
+        loop=loop,
     )
+
+
+def _loop(session: Session, chosen: dict[str, Any], *, detached: bool) -> DevLoop:
+    """The dev loop of --watch, which notes changes from now on."""
+    from orchestrator.cli import developing
+    from orchestrator.watch.spec import Wishes
+
+    if detached:
+        raise UsageError("--watch and --detach exclude each other", hint="bay watch follows alone")
+    for name in ("no_build", "no_start"):
+        if chosen[name]:
+            raise UsageError(f"--watch and --{name.replace('_', '-')} exclude each other")
+    developing.check(session)
+    services = chosen["service"]
+    report = developing.reporting(session, sys.stderr, format=None, quiet=False)
+    spec = developing.read(session, services)
+    session.client  # noqa: B018  # starts the daemon where none answers
+    return developing.prepared(session, spec, Wishes(services=services), report)
 
 
 COMMAND = Command(
@@ -106,6 +134,7 @@ COMMAND = Command(
             metavar="SERVICE",
         ),
         flag("--quiet-pull", help="Do not show the progress of pulls"),
+        flag("-w", "--watch", help="Sync, restart or rebuild services when their files change"),
         flag("-y", "--yes", help="Answer yes to every question (none is asked)"),
         *plan.OPTIONS,
     ),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import pytest
 
-from orchestrator.planning.actions import PullImage
+from orchestrator.planning.actions import BuildImage, Cause, PullImage
+from orchestrator.planning.builds import plan_builds
+from orchestrator.planning.errors import DependencyCycle, UnknownService
 from orchestrator.planning.images import refresh_age
 from orchestrator.planning.policy import Policy, Pull
 from orchestrator.planning.reconcile import reconcile
@@ -58,3 +61,46 @@ def test_a_missing_image_is_not_fetched_against_the_policy(stack: Stack, world: 
 )
 def test_periods_are_read_as_compose_writes_them(policy: str, seconds: float) -> None:
     assert refresh_age(policy) == seconds
+
+
+def test_what_builds_take_files_from_is_built_before(stack: Stack, world: Worlds) -> None:
+    project = stack(
+        {
+            "a": {"image": "a:1", "build": _taking("z")},
+            "z": {"image": "z:1", "build": _taking("m")},
+            "m": {"image": "m:1", "build": {"context": "/m"}},
+            "other": {"image": "other:1", "build": {"context": "/other"}},
+        }
+    )
+    everything = {"a": ("m:1", "z:1", "a:1"), "z": ("m:1", "z:1"), "other": ("other:1",)}
+    for chosen, names in everything.items():
+        plan = world().plan(project, services=(chosen,), build="always")
+        builds = [step for step in plan.steps if isinstance(step.action, BuildImage)]
+        assert tuple(step.action.name for step in builds) == names
+        for earlier, later in itertools.pairwise(builds):
+            assert earlier.id in later.after
+        asked = plan_builds(project, (chosen,), _model(project))
+        assert tuple(step.action.name for step in asked.steps) == names
+
+
+def test_builds_that_take_files_from_each_other_are_refused(stack: Stack, world: Worlds) -> None:
+    project = stack(
+        {
+            "a": {"image": "a:1", "build": _taking("b")},
+            "b": {"image": "b:1", "build": _taking("a")},
+        }
+    )
+    with pytest.raises(DependencyCycle):
+        world().plan(project, build="always")
+    with pytest.raises(DependencyCycle):
+        plan_builds(project, (), _model(project))
+    with pytest.raises(UnknownService):
+        plan_builds(project, ("c",), _model(project))
+
+
+def _taking(service: str) -> dict[str, object]:
+    return {"context": "/", "additional_contexts": {"it": f"service:{service}"}}
+
+
+def _model(project: Project) -> BuildImage:
+    return BuildImage(name="", cause=Cause(reason="asked for"), service="", project=project)
