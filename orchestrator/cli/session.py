@@ -105,7 +105,7 @@ class Session:
     def load_request(
         self,
         services: tuple[str, ...] = (),
-        **changes: bool,
+        **changes: Any,
     ) -> LoadOptions:
         """What the options of the command line mean to the loader; `changes` are switches of it."""
         from pathlib import Path
@@ -129,7 +129,7 @@ class Session:
             **changes,
         )
 
-    def load(self, services: tuple[str, ...] = (), **changes: bool) -> LoadedProject:
+    def load(self, services: tuple[str, ...] = (), **changes: Any) -> LoadedProject:
         """Read the stack's files; prints the warnings, raises SpecError with all mistakes.
 
         What has no effect on this host is named in one line, or a mistake with `--strict`.
