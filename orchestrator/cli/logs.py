@@ -237,13 +237,19 @@ def label(name: str) -> str:
 def chosen(
     session: Session, project: str, services: tuple[str, ...], index: float | None = None
 ) -> list[dict[str, Any]]:
-    """The project's containers, of `services` where given; unknown services are an error."""
+    """The project's containers, of `services` where given; unknown services are an error, and
+    so is an `index` that the one service does not have."""
+    if index is not None and len(services) != 1:
+        raise UsageError("--index needs exactly one service")
     found = session.client.get(session.project_path("containers", project), all=1)
     known = {container["service"] for container in found}
     for service in services:
         if service not in known:
             raise UsageError(f"no such service, or no container of it: {service}")
-    return narrowed(found, services, index)
+    wanted = narrowed(found, services, index)
+    if index is not None and not wanted:
+        raise UsageError(f"service {services[0]} has no container number {index:g}")
+    return wanted
 
 
 def narrowed(
