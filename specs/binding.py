@@ -67,6 +67,8 @@ def validation_issues(
         elif fault["type"] == "extra_forbidden":
             message = f'unknown key "{fault["loc"][-1]}"'
             hint = suggest(str(fault["loc"][-1]), known(path)) if known is not None else None
+        elif fault["type"] == "missing":
+            message = f'"{fault["loc"][-1]}" is missing'
         else:
             message = fault["msg"].replace("Input should be", "must be")
             message = message[:1].lower() + message[1:]

@@ -150,6 +150,9 @@ class Files:
             self.digests[path] = hashlib.sha256(text.encode()).hexdigest()
             source: Source | None = Source("<stdin>", text)
         else:
+            if asked_at is not None and not self.allows(path):
+                message = f"{self.shown(path)} leads out of the repository"
+                raise SpecError([issue(message, node=asked_at, path=attribute)])
             source = self.source(path)
         if source is None:
             message = f"file {path} not found" if asked_at is not None else "no such file"

@@ -32,7 +32,7 @@ EXTENSION = "x-bayplan"
 _LIMIT = 2**20
 _BINARY = b"age-encryption.org/v1\n"
 _ARMOR = b"-----BEGIN AGE ENCRYPTED FILE-----"
-_IDENTITY = re.compile(r"AGE-SECRET-KEY-(?:PQ-)?1[0-9A-Z]+", re.IGNORECASE)
+_IDENTITY = re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]+", re.IGNORECASE)
 
 
 def is_age(content: bytes) -> bool:
@@ -77,8 +77,7 @@ def read_identities(file: Path, path: str) -> list[object]:
                 continue
             if not _IDENTITY.fullmatch(line):
                 raise DecryptionFailed(path, f"{file} has a line that is no age identity")
-            kind = pyrage.tagpq if line.upper().startswith("AGE-SECRET-KEY-PQ-") else pyrage.x25519
-            found.append(kind.Identity.from_str(line))
+            found.append(pyrage.x25519.Identity.from_str(line))
     except pyrage.IdentityError as exc:
         raise DecryptionFailed(path, f"{file} holds no age identity that can be used") from exc
     if not found:
