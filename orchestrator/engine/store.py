@@ -6,7 +6,9 @@ database is in WAL mode, so that a reader of another process never blocks it.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -44,6 +46,17 @@ _PASSING_FIELDS = frozenset(
 _LASTING_FIELDS = tuple(name for name in _CONTAINER_FIELDS if name not in _PASSING_FIELDS)
 
 
+def keep_private(database: Path) -> None:
+    """Make the file of a database its owner's alone before anything is in it.
+
+    SQLite gives the files beside it, where everything new is written first, the same mode.
+    """
+    os.close(os.open(database, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            database.with_name(database.name + suffix).chmod(0o600)
+
+
 class Store:
     """Opens, and if need be creates or migrates, the database below `root`.
 
@@ -53,6 +66,10 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.path = root / FILE_NAME
         self._lock = threading.RLock()
+        try:
+            keep_private(self.path)
+        except OSError as exc:
+            raise StoreError(f"open {self.path}") from exc
         self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             self._database.row_factory = sqlite3.Row
@@ -67,7 +84,6 @@ class Store:
         except BaseException:
             self._database.close()
             raise
-        self.path.chmod(0o600)
         self.rollouts = RolloutTable(self._transaction, self._rows)
         self.gitops = GitopsTable(self._transaction, self._rows)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.engine.events import BuildEvent, Event, EventBus, PullEvent
+from orchestrator.engine.store import keep_private
 from orchestrator.supervisor.docker_events import Endpoints, told
 
 _log = logging.getLogger(__name__)
@@ -262,12 +263,12 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    keep_private(path)
     database = sqlite3.connect(path, check_same_thread=False)
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         database.executescript(_SCHEMA)
-        path.chmod(0o600)
     except BaseException:
         database.close()
         raise

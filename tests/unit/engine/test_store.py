@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -175,9 +176,22 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
-def test_others_cannot_read_it(tmp_path: Path) -> None:
-    with Store(tmp_path) as store:
-        assert store.path.stat().st_mode & 0o777 == 0o600
+@pytest.mark.parametrize("left", [False, True])
+def test_others_can_read_neither_it_nor_the_files_beside_it(tmp_path: Path, left: bool) -> None:
+    if left:  # by a version that was less careful
+        with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("CREATE TABLE t (x)")
+            (tmp_path / "state.db").chmod(0o644)
+            (tmp_path / "state.db-wal").chmod(0o644)
+            store = Store(tmp_path)
+    else:
+        store = Store(tmp_path)
+    with store:
+        store.put_project(project({"services": {}}))
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes.keys() == {"state.db", "state.db-wal", "state.db-shm"}
+    assert set(modes.values()) == {0o600}
 
 
 def test_labels_are_those_that_composes_tools_know() -> None:
