@@ -313,6 +313,8 @@ class Syncer:
         except ProjectClaimed as exc:
             self._note(record, candidate, Failure(reason="Claimed", message=_words(exc)))
             return
+        # What follows is to be looked at once, whatever trouble there was with what stood before.
+        self.sight = dataclasses.replace(self.sight, troubles=0, trouble="")
         async with self._running(candidate.commit if record.pinned is None else None) as run:
             failure = await self._switch(candidate.commit, candidate.projects)
             if failure is None:
@@ -416,7 +418,7 @@ class Syncer:
             return
         self._table.settle(self.name, applied.commit, projects)
         # Two who undo each other's work must not do so without a pause.
-        again = self.sight.troubles + 1 if deviating else 0
+        again = self.sight.troubles + 1 if deviating and record.settled else 0
         self.sight = dataclasses.replace(self.sight, troubles=again, troubled_at=time(), trouble="")
         last = record.attempted
         if last is not None and last.outcome == "reverting":

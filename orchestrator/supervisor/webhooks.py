@@ -79,8 +79,7 @@ class Webhooks:
         runner = None
         if address:
             host, port = parse_address(address)
-            # Whoever sends deliveries is told nothing of what listens here.
-            runner = web.AppRunner(self._application(), access_log=None, server_header="")
+            runner = web.AppRunner(self._application(), access_log=None)
             await runner.setup()
             try:
                 await web.TCPSite(runner, host, port).start()
@@ -103,6 +102,7 @@ class Webhooks:
 
         app = web.Application(client_max_size=BODY_LIMIT)
         app.router.add_post(PATH, self._take)
+        app.on_response_prepare.append(_name_server)
         return app
 
     async def _take(self, request: web.Request) -> web.Response:
@@ -143,6 +143,11 @@ class Webhooks:
         with contextlib.suppress(EngineError):  # it was removed meanwhile
             self._poke(name)
         return _answer(202, "the repository will be asked")
+
+
+async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
+    # Strangers are not told which version of what listens here.
+    response.headers["Server"] = "bayplan"
 
 
 def _answer(status: int, text: str) -> web.Response:
