@@ -40,7 +40,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -54,6 +54,7 @@ DIRECTORY = 0o040000
 _LFS_MAGIC = b"version https://git-lfs.github.com/spec/v1\n"
 _LFS_LIMIT = 1024
 _DEPTH = 64
+_PIECE = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +108,9 @@ async def check_out(mirror: Mirror, commit: str, root: Path) -> Checkout:
 
     Raises TooLarge, UnsafeTree and what the mirror raises; nothing half made stays.
     """
+    root.mkdir(parents=True, mode=0o700, exist_ok=True)
     commits = root / "commits"
-    commits.mkdir(parents=True, mode=0o700, exist_ok=True)
+    commits.mkdir(mode=0o700, exist_ok=True)
     target, manifest = commits / commit, commits / f"{commit}.json"
     if not (
         target.is_dir() and manifest.is_file() and await asyncio.to_thread(_whole, root, commit)
@@ -278,17 +280,21 @@ class _Writer:
             return
         self._others.add(entry.path)
         if entry.mode == LINK:
-            _link(self._object(entry), place, entry.path)
+            if entry.size > 4095:
+                raise UnsafeTree(f"{entry.path} is a link to nowhere", path=entry.path)
+            _link(b"".join(self._object(entry)), place, entry.path)
             return
         if self._linked(entry, place):
             return
-        content = self._object(entry)
-        if len(content) <= _LFS_LIMIT and content.startswith(_LFS_MAGIC):
-            self.lfs.append(entry.path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        start = b""
         with os.fdopen(os.open(place, flags, 0o600), "wb") as file:
-            file.write(content)
+            for piece in self._object(entry):
+                start = start or piece
+                file.write(piece)
             os.fchmod(file.fileno(), file_mode(entry.mode))
+        if entry.size <= _LFS_LIMIT and start.startswith(_LFS_MAGIC):
+            self.lfs.append(entry.path)
 
     def _linked(self, entry: TreeEntry, place: Path) -> bool:
         """Whether an older checkout has the very file; both are never written to."""
@@ -301,19 +307,26 @@ class _Writer:
             return False
         return True
 
-    def _object(self, entry: TreeEntry) -> bytes:
+    def _object(self, entry: TreeEntry) -> Iterator[bytes]:
+        """An object's content in pieces, however large it is."""
+        broken = GitFailed(f"git broke off at {entry.path} ({entry.object[:12]})")
         try:
             self.to_git.write(f"{entry.object}\n".encode())
             self.to_git.flush()
-            head = self.from_git.readline().split()
-            if len(head) != 3 or head[1] != b"blob" or int(head[2]) != entry.size:
-                raise GitFailed(f"git does not have {entry.path} ({entry.object[:12]})")
-            content = self.from_git.read(entry.size + 1)
         except BrokenPipeError as exc:
-            raise GitFailed(f"git ended before {entry.path}") from exc
-        if len(content) != entry.size + 1:
-            raise GitFailed(f"git broke off at {entry.path} ({entry.object[:12]})")
-        return content[:-1]
+            raise broken from exc
+        head = self.from_git.readline().split()
+        if len(head) != 3 or head[1] != b"blob" or int(head[2]) != entry.size:
+            raise GitFailed(f"git does not have {entry.path} ({entry.object[:12]})")
+        rest = entry.size
+        while rest:
+            piece = self.from_git.read(min(rest, _PIECE))
+            if not piece:
+                raise broken
+            rest -= len(piece)
+            yield piece
+        if self.from_git.read(1) != b"\n":
+            raise broken
 
 
 def file_mode(mode: int) -> int:
@@ -322,7 +335,7 @@ def file_mode(mode: int) -> int:
 
 
 def _link(content: bytes, place: Path, path: str) -> None:
-    if not content or len(content) > 4095 or b"\0" in content:
+    if not content or b"\0" in content:
         raise UnsafeTree(f"{path} is a link to nowhere", path=path)
     os.symlink(content, os.fsencode(place))
 

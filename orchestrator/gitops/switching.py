@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ from orchestrator.gitops.checkout import (
 
 _NOTE = "tree.json"
 _STAGE = ".stage"
+# The kernel's own clock for files ticks every few milliseconds.
+_TOO_YOUNG = 100_000_000
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,6 +63,16 @@ def current(root: Path) -> str | None:
         return None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Placed:
+    """A path that a switch has put into the tree, and how to tell that nobody has changed it:
+    the inode and its time of change, which nobody can set; None where that is too young to tell
+    a change that followed at once."""
+
+    entry: Entry
+    mark: tuple[int, int] | None
+
+
 def _switch(checkout: Checkout) -> Switched:
     root = checkout.stable.parent
     owned = _owned(root)
@@ -67,36 +80,46 @@ def _switch(checkout: Checkout) -> Switched:
     shutil.rmtree(stage, ignore_errors=True)
     stage.mkdir(mode=0o700)
     checkout.stable.mkdir(mode=0o755, exist_ok=True)
-    # Until the switch is done, both the old and the new paths are ours to replace.
-    _note(root, checkout, {**owned, **_modes(checkout)})
     done = Switched()
     tree = os.open(checkout.stable, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         switcher = _Switcher(checkout, owned, stage, tree, done)
         switcher.stage_files()
+        # Until the switch is done, both the old and the new paths are ours to replace.
+        fresh = {path: _Placed(entry=entry, mark=None) for path, entry in checkout.entries.items()}
+        _note(root, checkout, {**owned, **fresh})
         switcher.place()
         switcher.remove()
     finally:
         os.close(tree)
         shutil.rmtree(stage, ignore_errors=True)
-    _note(root, checkout, _modes(checkout))
+    _note(
+        root,
+        checkout,
+        {
+            path: _Placed(entry=entry, mark=switcher.marks.get(path))
+            for path, entry in checkout.entries.items()
+        },
+    )
     return done
 
 
-def _modes(checkout: Checkout) -> dict[str, int]:
-    return {path: entry.mode for path, entry in checkout.entries.items()}
-
-
-def _owned(root: Path) -> dict[str, int]:
+def _owned(root: Path) -> dict[str, _Placed]:
     try:
         paths = json.loads((root / _NOTE).read_bytes())["paths"]
-        return {str(path): int(mode) for path, mode in paths.items()}
-    except (FileNotFoundError, ValueError, KeyError):
+        return {
+            path: _Placed(
+                entry=Entry(mode=mode, object=name), mark=(mark[0], mark[1]) if mark else None
+            )
+            for path, (mode, name, mark) in paths.items()
+        }
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _note(root: Path, checkout: Checkout, paths: Mapping[str, int]) -> None:
-    document = {"commit": checkout.commit, "paths": dict(paths)}
+def _note(root: Path, checkout: Checkout, placed: Mapping[str, _Placed]) -> None:
+    paths = {path: [one.entry.mode, one.entry.object, one.mark] for path, one in placed.items()}
+    document = {"commit": checkout.commit, "paths": paths}
     write_atomically(root / _NOTE, json.dumps(document).encode())
 
 
@@ -104,7 +127,12 @@ class _Switcher:
     """One switch. `owned` are the paths that earlier commits put into the tree."""
 
     def __init__(
-        self, checkout: Checkout, owned: Mapping[str, int], stage: Path, tree: int, done: Switched
+        self,
+        checkout: Checkout,
+        owned: Mapping[str, _Placed],
+        stage: Path,
+        tree: int,
+        done: Switched,
     ) -> None:
         self.checkout = checkout
         self.owned = owned
@@ -112,6 +140,7 @@ class _Switcher:
         self.tree = tree
         self.done = done
         self.staged: dict[str, str] = {}
+        self.marks: dict[str, tuple[int, int]] = {}
 
     def stage_files(self) -> None:
         """Copy whatever the tree does not have as the commit has it."""
@@ -129,6 +158,7 @@ class _Switcher:
 
     def _same(self, path: str, entry: Entry) -> bool:
         parent, _, name = path.rpartition("/")
+        now = time.time_ns()
         with self._directory(parent) as directory:
             if directory is None:
                 return False
@@ -136,16 +166,29 @@ class _Switcher:
                 found = os.stat(name, dir_fd=directory, follow_symlinks=False)
             except FileNotFoundError:
                 return False
-            source = self.checkout.path / path
-            if entry.mode == LINK:
-                is_link = stat.S_ISLNK(found.st_mode)
-                return is_link and os.readlink(name, dir_fd=directory) == os.readlink(source)
-            wanted = os.stat(source)
-            if not stat.S_ISREG(found.st_mode) or found.st_size != wanted.st_size:
+            mark = (found.st_ino, found.st_ctime_ns)
+            known = self.owned.get(path)
+            trusted = known is not None and known.entry == entry and known.mark == mark
+            if not trusted and not self._equal(directory, name, found, path, entry):
                 return False
-            if stat.S_IMODE(found.st_mode) != stat.S_IMODE(wanted.st_mode):
-                return False
-            return _same_content(directory, name, source)
+        # Taken before the comparison, so that what changes the file meanwhile is not overlooked.
+        if found.st_ctime_ns < now - _TOO_YOUNG:
+            self.marks[path] = mark
+        return True
+
+    def _equal(
+        self, directory: int, name: str, found: os.stat_result, path: str, entry: Entry
+    ) -> bool:
+        source = self.checkout.path / path
+        if entry.mode == LINK:
+            is_link = stat.S_ISLNK(found.st_mode)
+            return is_link and os.readlink(name, dir_fd=directory) == os.readlink(source)
+        wanted = os.stat(source)
+        if not stat.S_ISREG(found.st_mode) or found.st_size != wanted.st_size:
+            return False
+        if stat.S_IMODE(found.st_mode) != stat.S_IMODE(wanted.st_mode):
+            return False
+        return _same_content(directory, name, source)
 
     @contextlib.contextmanager
     def _directory(self, path: str) -> Iterator[int | None]:
@@ -242,7 +285,7 @@ class _Switcher:
                 if directory is None:
                     continue
                 try:
-                    if self.owned[path] in (DIRECTORY, SUBMODULE):
+                    if self.owned[path].entry.mode in (DIRECTORY, SUBMODULE):
                         os.rmdir(name, dir_fd=directory)
                     else:
                         os.unlink(name, dir_fd=directory)

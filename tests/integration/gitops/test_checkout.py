@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.gitops import switching
 from orchestrator.gitops.checkout import Checkout, load, sweep
 from orchestrator.gitops.errors import GitOpsError, TooLarge, UnsafeTree
 from orchestrator.gitops.mirror import Mirror
@@ -341,6 +342,28 @@ def test_a_changed_file_of_the_commit_is_put_right(
     (checkout.stable / "d").rmdir()
     assert sorted(asyncio.run(switch(checkout)).written) == ["a", "c", "d/b"]
     assert listing(checkout.stable) == listing(checkout.path)
+
+
+def test_a_change_that_hides_is_found_and_what_nobody_touched_is_not_read_again(
+    repository: Repository, mirror: Mirror, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit({"a": "1", "b": "1"})
+    checkout, _ = bring(mirror, root)
+    monkeypatch.setattr(switching, "_TOO_YOUNG", 0)
+    asyncio.run(switch(checkout))  # now that they are old enough, they are known
+    times = (checkout.stable / "a").stat()
+    (checkout.stable / "a").write_text("x")
+    os.utime(checkout.stable / "a", ns=(times.st_atime_ns, times.st_mtime_ns))
+    compared = []
+    same = switching._same_content
+
+    def counted(directory: int, name: str, source: Path) -> bool:
+        compared.append(name)
+        return same(directory, name, source)
+
+    monkeypatch.setattr(switching, "_same_content", counted)
+    assert asyncio.run(switch(checkout)).written == ["a"]
+    assert compared == ["a"]
 
 
 def test_a_container_can_neither_harm_the_checkout_nor_lead_a_switch_out_of_the_tree(
