@@ -185,5 +185,22 @@ FEATURES = (
         cost="bay image bootstrap cannot make base images",
         needed=False,
     ),
-    Feature("git", _program("git"), cost="no build contexts from repositories", needed=False),
+    Feature(
+        "git",
+        _program("git"),
+        cost="no stacks and no build contexts from repositories",
+        needed=False,
+    ),
+    Feature(
+        "ssh",
+        _program("ssh"),
+        cost="no repositories over ssh (openssh-client)",
+        needed=False,
+    ),
+    Feature(
+        "ssh-keygen",
+        _program("ssh-keygen"),
+        cost="signed commits cannot be checked (openssh-client)",
+        needed=False,
+    ),
 )
