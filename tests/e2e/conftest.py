@@ -300,6 +300,12 @@ class Templates:
     def __init__(self, host: Host, cache: Path) -> None:
         self._host = host
         self._cache = cache
+        self._homes: dict[str, Path] = {}
+        self._held = contextlib.ExitStack()
+
+    def close(self) -> None:
+        """Let the next session with other code remove what this one has used."""
+        self._held.close()
 
     def base(self) -> Path:
         """Knows the base image."""
@@ -321,12 +327,13 @@ class Templates:
         return self._made("guestbook", key, make)
 
     def _made(self, name: str, key: str, make: Callable[[Bay], None]) -> Path:
+        if name in self._homes:
+            return self._homes[name] / "root"
         home = self._cache / f"{name}-{key}"
         with (self._cache / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (home / "complete").exists():
-                for stale in self._cache.glob(f"{name}-*"):
-                    shutil.rmtree(stale)
+                self._remove_unused(name)
                 (home / "root").mkdir(parents=True)
                 bay = Bay(self._host, home / "root", home / "run")
                 try:
@@ -334,7 +341,22 @@ class Templates:
                 finally:
                     bay.ok("daemon", "stop")
                 (home / "complete").touch()
+            used = self._held.enter_context((home / "complete").open())
+            fcntl.flock(used, fcntl.LOCK_SH)
+        self._homes[name] = home
         return home / "root"
+
+    def _remove_unused(self, name: str) -> None:
+        """Remove what other code has made, but for what a session is using now."""
+        for stale in self._cache.glob(f"{name}-*"):
+            with contextlib.ExitStack() as held:
+                with contextlib.suppress(FileNotFoundError):
+                    used = held.enter_context((stale / "complete").open())
+                    try:
+                        fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except BlockingIOError:
+                        continue
+                shutil.rmtree(stale)
 
 
 def _digest(*folders: str) -> str:
@@ -356,8 +378,9 @@ def copy_images(source: Path, root: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def templates(host: Host, cache: Path) -> Templates:
-    return Templates(host, cache)
+def templates(host: Host, cache: Path) -> Iterator[Templates]:
+    with contextlib.closing(Templates(host, cache)) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
@@ -369,8 +392,8 @@ def new_instance(host: Host, cache: Path, templates: Templates) -> Iterator[Call
         home = cache / f"instance-{uuid.uuid4().hex[:8]}"
         root = home / "root"
         root.mkdir(parents=True)
-        copy_images(template or templates.base(), root)
         made.append(Bay(host, root, home / "run"))
+        copy_images(template or templates.base(), root)
         return made[-1]
 
     yield make
