@@ -54,7 +54,6 @@ _UNSUPPORTED: Patterns[tuple[Applies, str]] = Patterns(
         "services.*.isolation": (_given, _WINDOWS),
         "services.*.models": (_given, "models are not provided by bayplan"),
         "services.*.provider": (_given, "external providers are not run"),
-        "services.*.pull_refresh_after": (_given, "images are refreshed by pull_policy only"),
         "services.*.use_api_socket": (_is(True), "containers are given no engine socket"),
         "services.*.volumes.*.consistency": (_given, "mounts on Linux are always consistent"),
         "services.*.volumes.*.type": (

@@ -1,21 +1,9 @@
-"""Attributes of a service that this host does not act on yet; a load names those that are used."""
+"""Attributes of a service that no host of ours acts on yet; a load names those that are used.
+
+What is known to have no meaning here, with the reason, is in `specs.unsupported`.
+"""
 
 INERT = (
-    "blkio_config.device_read_bps",
-    "blkio_config.device_read_iops",
-    "blkio_config.device_write_bps",
-    "blkio_config.device_write_iops",
-    "blkio_config.weight_device",
-    "cpu_count",
-    "cpu_percent",
-    "cpu_rt_period",
-    "cpu_rt_runtime",
-    "credential_spec",
-    "isolation",
-    "models",
-    "provider",
+    # The writable layers lie in the state directory, whose file system bounds them all together.
     "storage_opt",
-    "use_api_socket",
-    "deploy.endpoint_mode",
-    "deploy.placement",
 )

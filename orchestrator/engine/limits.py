@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from orchestrator.engine.errors import EngineError
 from orchestrator.planning.observed import Spec
-from runtime.container.config import Device, LogConfig, Resources, Ulimit
-
-# The largest that both versions take: a signed count of bytes in whole pages.
-_NO_MEMORY_LIMIT = 2**63 - 4096
+from runtime.container.config import Device, IoLimit, LogConfig, Resources, Ulimit
 
 _LOG_UNITS = {"k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -47,25 +43,31 @@ def resources(service: Spec) -> Resources:
         cpuset=service.get("cpuset") or None,
         pids=first(service.get("pids_limit"), limits.get("pids")),
         blkio_weight=first((service.get("blkio_config") or {}).get("weight")),
+        io=_io_limits(service.get("blkio_config") or {}),
+        cpu_rt_period=first(service.get("cpu_rt_period")),
+        cpu_rt_runtime=first(service.get("cpu_rt_runtime")),
         oom_kill_disable=bool(service.get("oom_kill_disable")),
     )
 
 
-def lifted(old: Resources, new: Resources, cpus: str) -> Resources:
-    """`new` with the values that say "no limit" where `old` has a limit and `new` has none, so
-    that a group that runs loses it; `cpus` are the host's ("0-3")."""
-    changes: dict[str, Any] = {}
-    if old.memory and not new.memory:
-        changes["memory"] = _NO_MEMORY_LIMIT
-    if (old.memory or old.memory_swap) and not (new.memory or new.memory_swap):
-        changes["memory_swap"] = -1
-    if (old.cpus or old.cpu_quota) and not (new.cpus or new.cpu_quota):
-        changes["cpu_quota"] = -1
-    if old.cpuset and not new.cpuset:
-        changes["cpuset"] = cpus
-    if old.pids and not new.pids:
-        changes["pids"] = -1
-    return dataclasses.replace(new, **changes)
+_IO_LISTS = {
+    "weight_device": "weight",
+    "device_read_bps": "read_bps",
+    "device_write_bps": "write_bps",
+    "device_read_iops": "read_iops",
+    "device_write_iops": "write_iops",
+}
+
+
+def _io_limits(config: Mapping[str, Any]) -> tuple[IoLimit, ...]:
+    """The limits of `blkio_config` by device."""
+    devices: dict[str, dict[str, int]] = {}
+    for key, name in _IO_LISTS.items():
+        for entry in config.get(key) or ():
+            value = entry.get("weight" if name == "weight" else "rate")
+            if value:
+                devices.setdefault(str(entry["path"]), {})[name] = int(value)
+    return tuple(IoLimit(path=path, **limits) for path, limits in sorted(devices.items()))
 
 
 def ulimits(service: Spec) -> tuple[Ulimit, ...]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from pathlib import Path
 
 from orchestrator.engine.containers import ContainerWork, process_record
 from orchestrator.engine.host import Host
-from orchestrator.engine.limits import lifted, resources
+from orchestrator.engine.limits import resources
 from orchestrator.engine.networks import NetworkWork
 from orchestrator.engine.process import Process, effective_process
 from orchestrator.engine.records import ContainerRecord, EndpointRecord
@@ -17,8 +16,6 @@ from orchestrator.engine.sandboxes import leave_networks, open_sandbox, own_sand
 from orchestrator.planning import actions
 from orchestrator.planning.health import HealthState
 from runtime.container.config import ContainerConfig
-
-_CPUS = Path("/sys/devices/system/cpu/online")
 
 
 class UpdateWork:
@@ -60,13 +57,10 @@ class UpdateWork:
     def _update_config(self, record: ContainerRecord, process: Process) -> None:
         containers = self._host.containers
         config: ContainerConfig = containers.config(record.id)
-        wanted = resources(record.spec["service"])
         changed = config.replace(
             labels=record.labels,
-            resources=lifted(config.resources, wanted, _CPUS.read_text().strip()),
+            resources=resources(record.spec["service"]),
             stop_signal=process.stop_signal,
             stop_timeout=int(process.stop_timeout),
         )
         containers.update(record.id, changed)
-        if changed.resources != wanted:
-            containers.update(record.id, changed.replace(resources=wanted))

@@ -100,6 +100,8 @@ _LIMITS = frozenset(
         "blkio_config",
         "cpu_period",
         "cpu_quota",
+        "cpu_rt_period",
+        "cpu_rt_runtime",
         "cpu_shares",
         "cpus",
         "cpuset",
@@ -109,22 +111,6 @@ _LIMITS = frozenset(
         "mem_swappiness",
         "pids_limit",
         "deploy.resources",
-    }
-)
-
-# Those of them that can be taken away, too: the kernel has a value that says "no limit", the
-# same whatever the version of control groups.
-_LIFTABLE = frozenset(
-    {
-        "cpu_period",
-        "cpu_quota",
-        "cpus",
-        "cpuset",
-        "mem_limit",
-        "memory",
-        "memswap_limit",
-        "pids",
-        "pids_limit",
     }
 )
 
@@ -249,19 +235,18 @@ def _listed(field: str, table: frozenset[str]) -> bool:
 
 
 def _settable(path: tuple[str, ...], old: Any, new: Any) -> bool:
-    """Whether only limits differ that can be set, or lifted, while the container runs."""
+    """Whether only limits differ that can be set, or lifted, while the container runs: not
+    devices that are reserved."""
     if isinstance(old, Mapping) or isinstance(new, Mapping):
         before, after = old or {}, new or {}
         return all(
             _settable((*path, key), before.get(key), after.get(key))
             for key in before.keys() | after.keys()
         )
-    if isinstance(old, list) or isinstance(new, list):
-        return bool(old == new)
-    if new is None:
-        return old is None or (path[-1] in _LIFTABLE and "reservations" not in path)
+    if isinstance(old, list | tuple) or isinstance(new, list | tuple):
+        return path[0] == "blkio_config" or bool(old == new)
     # A container whose CPUs nobody has named is in no group that could name them.
-    return path[-1] != "cpuset" or old is not None
+    return path[-1] != "cpuset" or old is not None or new is None
 
 
 def _service_changes(old: Spec, new: Spec) -> Iterator[Change]:

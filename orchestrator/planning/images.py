@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from orchestrator.planning.actions import BuildImage, Cause, PullImage
 from orchestrator.planning.blueprint import image_reference
 from orchestrator.planning.builds import build_bases, build_order
 from orchestrator.planning.draft import Draft
+from orchestrator.planning.errors import PlanningError
 from orchestrator.planning.hooks import init_images
 from specs.project import Project
 
 _UNITS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
-_AGES = {"daily": 86_400.0, "weekly": 604_800.0}
+_AGES = {"daily": 86_400.0, "weekly": 604_800.0, "refresh": 0.0}
 
 
 def referenced(project: Project) -> frozenset[str]:
@@ -32,7 +35,14 @@ def plan_images(draft: Draft) -> None:
         for own in init_images(service):
             _plan_pull(draft, own, "")
         if not service.get("build") and name not in draft.policy.pins:
-            _plan_pull(draft, draft.image(name), str(service.get("pull_policy") or ""))
+            _plan_pull(draft, draft.image(name), _policy(service))
+
+
+def _policy(service: Mapping[str, Any]) -> str:
+    """The pull policy; `refresh` with its age is `every_` that age."""
+    policy = str(service.get("pull_policy") or "")
+    after = str(service.get("pull_refresh_after") or "")
+    return f"every_{after}" if policy == "refresh" and after else policy
 
 
 def _plan_builds(draft: Draft) -> None:
@@ -113,10 +123,18 @@ def _pull_reason(draft: Draft, wanted: str, reference: str) -> str | None:
 
 
 def refresh_age(policy: str) -> float | None:
-    """After how many seconds a pull policy asks the registry again; None where it does not."""
+    """After how many seconds a pull policy asks the registry again; None where it does not.
+
+    Raises PlanningError for an age that is none.
+    """
     if policy in _AGES:
         return _AGES[policy]
     if not policy.startswith("every_"):
         return None
-    parts = re.findall(r"(\d+)([wdhms])", policy.removeprefix("every_"))
+    age = policy.removeprefix("every_")
+    parts = re.findall(r"(\d+)([wdhms])", age)
+    if "".join(number + unit for number, unit in parts) != age or not parts:
+        raise PlanningError(
+            f"{age} is not an age of images", hint="write it as 12h, 1d or 1w2d, say"
+        )
     return float(sum(int(number) * _UNITS[unit] for number, unit in parts))

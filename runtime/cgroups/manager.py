@@ -60,8 +60,9 @@ class Cgroup(Protocol):
         A thread that moves itself needs no grace period, so this is cheap.
         """
 
-    def update(self, resources: Resources) -> None:
-        """Change the limits of a running container."""
+    def update(self, resources: Resources, before: Resources | None = None) -> None:
+        """Change the limits of a running container; those that `before` has and `resources` has
+        not are lifted."""
 
     def freeze(self, frozen: bool) -> None: ...
 

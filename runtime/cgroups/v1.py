@@ -22,6 +22,7 @@ from runtime.cgroups.manager import (
     remove_all,
     write,
 )
+from runtime.cgroups.realtime import grant
 from runtime.container.config import Resources
 from runtime.errors import RuntimeFault
 
@@ -65,16 +66,23 @@ class CgroupV1:
             # Unlike cgroup.procs this takes no lock that waits for an RCU grace period.
             write(directory / "tasks", "0")
 
-    def update(self, resources: Resources) -> None:
-        for controller, file, value in limits.v1_files(resources):
+    def update(self, resources: Resources, before: Resources | None = None) -> None:
+        for controller, file, value in limits.v1_files(resources, before or Resources()):
             root = self._roots.get(controller)
             if root is None:
                 raise RuntimeFault(f"this host has no {controller} controller for {file}")
+            path = root / self._place / file
+            if not path.exists():
+                if file == "memory.memsw.limit_in_bytes":
+                    continue  # a kernel without swap accounting has nothing to limit
+                raise RuntimeFault(f"this host's {controller} controller has no {file}")
             if file == "memory.limit_in_bytes":
-                self._make_room(root / self._place, int(value))
-            if file == "memory.memsw.limit_in_bytes" and not (root / self._place / file).exists():
-                continue  # a kernel without swap accounting has nothing to limit
-            write(root / self._place / file, value)
+                self._make_room(path.parent, int(value))
+            elif file == "cpu.rt_runtime_us":
+                grant(root, self._place, int(value))
+            if value == limits.INHERIT:
+                value = (path.parent.parent / file).read_text().strip()
+            write(path, value)
 
     def _make_room(self, memory: Path, limit: int) -> None:
         """memory.memsw must never be below memory, so a growing limit lifts it first."""

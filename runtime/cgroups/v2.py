@@ -59,8 +59,8 @@ class CgroupV2:
     def join(self) -> None:
         """Nothing is left to join."""
 
-    def update(self, resources: Resources) -> None:
-        for controller, file, value in limits.v2_files(resources):
+    def update(self, resources: Resources, before: Resources | None = None) -> None:
+        for controller, file, value in limits.v2_files(resources, before or Resources()):
             path = self._directory / file
             if not path.exists():
                 if file == "memory.swap.max":

@@ -80,12 +80,26 @@ class Ulimit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IoLimit:
+    """Limits of one block device, named by its path on the host: bytes and operations a second,
+    `weight` 10–1000; None is none."""
+
+    path: str
+    weight: int | None = None
+    read_bps: int | None = None
+    write_bps: int | None = None
+    read_iops: int | None = None
+    write_iops: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
     """Cgroup limits; None leaves the kernel's default.
 
     `memory`, `memory_swap` (memory plus swap, -1 unlimited) and `memory_reservation` in bytes;
     `cpus` in cores; `cpu_shares` is the v1 weight (2–262144); `cpu_quota` and `cpu_period` in µs;
-    `cpuset` a list such as "0-1"; `pids` a number of tasks; `blkio_weight` 10–1000.
+    `cpuset` a list such as "0-1"; `pids` a number of tasks; `blkio_weight` 10–1000; `cpu_rt_*`
+    the real-time processes' part in µs, where the host has that.
     """
 
     memory: int | None = None
@@ -99,6 +113,9 @@ class Resources:
     cpuset: str | None = None
     pids: int | None = None
     blkio_weight: int | None = None
+    io: tuple[IoLimit, ...] = ()
+    cpu_rt_period: int | None = None
+    cpu_rt_runtime: int | None = None
     oom_kill_disable: bool = False
 
 
@@ -219,7 +236,8 @@ def _typed(raw: dict[str, Any]) -> dict[str, Any]:
         if name in _NESTED:
             typed[name] = tuple(_NESTED[name](**item) for item in value)
         elif name == "resources":
-            typed[name] = Resources(**value)
+            io = tuple(IoLimit(**item) for item in value.get("io") or ())
+            typed[name] = Resources(**{**value, "io": io})
         elif name == "log":
             typed[name] = LogConfig(**value)
         elif isinstance(value, list):

@@ -184,7 +184,7 @@ class Containers:
         """
         with self._exclusive(id):
             if self.get(id).status in ("running", "paused"):
-                self._cgroup(id).update(config.resources)
+                self._cgroup(id).update(config.resources, self.config(id).resources)
             self._secrets.keep(config, empty=False)
             content = _without_secrets(config).to_json().encode()
             files.write_atomically(self._paths(id).config, content, mode=0o600)

@@ -14,7 +14,7 @@ import pytest
 from runtime.cgroups.devices import DEFAULT_RULES
 from runtime.cgroups.manager import hierarchies
 from runtime.cgroups.v2 import CgroupV2
-from runtime.container.config import Resources, Ulimit
+from runtime.container.config import IoLimit, Resources, Ulimit
 from runtime.errors import ContainerStartError, InvalidState, RuntimeFault
 from runtime.linux import mounts, namespaces, process
 from tests.integration.runtime.yard import Yard, needs, until
@@ -77,6 +77,78 @@ def test_limits_are_written_and_can_be_changed_while_it_runs(yard: Yard) -> None
         assert text == str(memory)
     assert yard.containers.config(id).labels == {"a": "b"}
     assert _setting(yard, id, ("pids", "pids.max"), "pids.max") == "60"
+
+
+def _disk() -> tuple[str, str]:
+    """Path and number of a block device of this host."""
+    for entry in sorted(Path("/sys/block").iterdir()):
+        path = Path("/dev") / entry.name
+        if path.is_block_device() and int((entry / "size").read_text()):
+            return str(path), (entry / "dev").read_text().strip()
+    pytest.skip("this host has no block device")
+
+
+def test_a_device_s_limits_are_set_and_lifted_while_it_runs(yard: Yard) -> None:
+    path, number = _disk()
+    slow = Resources(io=(IoLimit(path=path, read_bps=1 << 20, write_iops=10),))
+    id = yard.start("sleep", "1000", resources=slow)
+
+    def read_bps() -> str:
+        return _setting(yard, id, ("blkio", "blkio.throttle.read_bps_device"), "io.max")
+
+    assert number in read_bps() and str(1 << 20) in read_bps()
+    faster = Resources(io=(IoLimit(path=path, read_bps=2 << 20),))
+    yard.containers.update(id, yard.containers.config(id).replace(resources=faster))
+    assert str(2 << 20) in read_bps()
+    assert "10" not in _setting(
+        yard, id, ("blkio", "blkio.throttle.write_iops_device"), "io.max"
+    ).replace(number, "").replace(str(2 << 20), "")
+    yard.containers.update(id, yard.containers.config(id).replace(resources=Resources()))
+    assert read_bps() == ""
+    bad = yard.create("true", resources=Resources(io=(IoLimit(path="/dev/null", read_bps=1),)))
+    with pytest.raises(RuntimeFault, match="limit the block device /dev/null: it is none"):
+        yard.containers.start(bad)
+
+
+def test_limits_that_are_taken_away_leave_what_the_kernel_had(yard: Yard) -> None:
+    id = yard.start("sleep", "1000")
+    settings = (
+        (("memory", "memory.limit_in_bytes"), "memory.max"),
+        (("memory", "memory.soft_limit_in_bytes"), "memory.low"),
+        (("memory", "memory.swappiness"), "memory.low"),
+        (("cpu", "cpu.shares"), "cpu.weight"),
+        (("pids", "pids.max"), "pids.max"),
+    )
+
+    def now() -> list[str]:
+        return [_setting(yard, id, v1, v2) for v1, v2 in settings]
+
+    free = now()
+    limits = Resources(
+        memory=64 << 20,
+        memory_reservation=32 << 20,
+        memory_swappiness=1 if "memory" in hierarchies().v1 else None,
+        cpu_shares=512,
+        pids=50,
+    )
+    yard.containers.update(id, yard.containers.config(id).replace(resources=limits))
+    assert all(limited != was for limited, was in zip(now(), free, strict=True))
+    yard.containers.update(id, yard.containers.config(id).replace(resources=Resources()))
+    assert now() == free
+
+
+def test_real_time_processes_have_the_part_that_they_are_given(yard: Yard) -> None:
+    root = hierarchies().v1.get("cpu")
+    if root is None or not (root / "cpu.rt_runtime_us").exists():
+        pytest.skip("this kernel has no real-time scheduling by groups")
+    ids = [
+        yard.start("sleep", "1000", resources=Resources(cpu_rt_runtime=runtime))
+        for runtime in (1000, 2000)
+    ]
+    parts = [(root / yard.instance.tag / id / "cpu.rt_runtime_us").read_text() for id in ids]
+    assert parts == ["1000\n", "2000\n"]
+    yard.containers.update(ids[0], yard.containers.config(ids[0]).replace(resources=Resources()))
+    assert (root / yard.instance.tag / ids[0] / "cpu.rt_runtime_us").read_text() == "0\n"
 
 
 def test_a_limit_that_the_kernel_refuses_is_named(yard: Yard) -> None:

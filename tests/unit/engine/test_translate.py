@@ -11,7 +11,7 @@ from orchestrator.engine.errors import EngineError
 from orchestrator.engine.filesystem import Content, anonymous_volumes
 from orchestrator.engine.process import effective_process, signal_number
 from orchestrator.engine.translate import Surroundings, container_config
-from runtime.container.config import ContainerConfig, Device, Mount, Tmpfs, Ulimit
+from runtime.container.config import ContainerConfig, Device, IoLimit, Mount, Tmpfs, Ulimit
 from runtime.oci.image_config import ImageConfig, ImageHealthcheck
 
 ID = "0123456789abcdef" * 4
@@ -176,6 +176,19 @@ def test_limits_come_from_the_service_or_its_deploy_section() -> None:
     assert (made.cpus, made.memory, made.pids, made.memory_reservation) == (0.5, 1000, 9, 10)
     assert config({"mem_limit": 7, "cpus": 2.0}).resources.memory == 7
     assert config({}).resources.cpus is None
+
+
+def test_limits_of_block_devices_are_gathered_by_device() -> None:
+    disk, other = "/dev/vda", "/dev/vdb"
+    blkio = {
+        "weight_device": [{"path": disk, "weight": 300}],
+        "device_read_bps": [{"path": disk, "rate": 1024}, {"path": other, "rate": 5}],
+        "device_write_iops": [{"path": disk, "rate": 7}],
+    }
+    assert config({"blkio_config": blkio}).resources.io == (
+        IoLimit(path=disk, weight=300, read_bps=1024, write_iops=7),
+        IoLimit(path=other, read_bps=5),
+    )
 
 
 def test_devices_ulimits_and_logging() -> None:

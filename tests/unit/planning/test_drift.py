@@ -119,7 +119,14 @@ def test_long_values_are_shown_by_where_they_differ() -> None:
         ({}, {"mem_limit": 100}, FieldClass.IN_PLACE),
         ({"mem_limit": 50}, {"mem_limit": 100}, FieldClass.IN_PLACE),
         ({"mem_limit": 50}, {}, FieldClass.IN_PLACE),
-        ({"mem_reservation": 50}, {}, FieldClass.RECREATE),
+        ({"mem_reservation": 50, "mem_swappiness": 5}, {"mem_swappiness": 5}, FieldClass.IN_PLACE),
+        ({"cpu_shares": 50}, {}, FieldClass.IN_PLACE),
+        ({"blkio_config": {"weight": 50}}, {}, FieldClass.IN_PLACE),
+        (
+            {"blkio_config": {"device_read_bps": [{"path": "/dev/sda", "rate": 5}]}},
+            {"blkio_config": {"device_read_bps": [{"path": "/dev/sda", "rate": 9}]}},
+            FieldClass.IN_PLACE,
+        ),
         ({"cpuset": "0"}, {"cpuset": "1"}, FieldClass.IN_PLACE),
         ({"cpuset": "0"}, {}, FieldClass.IN_PLACE),
         ({}, {"cpuset": "0"}, FieldClass.RECREATE),
@@ -136,7 +143,7 @@ def test_long_values_are_shown_by_where_they_differ() -> None:
         (
             {"deploy": {"resources": {"reservations": {"memory": 9}}}},
             {"deploy": {"resources": {"limits": {"cpus": 2.0}}}},
-            FieldClass.RECREATE,
+            FieldClass.IN_PLACE,
         ),
         (
             {},

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.planning.actions import BuildImage, Cause, PullImage
 from orchestrator.planning.builds import plan_builds
-from orchestrator.planning.errors import DependencyCycle, UnknownService
+from orchestrator.planning.errors import DependencyCycle, PlanningError, UnknownService
 from orchestrator.planning.images import refresh_age
 from orchestrator.planning.policy import Policy, Pull
 from orchestrator.planning.reconcile import reconcile
@@ -61,6 +61,23 @@ def test_a_missing_image_is_not_fetched_against_the_policy(stack: Stack, world: 
 )
 def test_periods_are_read_as_compose_writes_them(policy: str, seconds: float) -> None:
     assert refresh_age(policy) == seconds
+
+
+@pytest.mark.parametrize(("after", "pulls"), [("", True), ("2h", False), ("30m", True)])
+def test_a_refresh_has_the_age_that_is_given_beside_it(
+    stack: Stack, world: Worlds, after: str, pulls: bool
+) -> None:
+    project = stack({"web": {"pull_policy": "refresh", "pull_refresh_after": after}})
+    observed = dataclasses.replace(world().observe(project), pulled={"app": NOW - 3600.0})
+    plan = reconcile(project, observed, Policy(), NOW)
+    assert any(isinstance(step.action, PullImage) for step in plan.steps) is pulls
+
+
+def test_an_age_that_is_none_is_refused(stack: Stack, world: Worlds) -> None:
+    project = stack({"web": {"pull_policy": "refresh", "pull_refresh_after": "soon"}})
+    observed = dataclasses.replace(world().observe(project), pulled={"app": NOW})
+    with pytest.raises(PlanningError, match="soon is not an age"):
+        reconcile(project, observed, Policy(), NOW)
 
 
 def test_what_builds_take_files_from_is_built_before(stack: Stack, world: Worlds) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.cgroups.limits import v1_files, v2_files
+from runtime.cgroups.limits import INHERIT, device_number, v1_files, v2_files
 from runtime.cgroups.manager import read_hierarchies, read_pairs, remove_directory, write
-from runtime.container.config import Resources
+from runtime.container.config import IoLimit, Resources
 from runtime.errors import RuntimeFault
 
 MIB = 1024 * 1024
@@ -104,6 +104,87 @@ def test_limits_are_written_as_each_version_wants_them(
 ) -> None:
     assert v1_files(resources) == v1
     assert v2_files(resources) == v2
+
+
+DISK = IoLimit(path="/dev/disk", weight=1000, read_bps=1000, write_iops=5)
+
+
+def number(path: str) -> str:
+    assert path == "/dev/disk"
+    return "254:0"
+
+
+def test_limits_of_devices_are_written_by_their_numbers() -> None:
+    limited = Resources(io=(DISK,))
+    assert v1_files(limited, number=number) == [
+        ("blkio", "blkio.bfq.weight_device", "254:0 1000"),
+        ("blkio", "blkio.throttle.read_bps_device", "254:0 1000"),
+        ("blkio", "blkio.throttle.write_iops_device", "254:0 5"),
+    ]
+    assert v2_files(limited, number=number) == [
+        ("io", "io.weight", "254:0 10000"),
+        ("io", "io.max", "254:0 rbps=1000"),
+        ("io", "io.max", "254:0 wiops=5"),
+    ]
+
+
+def test_what_is_no_limit_any_more_is_lifted() -> None:
+    before = Resources(
+        memory=MIB,
+        memory_reservation=MIB,
+        memory_swappiness=3,
+        cpus=1.0,
+        cpu_shares=10,
+        cpuset="0",
+        pids=5,
+        blkio_weight=10,
+        io=(DISK,),
+    )
+    kept = Resources(io=(IoLimit(path="/dev/disk", weight=1000),))
+    assert v1_files(kept, before, number) == [
+        ("memory", "memory.memsw.limit_in_bytes", "-1"),
+        ("memory", "memory.limit_in_bytes", "-1"),
+        ("memory", "memory.soft_limit_in_bytes", "-1"),
+        ("memory", "memory.swappiness", INHERIT),
+        ("cpu", "cpu.shares", "1024"),
+        ("cpu", "cpu.cfs_quota_us", "-1"),
+        ("cpuset", "cpuset.cpus", INHERIT),
+        ("pids", "pids.max", "max"),
+        ("blkio", "blkio.bfq.weight", "100"),
+        ("blkio", "blkio.bfq.weight_device", "254:0 1000"),
+        ("blkio", "blkio.throttle.read_bps_device", "254:0 0"),
+        ("blkio", "blkio.throttle.write_iops_device", "254:0 0"),
+    ]
+    assert v2_files(kept, before, number) == [
+        ("memory", "memory.max", "max"),
+        ("memory", "memory.swap.max", "max"),
+        ("memory", "memory.low", "0"),
+        ("cpu", "cpu.weight", "100"),
+        ("cpu", "cpu.max", "max 100000"),
+        ("cpuset", "cpuset.cpus", "\n"),
+        ("pids", "pids.max", "max"),
+        ("io", "io.weight", "default 100"),
+        ("io", "io.weight", "254:0 10000"),
+        ("io", "io.max", "254:0 rbps=max"),
+        ("io", "io.max", "254:0 wiops=max"),
+    ]
+    assert v1_files(before, before, number) == v1_files(before, number=number)
+
+
+def test_what_is_no_block_device_or_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeFault, match="it is none"):
+        device_number("/dev/null")
+    with pytest.raises(RuntimeFault, match="no such file"):
+        device_number(str(tmp_path / "absent"))
+
+
+def test_real_time_is_refused_where_there_is_none() -> None:
+    with pytest.raises(RuntimeFault, match="no part for real-time"):
+        v2_files(Resources(cpu_rt_runtime=1000))
+    assert v1_files(Resources(cpu_rt_runtime=1000)) == [
+        ("cpu", "cpu.rt_period_us", "1000000"),
+        ("cpu", "cpu.rt_runtime_us", "1000"),
+    ]
 
 
 MIXED = """\
