@@ -11,7 +11,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -24,6 +24,7 @@ from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.preflight import check_ports
 from orchestrator.engine.rollout_table import RolloutRecord
 from orchestrator.planning import lifecycle
+from orchestrator.planning.actions import BuildImage
 from orchestrator.planning.builds import plan_builds
 from orchestrator.planning.errors import PlanningError
 from orchestrator.planning.images import referenced
@@ -200,7 +201,10 @@ class Operations:
     async def build(self, project: Project, options: BuildOptions, run: Run) -> dict[str, Any]:
         """Build the images of the services that have build instructions."""
         plan = plan_builds(project, options.services, options.model(project))
-        async with self.exclusive(project.name):
+        async with AsyncExitStack() as held:
+            # No container is touched: only builds of the same image follow one another.
+            for name in sorted({step.action.name for step in plan.steps}):
+                await held.enter_async_context(self.exclusive(f"image {name}"))
             return await self._execute(plan, run) or result(None)
 
     async def lifecycle(
@@ -249,9 +253,12 @@ class Operations:
             run.emit(event.to_json())
             bus.publish(event)
 
+        built = {step.action.service for step in plan.steps if isinstance(step.action, BuildImage)}
+
         def pass_on(event: Event) -> None:
             told = isinstance(event, BuildEvent | PullEvent | WarningEvent)
-            if told and event.project == plan.project:
+            others = isinstance(event, BuildEvent) and event.service not in built
+            if told and event.project == plan.project and not others:
                 run.emit(event.to_json())
 
         with bus.listen(pass_on):
