@@ -24,6 +24,7 @@ from orchestrator.gitops.switching import switch
 from orchestrator.gitops.vault import Vault
 from orchestrator.gitops.verify import verify
 from specs.locations import is_within
+from specs.project import Project
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +76,23 @@ class GitRepository:
                 _log.warning(
                     "source %s, project %s: %s", self.source.name, item.project.name, issue
                 )
-        return {item.project.name: item.project.canonical() for item in loaded}
+        projects = [await asyncio.to_thread(self._veil, item.project) for item in loaded]
+        return {project.name: project.canonical() for project in projects}
+
+    def _veil(self, project: Project) -> Project:
+        """The project with the secrets that came from variables in memory, as those that were
+        decrypted are: what is applied is stored on a disk."""
+        secrets = dict(project.secrets)
+        for name, secret in secrets.items():
+            if secret.content is None:
+                continue
+            content = secret.content.encode()
+            path = self.vault.path(content, name)
+            if not path.exists():
+                self.vault.put(path, content)
+            changes = {"content": None, "environment": "", "file": str(path)}
+            secrets[name] = secret.model_copy(update=changes)
+        return project.model_copy(update={"secrets": secrets})
 
     async def switch(self, commit: str, projects: Projects) -> None:
         """Have what containers bind be this commit's, and what `projects` need decrypted be there:
