@@ -126,11 +126,13 @@ class Mirror:
     async def has(self, commit: str) -> bool:
         """Whether the mirror holds `commit`."""
         await self._ready()
-        if not _HEX.fullmatch(commit):
-            return False
-        words = ("cat-file", "--batch-check")
-        output = await self.git.run(*words, given=f"{commit}^{{commit}}\n".encode())
-        return output.split()[1:2] == [b"commit"]
+        return commit in await self._present((commit,))
+
+    async def _present(self, commits: Iterable[str]) -> set[str]:
+        asked = "".join(f"{commit}^{{commit}}\n" for commit in commits if _HEX.fullmatch(commit))
+        output = await self.git.run("cat-file", "--batch-check", given=asked.encode())
+        lines = (line.split() for line in output.decode().splitlines())
+        return {words[0] for words in lines if words[1:2] == ["commit"]}
 
     async def resolve(self, text: str) -> str:
         """The full commit for a shortened one or a fetched reference. Raises RefNotFound."""
@@ -163,7 +165,7 @@ class Mirror:
     async def keep(self, commits: Iterable[str]) -> None:
         """Hold on to these commits, whatever happens to branches, and to no others."""
         await self._ready()
-        wanted = {commit for commit in commits if await self.has(commit)}
+        wanted = await self._present(commits)
         listed = await self.git.run("for-each-ref", "--format=%(refname)", _KEPT)
         held = {line.rsplit("/", 1)[1] for line in listed.decode().split()}
         commands = [f"update {_KEPT}/{commit} {commit}\n" for commit in sorted(wanted - held)]

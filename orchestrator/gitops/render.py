@@ -40,6 +40,7 @@ from specs.project import Project, Service, Volume
 
 ABSENT = "not in the repository"
 _TAG_LENGTH = 16
+_LEAVES = "leads out of the repository"
 
 
 def render(
@@ -185,8 +186,10 @@ def _explain(error: SpecError, source: GitSource, checkout: Checkout) -> GitOpsE
         for module in checkout.submodules:
             if f"{module}/" in issue.message:
                 return SubmodulesUnsupported(module, issue.location or "the source")
-    text = str(SpecError(issues, hint=error.hint))
-    return RenderFailed(text, issues=issues, hint=error.hint)
+    hint = error.hint
+    if any(issue.message.startswith("/") and _LEAVES in issue.message for issue in issues):
+        hint = "files of this host can be read where the source's hostPaths allow it"
+    return RenderFailed(str(SpecError(issues, hint=hint)), issues=issues, hint=hint)
 
 
 class _Relative:

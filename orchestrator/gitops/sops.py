@@ -57,10 +57,13 @@ def decrypt(path: str, content: bytes, open_key: Opener, key: str = "") -> bytes
     """
     document = _read(path, content)
     metadata = document.metadata
-    _refuse_foreign(path, metadata)
+    _check_metadata(path, metadata)
     data_key = _data_key(path, metadata, open_key)
     opened = _Opened(path, metadata, data_key)
-    plain = opened.walk(document.tree, ())
+    try:
+        plain = opened.walk(document.tree, ())
+    except RecursionError as exc:
+        raise DecryptionFailed(path, "it is nested too deeply") from exc
     opened.check_mac()
     if key:
         return _text(_part(path, plain, key)).encode()
@@ -161,12 +164,18 @@ class _Opened:
         return DecryptionFailed(self.path, message)
 
 
-def _refuse_foreign(path: str, metadata: Mapping[str, Any]) -> None:
-    if metadata.get("key_groups") or int(metadata.get("shamir_threshold") or 0) > 1:
+def _check_metadata(path: str, metadata: Mapping[str, Any]) -> None:
+    rules = ("encrypted_suffix", "encrypted_regex", "unencrypted_suffix", "unencrypted_regex")
+    given = [metadata[rule] for rule in rules if metadata.get(rule)]
+    if len(given) > 1 or not all(isinstance(rule, str) for rule in given):
+        raise DecryptionFailed(path, "its metadata has rules that exclude each other")
+    if metadata.get("key_groups") or str(metadata.get("shamir_threshold") or 0) not in ("0", "1"):
         raise DecryptionFailed(path, "it needs several key groups, and age keys alone are known")
     for rule in ("unencrypted_comment_regex", "encrypted_comment_regex"):
         if metadata.get(rule):
             raise DecryptionFailed(path, f"its {rule} is not supported")
+    if not isinstance(metadata.get("age") or [], list):
+        raise DecryptionFailed(path, "its metadata is not SOPS'")
     if not metadata.get("age"):
         others = [name for name in _FOREIGN if metadata.get(name)]
         with_others = f" but to {', '.join(others)}" if others else ""

@@ -202,7 +202,7 @@ class GitSource(Part):
     webhook: Webhook | None = None
     notify: tuple[Notify, ...] = ()
     limits: Limits = Field(default_factory=Limits)
-    keep: Unsigned = Field(default=10, gt=0)
+    keep: Unsigned = Field(default=10, gt=0, le=20)
 
     @field_validator("name")
     @classmethod

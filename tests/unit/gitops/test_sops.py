@@ -153,13 +153,51 @@ def _reorder(document: dict[str, Any]) -> None:
     document["hosts"].reverse()
 
 
+def _nest(document: dict[str, Any]) -> None:
+    value: Any = "x"
+    for _ in range(700):
+        value = {"a": value}
+    document["deep"] = value
+
+
+def _second_rule(document: dict[str, Any]) -> None:
+    document["sops"] |= {"encrypted_regex": "x", "unencrypted_regex": "x"}
+
+
+def _odd_metadata(document: dict[str, Any]) -> None:
+    document["sops"] |= {"age": 5}
+
+
+def _odd_rule(document: dict[str, Any]) -> None:
+    document["sops"] |= {"encrypted_suffix": 5}
+
+
+def _odd_threshold(document: dict[str, Any]) -> None:
+    document["sops"] |= {"shamir_threshold": [7]}
+
+
 def _loosen(document: dict[str, Any]) -> None:
     document["sops"]["encrypted_suffix"] = "nothing"
 
 
 @pytest.mark.parametrize(
     "change",
-    [_swap, _reveal, _change_plain, _drop, _drop_mac, _date, _cut, _reorder, _loosen],
+    [
+        _swap,
+        _reveal,
+        _change_plain,
+        _drop,
+        _drop_mac,
+        _date,
+        _cut,
+        _reorder,
+        _loosen,
+        _nest,
+        _second_rule,
+        _odd_metadata,
+        _odd_rule,
+        _odd_threshold,
+    ],
 )
 def test_a_file_that_was_tampered_with_gives_nothing(
     writer: SopsWriter, identity: pyrage.x25519.Identity, change: Any
