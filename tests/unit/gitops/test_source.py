@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -209,3 +210,13 @@ def test_a_password_in_an_address_is_not_repeated(tmp_path: Path) -> None:
     told = refusal(tmp_path, "  url: https://ann:hunter2@git.example.org/a\n")
     assert "use credentials" in told.splitlines()[0]
     assert "hunter2" not in told.splitlines()[0]
+
+
+def test_the_documentation_knows_every_key_and_its_example_is_good(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs/gitops.md").read_text()
+    example = text.split("```yaml\n")[1].split("```")[0]
+    file = tmp_path / "shop.yaml"
+    file.write_text(example)
+    assert load_source(file).name == "shop"
+    documented = set(re.findall(r"^\| `(\w+)` \|", text.partition("## What a stack may")[0], re.M))
+    assert documented == set(GitSource.model_json_schema()["properties"]) - {"name"}
