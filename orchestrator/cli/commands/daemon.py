@@ -19,7 +19,10 @@ def _foreground(session: Session, *, webhook: str | None) -> int:
     command = daemon.command(session.root, session.run)
     if webhook is not None:
         command += ["--webhook", webhook]
-    os.execve(command[0], command, daemon.environment(dict(session.environ)))
+    # Who runs it by hand or as a unit has chosen its environment, of which git sources may name
+    # variables; one that any command starts keeps no stranger's.
+    environ = {**daemon.environment({}), **session.environ}
+    os.execve(command[0], command, environ)
 
 
 def _status(session: Session, *, format: str | None) -> int:
