@@ -109,6 +109,7 @@ async def serve(
         instance.sources = keep_sources(instance)
         instance.webhooks = take_deliveries(instance.sources)
         stack.callback(instance.journal.close)
+        stack.callback(instance.tidying.close)
         instance.journal.open()
         stack.enter_context(host.bus.listen(metrics.follow))
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,6 +8,7 @@ from time import time
 
 from orchestrator.engine.host import Host
 from orchestrator.engine.local import LocalBackend
+from orchestrator.engine.memory import Tidying
 from orchestrator.supervisor.controller import Controller
 from orchestrator.supervisor.journal import Journal
 from orchestrator.supervisor.metrics import Metrics
@@ -31,6 +32,7 @@ class Instance:
     started_at: float = field(default_factory=time)
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     runs: dict[asyncio.Task[None], asyncio.Event] = field(default_factory=dict)
+    tidying: Tidying = field(default_factory=Tidying)
     sources: SourceKeeper = field(init=False)
     webhooks: Webhooks = field(init=False)
 

@@ -39,10 +39,12 @@ async def stream_run(request: web.Request, operation: Operation) -> web.StreamRe
         events.put_nowait(event)
 
     run = Run(emit=emit, cancel=asyncio.Event())
-    runs = instance_of(request).runs
+    instance = instance_of(request)
+    runs = instance.runs
     task = asyncio.create_task(_finish(operation, run, events, diary))
     runs[task] = run.cancel
     task.add_done_callback(runs.pop)
+    task.add_done_callback(lambda _: instance.tidying.soon())
     try:
         while (event := await events.get()) is not None:
             await response.write(_line(event))
