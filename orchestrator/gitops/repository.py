@@ -20,7 +20,7 @@ from orchestrator.gitops.errors import RefNotFound
 from orchestrator.gitops.mirror import Mirror, Revision
 from orchestrator.gitops.render import render
 from orchestrator.gitops.source import GitSource, identifier
-from orchestrator.gitops.switching import switch
+from orchestrator.gitops.switching import clear, switch
 from orchestrator.gitops.vault import Vault
 from orchestrator.gitops.verify import verify
 from specs.locations import is_within
@@ -121,10 +121,15 @@ class GitRepository:
         return await self.mirror.log(since, until)
 
     async def remove(self, *, tree: bool) -> None:
-        """Let go of everything; without `tree` what containers have stays theirs."""
-        if tree:
-            await asyncio.to_thread(shutil.rmtree, self.home, ignore_errors=True)
-            await asyncio.to_thread(self.vault.close)
-            return
+        """Let go of everything; without `tree` what containers have stays theirs, and what they
+        have written themselves always does."""
         for part in ("mirrors", "commits"):
             await asyncio.to_thread(shutil.rmtree, self.home / part, ignore_errors=True)
+        if not tree:
+            return
+        await asyncio.to_thread(self.vault.close)
+        if await clear(self.home):
+            place = self.home / "tree"
+            _log.warning("source %s: what containers wrote stays in %s", self.source.name, place)
+        else:
+            await asyncio.to_thread(shutil.rmtree, self.home, ignore_errors=True)

@@ -55,6 +55,32 @@ async def switch(checkout: Checkout) -> Switched:
     return await asyncio.to_thread(_switch, checkout)
 
 
+async def clear(root: Path) -> bool:
+    """Remove what commits have put into the stable tree; whether containers' own files are left.
+
+    Raises OSError.
+    """
+    return await asyncio.to_thread(_clear, root)
+
+
+def _clear(root: Path) -> bool:
+    stable = root / "tree"
+    if not stable.is_dir():
+        return False
+    nothing = Checkout(
+        commit="", path=root / "commits", stable=stable, entries={}, lfs=(), submodules=()
+    )
+    _switch(nothing)
+    try:
+        stable.rmdir()
+    except OSError as exc:
+        if exc.errno not in _NOT_OURS:
+            raise
+        return True
+    (root / _NOTE).unlink(missing_ok=True)
+    return False
+
+
 def current(root: Path) -> str | None:
     """The commit that the stable tree was switched to, or was being switched to, last."""
     try:

@@ -295,6 +295,22 @@ def test_what_containers_write_stays(repository: Repository, mirror: Mirror, roo
     assert not (checkout.stable / "old/a").exists()
 
 
+def test_a_tree_that_is_given_up_keeps_what_containers_wrote(
+    repository: Repository, mirror: Mirror, root: Path
+) -> None:
+    repository.commit({"a": "1", "data/.keep": "", "d/e/f": "1"})
+    checkout, _ = bring(mirror, root)
+    (checkout.stable / "data/db").write_text("rows")
+    assert asyncio.run(switching.clear(root))
+    assert sorted(listing(checkout.stable)) == ["data", "data/db"]
+    bring(mirror, root)
+    assert (checkout.stable / "data/db").read_text() == "rows"
+    (checkout.stable / "data/db").unlink()
+    assert not asyncio.run(switching.clear(root))
+    assert not checkout.stable.exists()
+    assert not asyncio.run(switching.clear(root))
+
+
 def test_a_file_of_a_container_in_the_way_is_kept_beside(
     repository: Repository, mirror: Mirror, root: Path
 ) -> None:
