@@ -24,7 +24,11 @@ def check(session: Session) -> None:
 def read(session: Session, services: tuple[str, ...]) -> Spec:
     """The stack's files as they are now; raises SpecError."""
     loaded = session.load(services)
-    return Spec(project=loaded.project, inputs=session.inputs(loaded, services))
+    return Spec(
+        project=loaded.project,
+        inputs=session.inputs(loaded, services),
+        environ=session.build_environ,
+    )
 
 
 def reporting(session: Session, out: TextIO, *, format: str | None, quiet: bool) -> Report:

@@ -196,7 +196,7 @@ class DevLoop:
         if body["project"] != before.project.canonical():
             if spec.project.name != before.project.name:
                 raise _OtherProject(before.project.name, spec.project.name)
-            options = {"services": list(self._wishes.services)}
+            options = {"services": list(self._wishes.services), "environ": spec.environ}
             self._daemon.run("up", {**body, "options": options}, self._spec_request)
             self._report.tell("spec", ok=True, message="the changed spec is applied")
         with self._lock:

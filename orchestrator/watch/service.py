@@ -11,7 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.engine.sync import Put, Synced
@@ -31,12 +31,14 @@ Describe = Callable[[BaseException], tuple[str, str | None, int]]
 class Order:
     """What a service is to be: its rules, and the bodies of requests about it.
 
-    `body` is the project as the daemon takes it; `writable` are directories of the host that
-    containers may write to; `left_out` are files that a first sync does not bring.
+    `body` is the project as the daemon takes it, `environ` what builds may know; `writable` are
+    directories of the host that containers may write to; `left_out` are files that a first sync
+    does not bring.
     """
 
     rules: tuple[Rule, ...]
     body: dict[str, Any]
+    environ: dict[str, str] = field(default_factory=dict)
     writable: tuple[str, ...] = ()
     left_out: frozenset[str] = frozenset()
 
@@ -244,13 +246,14 @@ class ServiceLoop:
         """Build, and bring the containers up on the new image; then all that is owed."""
         self._replicas.forget()
         before, images = self._replicas.ids, self._replicas.images
-        output = self._output(Action.REBUILD)
+        order, output = self._order, self._output(Action.REBUILD)
         with self._changed:
             self._building = True
         try:
+            asked = {"services": [self.service], "environ": order.environ}
             self._daemon.run(
                 "build",
-                {**self._order.body, "options": {"services": [self.service]}},
+                {**order.body, "options": asked},
                 self._request,
                 lambda event: output(_build_line(event)),
             )
@@ -258,7 +261,7 @@ class ServiceLoop:
             with self._changed:
                 self._building = False
         options = {"services": [self.service], "no_deps": True, "no_build": True}
-        self._daemon.run("up", {**self._order.body, "options": options}, self._request)
+        self._daemon.run("up", {**order.body, "options": options}, self._request)
         self._replicas.forget()
         after = self._replicas.ids
         work, self._owed = self._owed, None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.engine import build_files
@@ -18,10 +18,12 @@ from specs.project import Project, Service
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """A project, and `inputs`: what it was made from (`files` by absolute path)."""
+    """A project, and `inputs`: what it was made from (`files` by absolute path). `environ` is what
+    builds may know of the person's environment."""
 
     project: Project
     inputs: dict[str, Any]
+    environ: dict[str, str] = field(default_factory=dict)
 
     @property
     def body(self) -> dict[str, Any]:
@@ -53,6 +55,7 @@ class Course:
         return Order(
             rules=self.rules.of(service),
             body=self.spec.body,
+            environ=self.spec.environ,
             writable=_writable(project),
             left_out=frozenset((*project.config_files, *_build_files(own))),
         )

@@ -132,7 +132,11 @@ class Bay:
 
     @contextlib.contextmanager
     def started(
-        self, *args: str, cwd: Path | None = None, stdin: str | None = None
+        self,
+        *args: str,
+        cwd: Path | None = None,
+        stdin: str | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> Iterator[subprocess.Popen[str]]:
         """A `bay` that goes on by itself, `stdin` typed and then left open; ended when the block
         is left."""
@@ -140,7 +144,7 @@ class Bay:
         with subprocess.Popen(
             ["env", "--default-signal=INT", *self.command(*args)],
             cwd=cwd,
-            env=environment(None),
+            env=environment(env),
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

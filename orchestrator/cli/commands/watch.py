@@ -34,7 +34,8 @@ def run(
     session.client  # noqa: B018  # starts the daemon where none answers
     loop = developing.prepared(session, spec, wishes, report, prune=prune, poll=poll)
     if not no_up:
-        body = spec.body | {"options": {"services": list(service), "build": True}}
+        options = {"services": list(service), "build": True, "environ": spec.environ}
+        body = spec.body | {"options": options}
         path = session.project_path("up", spec.project.name)
         operation.follow(
             session,
