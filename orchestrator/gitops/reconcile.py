@@ -39,8 +39,10 @@ class Sight:
 
     `head` is the commit that the repository last named. `failures` are transport errors in a
     row, the last at `failed_at`; `troubles` are attempts in a row to bring back what was
-    applied that did not succeed. `wanted` is set when somebody asked for a look, `suspect` when
-    something of the source's was changed, `unready` are the sources that it waits for.
+    applied that did not succeed; `setbacks` are attempts in a row at the present head that ended
+    for want of a connection, the last at `setback_at` for the reason `setback`. `wanted` is set
+    when somebody asked for a look, `suspect` when something of the source's was changed,
+    `unready` are the sources that it waits for.
     """
 
     head: str | None = None
@@ -55,6 +57,9 @@ class Sight:
     troubles: int = 0
     troubled_at: float = 0.0
     trouble: str = ""
+    setbacks: int = 0
+    setback_at: float = 0.0
+    setback: str = ""
     unready: tuple[str, ...] = ()
 
 
@@ -100,13 +105,20 @@ def decide(record: SourceRecord, terms: Terms, sight: Sight, now: float) -> Step
     pinned = record.pinned
     if pinned is not None and (record.applied is None or record.applied.number != pinned):
         return Return(number=pinned)
+    times = []
     if pinned is None:
-        if now >= next_probe(terms, sight):
+        probe = next_probe(terms, sight)
+        if now >= probe:
             return Probe()
-        again = _retry_at(terms, sight)
-        if sight.head and is_due(record, sight.head) and not sight.unready and now >= again:
-            return Apply(commit=sight.head)
-    times = [] if pinned is not None else [next_probe(terms, sight)]
+        times.append(probe)
+        if sight.head and is_due(record, sight.head) and not sight.unready:
+            attempt = max(
+                _after(sight.failures, sight.failed_at, terms),
+                _after(sight.setbacks, sight.setback_at, terms),
+            )
+            if now >= attempt:
+                return Apply(commit=sight.head)
+            times.append(attempt)
     if record.applied is not None and not terms.dry_run:
         check = _next_check(record, terms, sight)
         if now >= check:
@@ -130,16 +142,17 @@ def next_probe(terms: Terms, sight: Sight) -> float:
     if sight.wanted or sight.probed_at is None:
         return 0.0
     if sight.failures:
-        return _retry_at(terms, sight)
+        return _after(sight.failures, sight.failed_at, terms)
     return sight.probed_at + terms.interval
 
 
-def _retry_at(terms: Terms, sight: Sight) -> float:
-    if not sight.failures:
+def _after(failures: int, at: float, terms: Terms) -> float:
+    """When what failed so many times in a row, the last at `at`, is tried again."""
+    if not failures:
         return 0.0
-    if sight.failures > terms.retries:
-        return sight.failed_at + terms.interval
-    return sight.failed_at + backoff(sight.failures, terms)
+    if failures > terms.retries:
+        return at + terms.interval
+    return at + backoff(failures, terms)
 
 
 def backoff(failures: int, terms: Terms) -> float:

@@ -94,11 +94,15 @@ class GitRepository:
             secrets[name] = secret.model_copy(update=changes)
         return project.model_copy(update={"secrets": secrets})
 
-    async def switch(self, commit: str, projects: Projects) -> None:
-        """Have what containers bind be this commit's, and what `projects` need decrypted be there:
-        memory forgets when the host starts anew."""
+    async def recall(self, commit: str, projects: Projects) -> None:
+        """Have what `projects` need decrypted be there: a reboot forgets what was in memory."""
         if any(not os.path.exists(path) for path in self._decrypted(projects)):
             await self._render(commit)
+
+    async def switch(self, commit: str, projects: Projects) -> None:
+        """Have what containers bind be this commit's, and what `projects` need decrypted be
+        there."""
+        await self.recall(commit, projects)
         await switch(await checkouts.check_out(self.mirror, commit, self.home))
 
     async def retain(self, kept: Mapping[str, Projects]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ class Stacks(Protocol):
 
     async def up(self, spec: Spec, policy: Policy, run: Run) -> Result: ...
 
-    async def down(self, name: str, run: Run) -> Result: ...
+    async def down(self, name: str, services: Collection[str], run: Run) -> Result: ...
 
     async def prove(self, name: str, since: float, timeout: float, run: Run) -> Result: ...
 
@@ -47,10 +47,12 @@ class Terms:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """`reason` is a word for statuses and metrics; CANCELED where the run was ended early."""
+    """`reason` is a word for statuses and metrics; CANCELED where the run was ended early. One
+    that is `transient` says nothing against the commit: something could not be reached."""
 
     reason: str
     message: str
+    transient: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +85,7 @@ class Bringing:
         if self.terms.prune:
             for belonging in departing(self.inventory, projects):
                 if must_leave_first(belonging.spec, projects):
-                    ended = await self.stacks.down(belonging.project, self.run)
+                    ended = await self._down(belonging)
                     if not ended["ok"]:
                         return _failure(belonging.project, ended, "ApplyFailed")
         for name, spec in projects.items():
@@ -113,7 +115,7 @@ class Bringing:
         if not self.terms.prune:
             return None
         for belonging in departing(self.inventory, dict.fromkeys(projects)):
-            ended = await self.stacks.down(belonging.project, self.run)
+            ended = await self._down(belonging)
             if ended["ok"]:
                 let_go(belonging.project)
                 continue
@@ -123,6 +125,9 @@ class Bringing:
             hold(belonging.project, failed.message)
         return failed
 
+    async def _down(self, belonging: Belonging) -> Result:
+        return await self.stacks.down(belonging.project, belonging.services, self.run)
+
 
 def _failure(project: str, ended: Result, reason: str) -> Failure:
     error = ended["error"]
@@ -131,4 +136,9 @@ def _failure(project: str, ended: Result, reason: str) -> Failure:
     words = [str(error["message"])]
     if error.get("output_tail"):
         words += str(error["output_tail"]).strip().splitlines()[-1:]
-    return Failure(reason=reason, message=f"project {project}: {': '.join(words)}")
+    transient = bool(error.get("transient"))
+    return Failure(
+        reason="Unreachable" if transient else reason,
+        message=f"project {project}: {': '.join(words)}",
+        transient=transient,
+    )

@@ -115,6 +115,7 @@ async def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, instance.ending.set)
         await stack.enter_async_context(instance.controller.drift.watching())
+        await instance.sources.open()
         await instance.controller.resume()
         stack.push_async_callback(backend.networks.stop_resolver)
         work = asyncio.create_task(_work(instance), name="controller")

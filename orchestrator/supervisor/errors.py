@@ -59,7 +59,8 @@ def status_of(error: BaseException) -> int:
 
 
 def error_body(error: BaseException) -> dict[str, Any]:
-    """`{"type", "message", "hint", "exit_code"}`; the message is the whole chain of causes."""
+    """`{"type", "message", "hint", "exit_code"}`; the message is the whole chain of causes. One
+    that may pass by itself is marked `transient`."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, ValidationError):
@@ -76,6 +77,8 @@ def error_body(error: BaseException) -> dict[str, Any]:
         "hint": _hint(error),
         "exit_code": _exit_code(error),
     }
+    if _is_transient(error):
+        body["transient"] = True
     for name in ("dockerfile", "line", "output_tail"):
         if getattr(error, name, None):
             body[name] = getattr(error, name)
@@ -92,6 +95,16 @@ def _exit_code(error: BaseException) -> int:
     if type(error).__name__ == "ContainerStartError":
         return int(getattr(error, "exit_code", 125))
     return 1
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Whether something could not be reached, and the same may do when it is tried again."""
+    current: BaseException | None = error
+    while current is not None:
+        if type(current).__name__ == "Unreachable":
+            return True
+        current = current.__cause__
+    return False
 
 
 def _hint(error: BaseException) -> str | None:

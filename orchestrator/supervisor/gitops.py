@@ -11,9 +11,9 @@ import random
 from time import time
 from typing import TYPE_CHECKING, cast
 
+from orchestrator.supervisor.attempts import Repository, Told
 from orchestrator.supervisor.sources import SourceKeeper
 from orchestrator.supervisor.stacks import Stacks
-from orchestrator.supervisor.syncing import Repository, Told
 from orchestrator.supervisor.webhooks import Webhooks
 
 if TYPE_CHECKING:

@@ -152,7 +152,7 @@ async def _follow(
     status = _status(instance, name)
     record = instance.sources.record(name)
     error = None
-    good = is_standing(record, syncer.sight) and not syncer.sight.message
+    good = is_standing(record, syncer.sight) and not (syncer.sight.message or syncer.sight.setback)
     planned = record.attempted is not None and record.attempted.outcome == "planned"
     if not (good or planned):
         words = message(record, syncer.sight) or f"it is {status['state'].lower()}"

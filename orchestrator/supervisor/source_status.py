@@ -27,6 +27,8 @@ def state(record: SourceRecord, sight: Sight, doing: str) -> str:
         return "Failed"
     if sight.message:
         return sight.reason
+    if sight.setback:
+        return "Retrying"
     if sight.unready and sight.head and is_due(record, sight.head):
         return "Waiting"
     if last is not None and last.outcome == "planned":
@@ -46,8 +48,8 @@ def message(record: SourceRecord, sight: Sight) -> str:
     if last is not None and last.outcome == "rolled-back":
         stands = f"{record.applied.commit[:12]} stands again" if record.applied else ""
         return f"{last.message}; {stands}"
-    if sight.message:
-        return sight.message
+    if sight.message or sight.setback:
+        return sight.message or sight.setback
     if sight.unready and sight.head and is_due(record, sight.head):
         return f"waits until {' and '.join(sight.unready)} is ready"
     if record.pinned is not None:

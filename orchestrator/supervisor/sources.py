@@ -13,11 +13,13 @@ from orchestrator.engine.errors import EngineError, chain
 from orchestrator.engine.events import ContainerEvent, Event, GitopsEvent, ResourceEvent
 from orchestrator.engine.gitops_table import Passage, SourceRecord
 from orchestrator.gitops import reconcile
+from orchestrator.gitops.errors import GitOpsError
+from orchestrator.supervisor.attempts import Repository, Told
 from orchestrator.supervisor.bringing import Stacks
 from orchestrator.supervisor.errors import BadRequest
 from orchestrator.supervisor.operations import Run, result
 from orchestrator.supervisor.queue import KeyedQueue
-from orchestrator.supervisor.syncing import Repository, Syncer, Told
+from orchestrator.supervisor.syncing import Syncer
 from specs.errors import SpecError
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class SourceKeeper:
         self._host = host
         self._table = host.store.gitops
         self.stacks = stacks
-        self._open = open
+        self._repository_of = open
         self._notify = notify
         self._syncers: dict[str, Syncer] = {}
         self._changing = asyncio.Lock()
@@ -72,14 +74,27 @@ class SourceKeeper:
         self._telling: set[asyncio.Task[None]] = set()
         self.queue = KeyedQueue(rng, self._report)
 
-    async def run(self) -> None:
-        """Look after all sources until cancelled."""
+    async def open(self) -> None:
+        """Take up the sources that are on record. Secrets that memory has forgotten since come
+        back: the containers that are due to start need them."""
         for record in self._table.all():
             try:
                 self._take_up(record)
-            except SpecError as exc:
-                # What another version wrote must not keep this daemon from all the rest.
-                _log.error("source %s cannot be followed: %s", record.name, chain(exc))
+                await self._recall(record)
+            except (SpecError, GitOpsError, OSError) as exc:
+                # One source, or what another version wrote, must not keep the daemon from the rest.
+                _log.error("source %s: %s", record.name, chain(exc))
+
+    async def _recall(self, record: SourceRecord) -> None:
+        if record.applied is None:
+            return
+        passage = self._table.passage(record.name, record.applied.number)
+        if passage is not None and passage.projects is not None:
+            repository = self._syncers[record.name].repository
+            await repository.recall(passage.commit, passage.projects)
+
+    async def run(self) -> None:
+        """Look after all sources until cancelled."""
         with self._host.bus.listen(self._on_event):
             try:
                 await self.queue.run(self._work, WORKERS)
@@ -124,7 +139,7 @@ class SourceKeeper:
             elif before is None or before.digest != digest:
                 async with syncer.held():
                     self._table.put(source.name, document, digest, suspended=suspended, now=now)
-                    syncer.redefine(source, self._open(source))
+                    syncer.redefine(source, self._repository_of(source))
             self.queue.add(source.name)
             return self.record(source.name)
 
@@ -149,7 +164,7 @@ class SourceKeeper:
             self._table.update(name, suspended=True)
             async with syncer.held():
                 for belonging in () if keep else self._table.inventory(name):
-                    ended = await self.stacks.down(belonging.project, run)
+                    ended = await self.stacks.down(belonging.project, belonging.services, run)
                     if not ended["ok"]:
                         return ended
                     self._table.disown(belonging.project)
@@ -264,7 +279,7 @@ class SourceKeeper:
 
         source = GitSource.from_canonical(record.document)
         self._syncers[source.name] = Syncer(
-            source, self._table, self._open(source), self.stacks, self.tell, self._unready
+            source, self._table, self._repository_of(source), self.stacks, self.tell, self._unready
         )
         self.queue.add(source.name)
 

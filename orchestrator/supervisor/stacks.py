@@ -7,7 +7,7 @@ is written into the journal like a person's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from time import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from orchestrator.planning.policy import Policy, Removal
 from orchestrator.planning.reconcile import reconcile
 from orchestrator.supervisor.diary import Diary
 from orchestrator.supervisor.errors import error_body, expected
-from orchestrator.supervisor.operations import Run
+from orchestrator.supervisor.operations import Run, result
 from specs.project import Project
 
 if TYPE_CHECKING:
@@ -46,16 +46,24 @@ class Stacks:
 
         return await self._written_down(str(spec["name"]), operation, run)
 
-    async def down(self, name: str, run: Run) -> Result:
-        """Remove the project's containers and networks; its volumes stay."""
+    async def down(self, name: str, services: Collection[str], run: Run) -> Result:
+        """Remove the containers of these services, and the project's networks where nothing else
+        is in them; volumes stay, and so does what others have put into the project."""
+        store = self._instance.host.store
+        there = {record.service for record in store.containers(name) if not record.oneoff}
+        ours, foreign = there & set(services), there - set(services)
+        if foreign and not ours:
+            return result(None)
+        removal = Removal(remove_orphans=True)
+        if foreign:
+            removal = Removal(services=tuple(sorted(ours)))
 
         async def operation(run: Run) -> Result:
-            removal = Removal(remove_orphans=True)
             return await self._instance.operations.down(name, None, removal, run)
 
         ended = await self._written_down(name, operation, run)
-        if ended["ok"]:
-            self._instance.host.store.remove_project(name)
+        if ended["ok"] and not foreign:
+            store.remove_project(name)
         return ended
 
     async def prove(self, name: str, since: float, timeout: float, run: Run) -> Result:
@@ -80,6 +88,9 @@ class Stacks:
     async def deviates(self, spec: Mapping[str, Any], policy: Policy) -> bool:
         """Whether the project is not as it was applied; raises as `plan`."""
         project = Project.from_canonical(dict(spec))
+        rollouts = self._instance.operations.rollouts(project.name)
+        if any(rollout.state in ("paused", "running") for rollout in rollouts):
+            return False  # on its way, or waiting for a person's word
         backend = self._instance.backend
         observed = await backend.observe(
             project.name,

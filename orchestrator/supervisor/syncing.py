@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.engine.errors import EngineError, chain
 from orchestrator.engine.gitops_table import (
@@ -27,11 +27,17 @@ from orchestrator.gitops import reconcile
 from orchestrator.gitops.errors import GitOpsError, HistoryRewritten
 from orchestrator.gitops.reconcile import Apply, Probe, Rest, Return, Settle, Sight
 from orchestrator.planning.errors import PlanningError
+from orchestrator.supervisor.attempts import (
+    Candidate,
+    Refused,
+    Repository,
+    Told,
+    words_of,
+)
 from orchestrator.supervisor.bringing import CANCELED, Bringing, Failure, Projects, Stacks, Terms
 from orchestrator.supervisor.operations import Run
 
 if TYPE_CHECKING:
-    from orchestrator.gitops.mirror import Revision
     from orchestrator.gitops.source import GitSource
 
 _log = logging.getLogger(__name__)
@@ -40,58 +46,6 @@ SECOND = 1e9
 LEAST_WAIT = 0.2
 
 Emit = Callable[[dict[str, Any]], None]
-
-
-class Repository(Protocol):
-    """A source's repository as it is here; what it raises is a GitOpsError or an OSError."""
-
-    async def probe(self) -> str:
-        """The commit that is wanted now."""
-
-    async def fetch(self, *, accept_rewrite: bool) -> Revision:
-        """Bring that commit here."""
-
-    async def render(self, commit: str) -> Projects:
-        """Verify and check out, and give what the commit says; nothing that runs sees of it."""
-
-    async def switch(self, commit: str, projects: Projects) -> None:
-        """Have what containers bind be this commit's, and what its projects need be there."""
-
-    async def retain(self, kept: Mapping[str, Projects]) -> None:
-        """Hold on to these commits, and let go of others."""
-
-    async def log(self, since: str | None, until: str) -> Sequence[Revision]:
-        """The commits after `since` up to `until`, newest first."""
-
-    async def remove(self, *, tree: bool) -> None:
-        """Let go of everything; without `tree` what containers bind stays."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """What is to be known of a source. `action` is a word of the source's `notify`, or
-    `reverting` or `superseded`; `plan` the text of what a dry run would do."""
-
-    action: str
-    source: str
-    commit: str = ""
-    subject: str = ""
-    author: str = ""
-    reason: str = ""
-    message: str = ""
-    seconds: float = 0.0
-    plan: str = ""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A revision that is being tried since `began`."""
-
-    commit: str
-    projects: Projects
-    began: float
-    subject: str = ""
-    author: str = ""
 
 
 class Syncer:
@@ -221,13 +175,15 @@ class Syncer:
         except GitOpsError as exc:
             self._lost(exc)
             return
+        if head != self.sight.head:
+            self.sight = dataclasses.replace(self.sight, setbacks=0, setback="")
         self.sight = dataclasses.replace(
             self.sight, head=head, probed_at=time(), failures=0, reason="", message=""
         )
 
     def _lost(self, error: GitOpsError) -> None:
         """Note that the repository could not be read; said once for each reason."""
-        message, now = _words(error), time()
+        message, now = words_of(error), time()
         # What does not pass by itself is asked again at the next interval, no sooner.
         failures = self.sight.failures if error.transient else self._terms().retries
         if message != self.sight.message:
@@ -240,6 +196,25 @@ class Syncer:
             failed_at=now,
             reason=error.reason,
             message=message,
+        )
+
+    def _set_back(self, commit: str, failure: Failure) -> None:
+        """Note that an attempt ended for want of a connection; said once for each reason."""
+        if failure.message != self.sight.setback:
+            self._tell(
+                Told(
+                    action="failed",
+                    source=self.name,
+                    commit=commit,
+                    reason=failure.reason,
+                    message=failure.message,
+                )
+            )
+        self.sight = dataclasses.replace(
+            self.sight,
+            setbacks=self.sight.setbacks + 1,
+            setback_at=time(),
+            setback=failure.message,
         )
 
     async def _apply(self, record: SourceRecord, head: str) -> None:
@@ -256,14 +231,14 @@ class Syncer:
             self._guard(projects)
         except GitOpsError as exc:
             if exc.transient:
-                self._lost(exc)
+                self._set_back(commit, Failure(reason=exc.reason, message=words_of(exc)))
                 return
             if isinstance(exc, HistoryRewritten):
                 commit = exc.new
             failed = Candidate(
                 commit=commit, projects={}, began=began, subject=subject, author=author
             )
-            self._note(record, failed, Failure(reason=exc.reason, message=_words(exc)))
+            self._note(record, failed, Failure(reason=exc.reason, message=words_of(exc)))
             return
         candidate = Candidate(
             commit=commit, projects=projects, began=began, subject=subject, author=author
@@ -311,7 +286,7 @@ class Syncer:
         try:
             self._table.begin(self.name, attempt, candidate.projects)
         except ProjectClaimed as exc:
-            self._note(record, candidate, Failure(reason="Claimed", message=_words(exc)))
+            self._note(record, candidate, Failure(reason="Claimed", message=words_of(exc)))
             return
         # What follows is to be looked at once, whatever trouble there was with what stood before.
         self.sight = dataclasses.replace(self.sight, troubles=0, trouble="")
@@ -323,6 +298,10 @@ class Syncer:
         if failure is not None and failure.reason == CANCELED:
             self._tell(Told(action="superseded", source=self.name, commit=candidate.commit))
             return
+        if failure is not None and failure.transient and record.pinned is None:
+            self._set_back(candidate.commit, failure)
+            return
+        self.sight = dataclasses.replace(self.sight, setbacks=0, setback="")
         self._note(record, candidate, failure, begun=True)
         if failure is None:
             await self._retain()
@@ -466,7 +445,7 @@ class Syncer:
         try:
             await self.repository.switch(commit, projects)
         except GitOpsError as exc:
-            return Failure(reason=exc.reason, message=_words(exc))
+            return Failure(reason=exc.reason, message=words_of(exc))
         except OSError as exc:
             return Failure(reason="CheckoutFailed", message=f"check out {commit[:12]}: {exc}")
         return None
@@ -534,19 +513,3 @@ class Syncer:
             longest_backoff=source.retry.max_backoff / SECOND,
             dry_run=source.dry_run,
         )
-
-
-def _words(error: GitOpsError | EngineError) -> str:
-    """An error's line, and what can be done about it."""
-    # A refused spec has said everything, with file and line; its cause knows less.
-    text = str(error) if getattr(error, "issues", ()) else chain(error)
-    hint = error.hint
-    return text if not hint or hint in text else f"{text}\nhint: {hint}"
-
-
-class Refused(GitOpsError):
-    """A revision that is not applied, for a reason of ours."""
-
-    def __init__(self, reason: str, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.reason = reason

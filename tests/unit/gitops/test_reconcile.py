@@ -110,6 +110,17 @@ def test_transport_errors_are_retried_with_growing_pauses_and_then_by_the_interv
     assert backoff(10_000, TERMS) == TERMS.longest_backoff
 
 
+def test_an_attempt_without_a_connection_is_made_again_later_and_what_stands_is_brought_back() -> (
+    None
+):
+    half = record(attempted=tried("b", "applying"), applied=stands("a"), settled=False)
+    set_back = dataclasses.replace(QUIET, head="b", setbacks=2, setback_at=NOW)
+    assert decide(half, TERMS, set_back, NOW) == Settle()
+    settled = dataclasses.replace(half, settled=True)
+    assert decide(settled, TERMS, set_back, NOW) == Rest(until=NOW + 4.0)
+    assert decide(settled, TERMS, set_back, NOW + 4.0) == Apply(commit="b")
+
+
 def test_a_suspended_source_needs_nothing_whatever_happens() -> None:
     held = dataclasses.replace(GOOD, suspended=True, settled=False)
     sight = Sight(head="b", wanted=True, suspect=True)

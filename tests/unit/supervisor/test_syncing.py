@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from orchestrator.gitops.mirror import Revision
 from orchestrator.gitops.source import GitSource
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.policy import Policy
+from orchestrator.supervisor.attempts import Told
 from orchestrator.supervisor.operations import Run, result
-from orchestrator.supervisor.syncing import Syncer, Told
+from orchestrator.supervisor.syncing import Syncer
 
 Spec = Mapping[str, Any]
 
@@ -39,6 +40,7 @@ class FakeRepository:
         self.error: GitOpsError | None = None
         self.rewritten: HistoryRewritten | None = None
         self.probes = 0
+        self.recalled: list[str] = []
         self.switched: list[str] = []
         self.retained: list[str] = []
 
@@ -68,6 +70,9 @@ class FakeRepository:
         if isinstance(found, GitOpsError):
             raise found
         return {project["name"]: project for project in found}
+
+    async def recall(self, commit: str, projects: Mapping[str, Spec]) -> None:
+        self.recalled.append(commit)
 
     async def switch(self, commit: str, projects: Mapping[str, Spec]) -> None:
         self.switched.append(commit)
@@ -106,7 +111,7 @@ class FakeStacks:
         self.standing[name] = {**spec, "services": {**stays, **spec["services"]}}
         return result(None)
 
-    async def down(self, name: str, run: Run) -> dict[str, Any]:
+    async def down(self, name: str, services: Collection[str], run: Run) -> dict[str, Any]:
         self.log.append(f"down {name}")
         if name in self.stuck:
             return failed(f"{name} is in use", "InUse")
@@ -268,6 +273,32 @@ def test_an_unreachable_repository_is_asked_again_soon_and_told_of_once(tmp_path
         bench.repository.error = None
         await bench.look()
         assert bench.syncer.sight.failures == 0 and bench.syncer.sight.message == ""
+
+    run(tmp_path, body)
+
+
+def test_a_registry_that_cannot_be_reached_says_nothing_against_the_commit(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        bench.repository.push("a", spec("one", "web"))
+        await bench.look()
+        up = bench.stacks.up
+
+        async def unreachable(spec: Spec, policy: Policy, run: Run) -> dict[str, Any]:
+            ended = failed("pull app: no connection", "ImageError")
+            ended["error"]["transient"] = True
+            return ended
+
+        bench.stacks.up = unreachable  # type: ignore[method-assign]
+        bench.repository.push("b", spec("one", "web", "db"))
+        again = await bench.look()
+        assert again is not None and again <= 2.0
+        assert bench.settled() and bench.outcome() == ("b", "applying")
+        assert bench.syncer.sight.setback == "project one: pull app: no connection"
+        assert bench.actions() == ["applied", "failed"]
+        bench.stacks.up = up  # type: ignore[method-assign]
+        bench.restart()
+        await bench.look()
+        assert bench.outcome() == ("b", "applied") and bench.syncer.sight.setback == ""
 
     run(tmp_path, body)
 
