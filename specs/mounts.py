@@ -51,7 +51,8 @@ class BindOptions(Model):
     """Options of a `bind` mount; `create_host_path` makes a missing source directory.
 
     `digest` identifies what the source holds, where it is known: what a repository's commit has
-    there. A file cannot say it.
+    there. `beneath` is a directory that no link on the way to the source may lead out of. A file
+    can say neither.
     """
 
     selinux: str = ""
@@ -59,6 +60,7 @@ class BindOptions(Model):
     create_host_path: Flag = True
     recursive: str = ""
     digest: str | None = None
+    beneath: str = ""
 
 
 class VolumeOptions(Model):

@@ -159,6 +159,7 @@ def _bind(entry: Mapping[str, Any], source: str, target: str, read_only: bool) -
         recursive=options.get("recursive") != "disabled",
         propagation=options.get("propagation") or "rprivate",
         create_source=options.get("create_host_path") is not False,
+        beneath=str(options.get("beneath") or ""),
     )
 
 

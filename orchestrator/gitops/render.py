@@ -273,7 +273,11 @@ class _Relative:
         if inside is None:
             return mount
         options = (mount.bind or BindOptions()).model_copy(
-            update={"digest": self.checkout.digest(inside) or ABSENT}
+            update={
+                "digest": self.checkout.digest(inside) or ABSENT,
+                # Containers write into the tree, and may put links there.
+                "beneath": self.stable,
+            }
         )
         return mount.model_copy(update={"source": self.moved(mount.source), "bind": options})
 

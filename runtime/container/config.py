@@ -23,6 +23,8 @@ class Mount:
 
     `recursive` takes the mounts below `source` too; `read_only` then holds for all of them.
     `seed` marks a volume that is to be filled from the image's content at `target` when empty.
+    `beneath` is a directory that no link on the way to `source` may lead out of: containers can
+    write there.
     """
 
     source: str
@@ -32,6 +34,7 @@ class Mount:
     propagation: Propagation = "rprivate"
     create_source: bool = False
     seed: bool = False
+    beneath: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

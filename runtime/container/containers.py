@@ -21,7 +21,7 @@ from typing import Literal
 
 from runtime.cgroups.manager import Cgroup, Usage, check_parent, open_cgroup, remove_parent
 from runtime.container import sessions
-from runtime.container.config import ContainerConfig, ExecConfig
+from runtime.container.config import ContainerConfig, ExecConfig, Mount
 from runtime.container.launcher_client import LauncherClient
 from runtime.container.paths import ContainerPaths, Instance, is_id
 from runtime.container.record import (
@@ -484,13 +484,26 @@ def create_sources(config: ContainerConfig) -> None:
     for mount in config.mounts:
         if mount.create_source:
             try:
-                os.makedirs(mount.source, exist_ok=True)
+                _create_source(mount)
             except FileExistsError:
                 continue  # a file is as good
             except OSError as error:
                 raise RuntimeFault(
                     f"create {mount.source}: {(error.strerror or '').lower()}"
                 ) from error
+
+
+def _create_source(mount: Mount) -> None:
+    if not mount.beneath:
+        os.makedirs(mount.source, exist_ok=True)
+        return
+    top = os.open(mount.beneath, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        path = os.path.relpath(mount.source, mount.beneath)
+        with contextlib.suppress(NotADirectoryError):  # a file is as good
+            os.close(files.make_directories_in_root(top, path))
+    finally:
+        os.close(top)
 
 
 def _exited(id: str, record: ExitRecord) -> ContainerState:

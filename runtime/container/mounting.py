@@ -49,6 +49,8 @@ def _hint(name: str, error: OSError) -> str | None:
         return f"the kernel said: {error.strerror}"
     if name == "bind" and error.errno == errno.ENOENT:
         return "create the source on the host, or let a volume be created"
+    if name == "bind" and error.errno == errno.EXDEV:
+        return "a link there leads out of the directory that containers share"
     return None
 
 
@@ -354,6 +356,22 @@ def proc_from_inside(pid_namespace: str, attributes: int) -> int:
     return fds[0]
 
 
+def _clone(bind: Bind) -> int:
+    if not bind.beneath:
+        return mounts.clone_tree(mounts.AT_FDCWD, bind.source, recursive=bind.recursive)
+    top = os.open(bind.beneath, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        path = os.path.relpath(bind.source, bind.beneath)
+        resolve = files.RESOLVE_BENEATH | files.RESOLVE_NO_MAGICLINKS
+        source = files.openat2(top, path, os.O_PATH, resolve=resolve)
+    finally:
+        os.close(top)
+    try:
+        return mounts.clone_tree(source, recursive=bind.recursive)
+    finally:
+        os.close(source)
+
+
 def take_sources(operations: Sequence[Operation]) -> dict[Bind, int]:
     """Clone the mounts behind all binds.
 
@@ -364,9 +382,7 @@ def take_sources(operations: Sequence[Operation]) -> dict[Bind, int]:
         for operation in operations:
             if isinstance(operation, Bind):
                 with step("bind", "mount", operation.source):
-                    sources[operation] = mounts.clone_tree(
-                        mounts.AT_FDCWD, operation.source, recursive=operation.recursive
-                    )
+                    sources[operation] = _clone(operation)
     except BaseException:
         for fd in sources.values():
             os.close(fd)

@@ -35,7 +35,7 @@ class Filesystem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bind:
-    """The host's `source` at `target`."""
+    """The host's `source` at `target`; where `beneath` is given, no link leads out of it."""
 
     source: str
     target: str
@@ -43,6 +43,7 @@ class Bind:
     recursive: bool = True
     propagation: Propagation = "rprivate"
     attributes: int = 0
+    beneath: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +204,7 @@ def _wanted(config: ContainerConfig, files: tuple[Bind, ...]) -> list[Filesystem
             read_only=mount.read_only,
             recursive=mount.recursive,
             propagation=mount.propagation,
+            beneath=mount.beneath,
         )
         for mount in config.mounts
     ]
