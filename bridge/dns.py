@@ -61,6 +61,7 @@ class Resolver:
         )
         self._listeners: dict[str, _Listener] = {}
         self._upstreams: dict[str, tuple[str, ...]] = {}
+        self._own_names: dict[str, dict[str, tuple[str, ...]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: Counter[str] = Counter()
         # Since the start: all questions, and those of them that other servers answer.
@@ -155,6 +156,14 @@ class Resolver:
         """
         self._upstreams = {sandbox: tuple(servers) for sandbox, servers in upstreams.items()}
 
+    def set_own_names(self, names: Mapping[str, Mapping[str, Iterable[str]]]) -> None:
+        """Set the names that one sandbox alone knows, before all others: sandbox -> name ->
+        addresses. As with `set_upstreams`."""
+        self._own_names = {
+            sandbox: {name.rstrip(".").lower(): tuple(found) for name, found in own.items()}
+            for sandbox, own in names.items()
+        }
+
     async def close(self) -> None:
         for network_id in list(self._listeners):
             self._stop(network_id)
@@ -182,7 +191,8 @@ class Resolver:
         if not zones:
             return dns.no_answer(query, dns.REFUSED)
         limit = None if by_tcp else query.udp_size
-        known = self._names.resolve(query, zones, limit=limit)
+        own = self._own_names.get(zones[0].members.get(asker, ""), {})
+        known = self._names.resolve(query, zones, own=own, limit=limit)
         if known is not None:
             return known
         if asker in self._own_addresses():

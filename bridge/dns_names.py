@@ -54,15 +54,21 @@ class Names:
         return (asked, *others)
 
     def resolve(
-        self, query: dns.Query, zones: tuple[Zone, ...], *, limit: int | None
+        self,
+        query: dns.Query,
+        zones: tuple[Zone, ...],
+        *,
+        own: Mapping[str, tuple[str, ...]] | None = None,
+        limit: int | None,
     ) -> bytes | None:
-        """The answer as far as names of `zones` go; None when none of them knows."""
+        """The answer as far as the asker's `own` names and those of `zones` go; None when none
+        of them knows."""
         if query.class_ not in (dns.CLASS_IN, dns.ANY):
             return None
         if query.type == dns.PTR:
             return self._reverse(query, zones)
-        for zone in zones:
-            addresses = _lookup(zone, query.name)
+        mine = own.get(query.name) if own else None
+        for addresses in (mine, *(_lookup(zone, query.name) for zone in zones)):
             if addresses is None:
                 continue
             if query.type not in (dns.A, dns.ANY):

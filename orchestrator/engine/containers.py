@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import os
 import secrets
 import signal
 from time import time
@@ -151,6 +153,8 @@ class ContainerWork:
         host = self._host
         self._follow_namespaces(record)
         endpoints = open_sandbox(host, record)
+        if endpoints != record.endpoints:
+            self.renew_hosts(dataclasses.replace(record, endpoints=endpoints))
         ports = self.traffic.publish(record)
         try:
             state = self._start_process(record)
@@ -342,6 +346,28 @@ class ContainerWork:
         if target in ("service", "container") and name:
             return self._network_owner(self._shared_with(record, target, name))
         return record
+
+    def renew_hosts(self, record: ContainerRecord) -> None:
+        """Write the addresses of `record`, which owns its sandbox, into its /etc/hosts and those
+        of the containers that share its network. Blocking."""
+        if not own_sandbox(record.spec["service"]):
+            return
+        host = self._host
+        hosts = network_files(host, record, record.endpoints).hosts
+        for other in host.store.containers(record.project):
+            if other.id == record.id or self._shares_network_with(other, record):
+                with contextlib.suppress(NotFound):
+                    host.containers.rewrite_file(other.id, "/etc/hosts", hosts)
+
+    def _shares_network_with(self, record: ContainerRecord, owner: ContainerRecord) -> bool:
+        if not str(record.spec["service"].get("network_mode") or "").startswith(
+            ("service:", "container:")
+        ):
+            return False
+        try:
+            return self._network_owner(record).id == owner.id
+        except EngineError:
+            return False  # what it shared with is gone
 
     def _borrowed(self, record: ContainerRecord) -> tuple[Mount, ...]:
         """The volumes and binds of the containers that `volumes_from` names."""

@@ -13,8 +13,9 @@ from bridge.config import Endpoint
 from bridge.dns import Resolver
 from bridge.dns_names import members_by_network, names_by_network
 from bridge.errors import NetworkNotFound, TeardownError
-from orchestrator.engine.endpoints import network_config
+from orchestrator.engine.endpoints import SHORT_ID, network_config
 from orchestrator.engine.errors import chain
+from orchestrator.engine.exits import state_of
 from orchestrator.engine.host import Host
 from orchestrator.engine.records import NetworkRecord
 from orchestrator.planning import actions
@@ -113,8 +114,8 @@ class NetworkWork:
         ]
         backstage = host.store.rollouts.backstage()
         names = names_by_network([e for e in endpoints if e.sandbox_id not in backstage])
-        add_links(names, endpoints, host.store.links())
         members = members_by_network(endpoints)
+        host.resolver.set_own_names(linked_names(names, endpoints, host.store.links()))
         host.resolver.set_upstreams(host.store.upstreams())
         for network_id in host.resolver.ports:
             host.resolver.set_names(
@@ -133,11 +134,36 @@ class NetworkWork:
             done = list(networks.sweep())
         except TeardownError as group:
             return [], [chain(error) for error in group.exceptions]
-        for owner in networks.port_owners():
+        done += self._sweep_ports()
+        done += self._sweep_sandboxes()
+        return done, []
+
+    def _sweep_sandboxes(self) -> list[str]:
+        """Close the sandboxes of containers that neither we nor the runtime know."""
+        host, done = self._host, []
+        for id in host.networks.sandboxes():
+            if host.store.container(id) is None and state_of(host, id) is None:
+                host.networks.close_sandbox(id, release=True)
+                done.append(f"closed the sandbox of container {id[:SHORT_ID]}, which is gone")
+        return done
+
+    def _sweep_ports(self) -> list[str]:
+        """Give up the ports of containers that nobody knows any more, and of services without
+        replicas."""
+        networks = self._host.networks
+        known = {record.id for record in self._host.store.containers()}
+        owners = networks.port_owners()
+        users = {o for o in owners if "/" not in o}
+        users.update(id for o in owners if "/" in o for id in networks.backends(o))
+        done = []
+        for id in sorted(users - known):
+            networks.unpublish(id)
+            done.append(f"gave up the ports of container {id[:SHORT_ID]}, which is gone")
+        for owner in owners:
             if "/" in owner and not networks.backends(owner):
                 networks.unpublish(owner)
                 done.append(f"gave up the ports of service {owner}, which has no replica")
-        return done, []
+        return done
 
     def intact(self) -> frozenset[str]:
         """The ids of the networks whose link stands in our network namespace. Blocking."""
@@ -149,19 +175,22 @@ class NetworkWork:
         return frozenset(standing)
 
 
-def add_links(
-    names: dict[str, dict[str, tuple[str, ...]]],
+def linked_names(
+    names: Mapping[str, Mapping[str, tuple[str, ...]]],
     endpoints: Iterable[Endpoint],
     links: Mapping[str, Sequence[str]],
-) -> None:
-    """Let what containers link to be found by their aliases, on the networks that both are on.
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """What each sandbox calls those that it links to: sandbox -> alias -> addresses, on the
+    networks that both are on.
 
-    `names` are network id -> name -> addresses, `links` NAME or NAME:ALIAS by sandbox. Nobody's
-    own name is taken by an alias.
+    `names` are network id -> name -> addresses, `links` NAME or NAME:ALIAS by sandbox.
     """
+    found: dict[str, dict[str, tuple[str, ...]]] = {}
     for endpoint in endpoints:
         known = names.get(endpoint.network_id, {})
         for link in links.get(endpoint.sandbox_id, ()):
             target, _, alias = link.partition(":")
             if alias and target in known:
-                known.setdefault(alias, known[target])
+                own = found.setdefault(endpoint.sandbox_id, {})
+                own[alias] = (*own.get(alias, ()), *known[target])
+    return found

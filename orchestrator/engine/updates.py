@@ -21,6 +21,7 @@ from runtime.container.config import ContainerConfig
 class UpdateWork:
     def __init__(self, host: Host, containers: ContainerWork, networks: NetworkWork) -> None:
         self._host = host
+        self._containers = containers
         self._traffic = containers.traffic
         self._networks = networks
 
@@ -52,6 +53,7 @@ class UpdateWork:
             return ()
         endpoints = open_sandbox(self._host, record)
         leave_networks(self._host, record)
+        self._containers.renew_hosts(dataclasses.replace(record, endpoints=endpoints))
         return endpoints
 
     def _update_config(self, record: ContainerRecord, process: Process) -> None:

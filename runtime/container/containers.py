@@ -24,6 +24,7 @@ from runtime.container import sessions
 from runtime.container.config import ContainerConfig, ExecConfig, Mount
 from runtime.container.launcher_client import LauncherClient
 from runtime.container.paths import ContainerPaths, Instance, is_id
+from runtime.container.provided_files import rewrite
 from runtime.container.record import (
     ExitRecord,
     StartRecord,
@@ -188,6 +189,20 @@ class Containers:
             self._secrets.keep(config, empty=False)
             content = _without_secrets(config).to_json().encode()
             files.write_atomically(self._paths(id).config, content, mode=0o600)
+
+    def rewrite_file(self, id: str, target: str, content: str) -> None:
+        """Change one of the files that the runtime provides, also while the container runs; lines
+        that something in it has added stay. One that it has not, or a secret, is left alone."""
+        with self._exclusive(id):
+            config, paths = self.config(id), self._paths(id)
+            for number, file in enumerate(config.files):
+                if file.target != target or file.secret or file.content == content:
+                    continue
+                rewrite(paths.files / str(number), file.content, content)
+                changed = list(config.files)
+                changed[number] = dataclasses.replace(file, content=content)
+                described = config.replace(files=tuple(changed)).to_json().encode()
+                files.write_atomically(paths.config, described, mode=0o600)
 
     def delete(self, id: str, *, force: bool = False) -> None:
         """Remove a container and its writable layer. Raises InvalidState while it runs.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
+import subprocess
 
 import pytest
 
+from runtime.container.containers import Containers
 from tests.integration.supervisor.harbour import Harbour
 from tests.integration.supervisor.test_crashes import UP, stack, states, until
 
@@ -50,3 +54,30 @@ def test_what_was_removed_is_not_adopted(harbour: Harbour) -> None:
     harbour.start()
     assert harbour.containers() == {}
     assert list((harbour.root / "projects").glob("*.json")) == []
+
+
+def test_the_ports_of_a_container_that_nobody_knows_are_given_up(harbour: Harbour) -> None:
+    shared = {"target": 80, "published": "18094", "protocol": "tcp", "mode": "ingress"}
+    own = {"target": 81, "published": "18095-18096", "protocol": "tcp", "mode": "ingress"}
+    project = stack(job={"command": ["sleep", "1000"], "ports": [shared, own]})
+    harbour.up(project)
+    id = harbour.containers()["shop-job-1"]["id"]
+    harbour.stop()
+    with contextlib.closing(Containers(harbour.root, harbour.run)) as containers:
+        containers.delete(id, force=True)
+    with contextlib.closing(sqlite3.connect(harbour.root / "state.db")) as database:
+        database.execute("DELETE FROM containers WHERE id = ?", (id,))
+        database.commit()
+
+    harbour.start()
+
+    rules = subprocess.run(
+        ["nsenter", f"--net=/run/netns/{harbour.netns}", "nft", "list", "ruleset"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert not [port for port in ("18094", "18095", "18096") if port in rules]
+    log = (harbour.run / "daemon.log").read_text()
+    assert f"gave up the ports of container {id[:12]}, which is gone" in log
+    assert "gave up the ports of service shop/job" in log

@@ -218,3 +218,11 @@ def test_names_and_members_come_from_endpoints() -> None:
         }
     }
     assert members_by_network(endpoints) == {"f": {"10.9.0.2": "web-2", "10.9.0.3": "web-3"}}
+
+
+def test_a_name_of_the_asker_s_own_goes_before_those_of_its_networks() -> None:
+    question = query("web")
+    zones = names().zones_of("f", "10.9.0.3")
+    answer = names().resolve(question, zones, own={"web": ("10.9.1.9",)}, limit=None)
+    assert answer is not None
+    assert addresses(DNSRecord.parse(answer)) == ["10.9.1.9"]
