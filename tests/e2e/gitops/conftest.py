@@ -213,7 +213,8 @@ def repository(git_server: GitServer, tmp_path: Path) -> Repository:
 @pytest.fixture
 def follow(bay: Bay, tmp_path: Path) -> Iterator[Callable[..., tuple[Source, Result]]]:
     """Have the instance take on a source that follows a repository; it goes at the end. The
-    result is the source and how the command ended."""
+    result is the source and how the command ended. Without a health gate, unless a test asks for
+    one: each proof takes a second."""
     made: list[Source] = []
 
     def make(
@@ -224,6 +225,7 @@ def follow(bay: Bay, tmp_path: Path) -> Iterator[Callable[..., tuple[Source, Res
             "url": repository.url,
             "ref": {"branch": "main"},
             "interval": "1h",
+            "healthGate": {"enabled": False},
             "retry": {"backoff": "200ms", "maxBackoff": "400ms"},
             **spec,
         }

@@ -55,7 +55,7 @@ class Author:
         self.files = set(texts)
         return self.repository.push({**texts, **changes})
 
-    def _text(self, services: dict[str, int], more: str = "") -> str:
+    def _text(self, services: dict[str, int]) -> str:
         lines = ["services:"]
         for service, value in services.items():
             lines += [
@@ -65,8 +65,9 @@ class Author:
                 "    command: sleep 10000",
                 "    stop_grace_period: 0s",
                 f"    environment: {{VALUE: '{value}'}}",
+                "    healthcheck: {test: [CMD, 'true'], interval: 100ms}",
             ]
-        return "\n".join(lines) + "\n" + more
+        return "\n".join(lines) + "\n"
 
     def commit(self) -> tuple[str, bool]:
         """The next commit, and whether it is a healthy one."""
@@ -86,8 +87,8 @@ class Author:
                 )
                 return self.push(stacks, {path: text}), False
             case "ill":
-                check = "    healthcheck: {test: [CMD, 'false'], interval: 100ms, retries: 1}\n"
-                text = f"name: {project}\n" + self._text({"other": 1, "web": 2}, check)
+                text = f"name: {project}\n" + self._text({"other": 1, "web": 2})
+                text = text.replace("'true']", "'false'], retries: 1")
                 more = {
                     f"stacks/{self._name()}.yaml": f"name: {self._name()}\n"
                     + text[text.index("services") :]

@@ -69,7 +69,7 @@ def test_what_fails_is_taken_back_and_not_tried_again(
     bay: Bay, repository: Repository, follow: Follow, stack: WriteStack, unhealthy: str
 ) -> None:
     good = repository.push({"compose.yaml": stack("web", "db", COLOUR="red")})
-    source, _ = follow(repository)
+    source, _ = follow(repository, healthGate={"timeout": "60s"})
     before = running(bay, source.name)
 
     broken = repository.push({"compose.yaml": "services: [\n"})
@@ -216,7 +216,7 @@ def test_sources_wait_for_those_that_they_depend_on(
 ) -> None:
     repository.push({"base.yaml": unhealthy, "app.yaml": stack("web")})
     base, app = f"{repository.name}-base", f"{repository.name}-app"
-    first, _ = follow(repository, name=base, paths=["base.yaml"], environment={"X": "1"})
+    first, _ = follow(repository, name=base, paths=["base.yaml"], healthGate={})
     assert first.status()["state"] == "Failed"
     _, added = follow(repository, name=app, paths=["app.yaml"], dependsOn=[base])
     assert added.status == 1 and f"waits until {base} is ready" in added.err, str(added)
