@@ -71,7 +71,7 @@ class Forest:
         """
         former, self._roots = self._roots, set(roots)
         self._wanted = wanted
-        for path in [path for path in self._entries if not self.concerns(path)]:
+        for path in [path for path in self._entries if not self._followed(path)]:
             self._forget(path)
         self._settle()
         changes = self._compare_all()
@@ -91,11 +91,14 @@ class Forest:
 
     def concerns(self, path: str) -> bool:
         """Whether something at `path` may be a change of ours."""
-        root = self._root_of(path)
-        if root is not None:
-            return path == root or self._wanted(path, True)
+        if self._root_of(path) is not None:
+            return self._followed(path)
         parent, name = os.path.split(path)
         return name in self._above.get(parent, ()) or path in self._above
+
+    def _followed(self, path: str) -> bool:
+        root = self._root_of(path)
+        return root is not None and (path == root or self._wanted(path, True))
 
     def refresh(self, paths: Iterable[str]) -> list[Change]:
         """Look at these paths; the changes there and below, what is gone before what is new."""
