@@ -109,11 +109,13 @@ class Layers:
         parents: Sequence[str],
         lease: Lease,
         expected: Descriptor | None = None,
+        as_it_is: bool = False,
     ) -> Layer:
         """Store and unpack a layer's tar, plain or compressed, read to its end.
 
         `parents` are the chain IDs below, lowest first; `expected` is the blob that a
-        compressed stream must turn out to be.
+        compressed stream must turn out to be. A plain one is compressed, unless it is to be
+        kept `as_it_is`.
         """
         start = b""
         while len(start) < 6 and (piece := source.read(CHUNK)):
@@ -125,7 +127,14 @@ class Layers:
         difference = Sha256()
         directory = self._new(lease)
         with self._blobs.writing(lease) as blob, self._lower(parents) as lower:
-            if kind == LAYER:
+            if kind == LAYER and as_it_is:
+                with Worker(blob.write) as worker:
+                    tapped = Tapped(raw, worker.put)
+                    unpacked = unpack(tapped, directory / "diff", lower=lower, limits=self._limits)
+                    worker.finish()
+                descriptor = blob.commit(LAYER, expected=expected)
+                diff_id = descriptor.digest
+            elif kind == LAYER:
                 compressed = Compressed(blob.write)
 
                 def store(piece: bytes) -> None:
@@ -138,6 +147,7 @@ class Layers:
                     worker.finish()
                 compressed.finish()
                 descriptor = blob.commit(LAYER_GZIP)
+                diff_id = difference.digest
             else:
                 with Worker(blob.write) as stored, Worker(difference.update) as hashed:
                     plain = Tapped(decompressed(Tapped(raw, stored.put), kind), hashed.put)
@@ -145,7 +155,8 @@ class Layers:
                     stored.finish()
                     hashed.finish()
                 descriptor = blob.commit(kind, expected=expected)
-        return self._publish(directory, parents, difference.digest, descriptor, unpacked, lease)
+                diff_id = difference.digest
+        return self._publish(directory, parents, diff_id, descriptor, unpacked, lease)
 
     def commit(
         self, upper: Path, *, parents: Sequence[str], lease: Lease, epoch: int | None = None

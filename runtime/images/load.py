@@ -1,14 +1,15 @@
 """Loading images from an OCI layout (an archive or a directory) or from `docker save`.
 
-Blobs that are named by their digest go straight into the store, verified; older archives of
-Docker, which name layers otherwise, are laid out beside first. No name in the archive is
-ever used as a path of this machine.
+Of an archive that is a plain file the members are found first: every layer is then stored,
+verified and unpacked in one pass over it. Of a stream the blobs that are named by their digest
+go straight into the store, verified; what older archives of Docker name otherwise is laid out
+beside. Layers are kept as they are, compressed or not. No name in the archive is ever used as
+a path of this machine.
 """
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -17,14 +18,22 @@ from pathlib import Path
 from typing import Any
 
 from runtime.errors import ImageError
+from runtime.images.archive_file import ArchiveFile, Member
 from runtime.images.leases import Lease
 from runtime.images.merged import MergedTree, split
 from runtime.images.reference import Reference
 from runtime.images.save import FULL_NAME
-from runtime.images.store import Image, ImageStore
+from runtime.images.store import Image, ImageStore, host_platform
 from runtime.images.streams import CHUNK, Prefixed, decompressed, media_type
 from runtime.images.tar_reader import FILE, LINK, SYMLINK, Entry, Source, TarReader
-from runtime.oci.descriptor import INDEXES, MANIFESTS, REFERENCE_NAME, Descriptor
+from runtime.oci.descriptor import (
+    CONFIG,
+    DOCKER_CONFIG,
+    INDEXES,
+    MANIFESTS,
+    REFERENCE_NAME,
+    Descriptor,
+)
 from runtime.oci.digest import algorithm, chain_ids, is_digest
 from runtime.oci.documents import MAX_DOCUMENT
 from runtime.oci.image_config import ImageConfig
@@ -39,6 +48,12 @@ def load(store: ImageStore, source: Source, *, name: str | None = None) -> tuple
 
     `name` is for an archive whose only image has none. Raises ImageError.
     """
+    file = ArchiveFile.of(source)
+    if file is not None:
+        with store.lease() as lease:
+            loading = _Loading(store, lease)
+            loading.survey(file)
+            return loading.finish(name)
     start = b""
     while len(start) < 6 and (piece := source.read(CHUNK)):
         start += piece
@@ -76,6 +91,8 @@ class _Loading:
         self._lease = lease
         self.documents: dict[str, bytes] = {}
         self._files: dict[bytes, Path] = {}
+        self._members: dict[bytes, Member] = {}
+        self._blobs: dict[str, Member] = {}
         self._links: dict[bytes, bytes] = {}
 
     def read(self, source: Source) -> None:
@@ -83,6 +100,22 @@ class _Loading:
         for entry in reader:
             self._member(entry, reader)
         reader.drain()
+
+    def survey(self, file: ArchiveFile) -> None:
+        """Find out what stands where, and read the documents."""
+        reader = TarReader(file)
+        for entry in reader:
+            name = entry.name.removeprefix(b"./")
+            blob = _BLOB.match(entry.name)
+            digest = f"{blob[1].decode()}:{blob[2].decode()}" if blob is not None else ""
+            if entry.kind is not FILE or entry.sparse is not None or self._is_document(name, entry):
+                self._member(entry, reader)
+                continue
+            member = file.member(reader.offset, entry.size)
+            if is_digest(digest):
+                self._blobs[digest] = member
+            else:
+                self._members[name] = member
 
     def finish(self, name: str | None) -> tuple[Image, ...]:
         """Enter what was read into the store's index."""
@@ -129,7 +162,7 @@ class _Loading:
             )
         elif entry.kind is LINK:
             self._links[name] = entry.linkname.removeprefix(b"./")
-        elif entry.kind is FILE and _DOCUMENT.match(name) and entry.size <= MAX_DOCUMENT:
+        elif self._is_document(name, entry):
             content = b"".join(bytes(piece) for piece in reader.chunks())
             self.documents[os.fsdecode(name)] = content
         elif entry.kind is FILE:
@@ -138,6 +171,21 @@ class _Loading:
                 for piece in reader.chunks():
                     file.write(piece)
             self._files[name] = path
+
+    @staticmethod
+    def _is_document(name: bytes, entry: Entry) -> bool:
+        is_named = entry.kind is FILE and _DOCUMENT.match(name) is not None
+        return is_named and entry.size <= MAX_DOCUMENT
+
+    def _have(self, digest: str) -> bool:
+        """Have a blob in the store, if the archive holds it or it is there."""
+        if self._store.blobs.claim(digest, self._lease):
+            return True
+        member = self._blobs.get(digest)
+        if member is None:
+            return False
+        self.take_blob(digest, member.size, member.again())
+        return True
 
     # OCI
 
@@ -163,24 +211,65 @@ class _Loading:
             names += _names(entry)
         return list(found.values())
 
-    def _complete(self, entry: Descriptor) -> None:
+    def _complete(self, entry: Descriptor, *, unpack: bool = True) -> None:
         """Everything of one image at least is there; raises ImageError."""
+        self._have(entry.digest)
         content = self._store.blobs.read(entry.digest)
         if entry.media_type in INDEXES:
-            children = [
-                child
-                for child in Index.from_bytes(content).manifests
-                if self._store.blobs.claim(child.digest, self._lease)
-            ]
+            index = Index.from_bytes(content)
+            children = [child for child in index.manifests if self._have(child.digest)]
             if not children:
                 raise ImageError(f"the index {entry.digest} comes without any of its images")
+            own = host_platform()
             for child in children:
-                self._complete(child)
+                fits = child.platform is None or child.platform.architecture == own.architecture
+                self._complete(child, unpack=unpack and fits)
             return
         manifest = Manifest.from_bytes(content)
-        for part in (manifest.config, *manifest.layers):
-            if not self._store.blobs.claim(part.digest, self._lease):
+        if not self._have(manifest.config.digest):
+            raise ImageError(f"blob {manifest.config.digest} is missing in the archive")
+        if unpack and manifest.config.media_type in (CONFIG, DOCKER_CONFIG):
+            self._unpack(manifest)
+        for part in manifest.layers:
+            if not self._have(part.digest):
                 raise ImageError(f"blob {part.digest} is missing in the archive")
+
+    def _unpack(self, manifest: Manifest) -> None:
+        """Store and unpack at once those layers that are neither here yet."""
+        config = ImageConfig.from_bytes(self._store.blobs.read(manifest.config.digest))
+        chains = chain_ids(config.diff_ids)
+        if len(chains) != len(manifest.layers):
+            return  # the store says so when it is to unpack the image
+        for number, descriptor in enumerate(manifest.layers):
+            member = self._blobs.get(descriptor.digest)
+            if (
+                member is None
+                or algorithm(descriptor.digest) != "sha256"
+                or self._store.layers.record(chains[number]) is not None
+                or self._store.blobs.claim(descriptor.digest, self._lease)
+            ):
+                # What lies below must be unpacked before anything on top of it.
+                if not self._have(descriptor.digest):
+                    return
+                self._store.layers.ensure(
+                    descriptor,
+                    config.diff_ids[number],
+                    parents=chains[:number],
+                    lease=self._lease,
+                )
+                continue
+            layer = self._store.add_layer(
+                member.again(),
+                lease=self._lease,
+                parents=chains[:number],
+                expected=descriptor,
+                as_it_is=True,
+            )
+            if layer.diff_id != config.diff_ids[number]:
+                raise ImageError(
+                    f"layer {descriptor.digest} unpacks to {layer.diff_id}, "
+                    f"not to {config.diff_ids[number]}"
+                )
 
     # Docker
 
@@ -204,29 +293,40 @@ class _Loading:
         chains = chain_ids(config.diff_ids)
         for number, path in enumerate(paths):
             with self._opened(path) as file:
-                layer = self._store.add_layer(file, lease=self._lease, parents=chains[:number])
+                layer = self._store.add_layer(
+                    file, lease=self._lease, parents=chains[:number], as_it_is=True
+                )
             if layer.diff_id != config.diff_ids[number]:
                 raise ImageError(f"layer {path} is {layer.diff_id}, not {config.diff_ids[number]}")
             layers.append(layer)
-        image = self._store.create_image(config, layers, lease=self._lease, content=content)
         names = [str(tag) for tag in entry.get("RepoTags") or ()]
+        image = self._store.create_image(config, layers, names, lease=self._lease, content=content)
         return self._store.descriptor(image), names
 
     def _content(self, path: str) -> bytes:
         if "/" not in path and path in self.documents:
             return self.documents[path]
         with self._opened(path) as file:
-            return file.read(MAX_DOCUMENT)
+            content = b""
+            while len(content) < MAX_DOCUMENT and (piece := file.read(MAX_DOCUMENT - len(content))):
+                content += piece
+            return content
 
     @contextlib.contextmanager
-    def _opened(self, path: str) -> Iterator[io.FileIO]:
+    def _opened(self, path: str) -> Iterator[Source]:
         """A member, by the archive's own name for it."""
         name = b"/".join(split(os.fsencode(path)))
         name = self._links.get(name, name)
         blob = _BLOB.match(name)
         if blob is not None:
-            with self._store.blobs.open(f"{blob[1].decode()}:{blob[2].decode()}") as stored:
+            digest = f"{blob[1].decode()}:{blob[2].decode()}"
+            if digest in self._blobs:
+                yield self._blobs[digest].again()
+                return
+            with self._store.blobs.open(digest) as stored:
                 yield stored
+        elif name in self._members:
+            yield self._members[name].again()
         elif name in self._files:
             with open(self._files[name], "rb", buffering=0) as file:
                 yield file

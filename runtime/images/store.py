@@ -244,9 +244,12 @@ class ImageStore:
         lease: Lease,
         parents: Sequence[str] = (),
         expected: Descriptor | None = None,
+        as_it_is: bool = False,
     ) -> Layer:
         """Store and unpack a layer's tar (plain, gzip, zstd); see `Layers.add_tar`."""
-        return self.layers.add_tar(source, parents=parents, lease=lease, expected=expected)
+        return self.layers.add_tar(
+            source, parents=parents, lease=lease, expected=expected, as_it_is=as_it_is
+        )
 
     def commit_directory(
         self, upper: Path, *, lease: Lease, parents: Sequence[str] = (), epoch: int | None = None

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -74,12 +74,17 @@ class Entry:
 
 
 class TarReader:
-    """Iterate over the members of a stream; `chunks` gives the current member's stored bytes."""
+    """Iterate over the members of a stream; `chunks` gives the current member's stored bytes.
+
+    What nobody asks for is passed over by the source's `skip`, where it has one.
+    """
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self._pass_over: Callable[[int], object] | None = getattr(source, "skip", None)
         self._buffer = b""
         self._position = 0
+        self._taken = 0
         self._left = 0
         self._padding = 0
         self._global: dict[str, bytes] = {}
@@ -98,6 +103,11 @@ class TarReader:
             self._position = end
             self._left -= len(piece)
             yield piece
+
+    @property
+    def offset(self) -> int:
+        """Where in the stream the rest of the current member's stored bytes begins."""
+        return self._taken - len(self._buffer) + self._position
 
     def drain(self) -> None:
         """Read what follows the last member to the stream's end, as its digest needs."""
@@ -261,6 +271,10 @@ class TarReader:
     def _skip(self, size: int) -> None:
         while size:
             available = len(self._buffer) - self._position
+            if not available and self._pass_over is not None:
+                self._pass_over(size)
+                self._taken += size
+                return
             if not available:
                 self._fill(1)
                 continue
@@ -270,8 +284,8 @@ class TarReader:
 
     def _fill(self, size: int, *, may_end: bool = False) -> bool:
         """Have at least `size` bytes in the buffer; False at an end that is allowed here."""
-        pieces = [self._buffer[self._position :]]
-        length = len(pieces[0])
+        length = len(self._buffer) - self._position
+        pieces = [self._buffer[self._position :]] if length else []
         while length < size:
             piece = self._source.read(CHUNK)
             if not piece:
@@ -281,7 +295,8 @@ class TarReader:
                 raise ImageError("tar: the archive is cut")
             pieces.append(piece)
             length += len(piece)
-        self._buffer = b"".join(pieces)
+            self._taken += len(piece)
+        self._buffer = b"".join(pieces)  # of one alone no copy is made
         self._position = 0
         return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from ctypes import c_char_p, c_int, c_long, c_size_t, c_uint, c_ulong, c_void_p
+from ctypes import c_char_p, c_int, c_int64, c_long, c_size_t, c_uint, c_ulong, c_void_p
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -54,6 +54,7 @@ sethostname = _bind("sethostname", c_char_p, c_size_t)
 setdomainname = _bind("setdomainname", c_char_p, c_size_t)
 fstatfs = _bind("fstatfs", c_int, c_void_p)
 syncfs = _bind("syncfs", c_int)
+sync_file_range = _bind("sync_file_range", c_int, c_int64, c_int64, c_uint)
 inotify_init1 = _bind("inotify_init1", c_int)
 inotify_add_watch = _bind("inotify_add_watch", c_int, c_char_p, c_uint)
 inotify_rm_watch = _bind("inotify_rm_watch", c_int, c_int)

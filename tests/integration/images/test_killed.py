@@ -119,6 +119,12 @@ def _load_anew(scene: Scene) -> None:
     load(ImageStore(scene.place / "fresh"), io.BytesIO(scene.archive))
 
 
+def _load_file(scene: Scene) -> None:
+    (scene.place / "archive").write_bytes(scene.archive)
+    with open(scene.place / "archive", "rb") as file:
+        load(ImageStore(scene.place / "fresh"), file)
+
+
 def _unpack(scene: Scene) -> None:
     store = ImageStore(scene.root)
     store.layer_paths(store.resolve("app"))
@@ -152,6 +158,7 @@ def _forget_cache(scene: Scene) -> None:
     ("work", "before"),
     [
         pytest.param(_load_anew, None, id="load"),
+        pytest.param(_load_file, None, id="load from a file"),
         pytest.param(_load, None, id="load what is there"),
         pytest.param(_unpack, _forget_layers, id="unpack"),
         pytest.param(_build, _forget_cache, id="build"),

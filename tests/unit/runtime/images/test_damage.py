@@ -83,17 +83,20 @@ def test_a_damaged_layer_writes_nothing_outside(tmp_path: Path, seed: int) -> No
     assert refused > 10
 
 
-def test_a_damaged_saved_image_leaves_a_clean_store(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_file", [False, True], ids=["stream", "file"])
+def test_a_damaged_saved_image_leaves_a_clean_store(tmp_path: Path, is_file: bool) -> None:
     store = ImageStore(tmp_path / "store")
     make(store, "app:1", layers=2)
     content = saved(store, "app:1")
     rng = random.Random(7)
     other = ImageStore(tmp_path / "other")
     for _ in range(60):
-        try:
-            load(other, io.BytesIO(damaged(content, rng)))
-        except ImageError:
-            continue
+        (tmp_path / "archive").write_bytes(damaged(content, rng))
+        with open(tmp_path / "archive", "rb") as file:
+            try:
+                load(other, file if is_file else io.BytesIO(file.read()))
+            except ImageError:
+                continue
     assert other.check() == ()
     assert os.listdir(other.root / "ingest") == []
 

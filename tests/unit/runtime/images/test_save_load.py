@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -20,6 +23,8 @@ from runtime.oci.manifest import Index
 from tests.unit.runtime.images.archives import archive, directory, member
 from tests.unit.runtime.images.test_store import make
 
+Opened = Callable[[bytes], BinaryIO]
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> ImageStore:
@@ -29,6 +34,23 @@ def store(tmp_path: Path) -> ImageStore:
 @pytest.fixture
 def other(tmp_path: Path) -> ImageStore:
     return ImageStore(tmp_path / "other")
+
+
+@pytest.fixture(params=["stream", "file"])
+def source(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opened]:
+    """Opens an archive as what can only be read on, or as a file."""
+    with contextlib.ExitStack() as stack:
+
+        def opened(content: bytes) -> BinaryIO:
+            if request.param == "stream":
+                return io.BytesIO(content)
+            path = tmp_path / f"archive-{len(list(tmp_path.iterdir()))}"
+            path.write_bytes(b"before it" + content)
+            file = stack.enter_context(open(path, "rb"))
+            file.seek(len(b"before it"))
+            return file
+
+        yield opened
 
 
 def saved(store: ImageStore, *references: str) -> bytes:
@@ -46,20 +68,22 @@ def members(content: bytes) -> dict[str, bytes]:
     return found
 
 
-def test_an_image_arrives_as_it_left(store: ImageStore, other: ImageStore) -> None:
+def test_an_image_arrives_as_it_left(store: ImageStore, other: ImageStore, source: Opened) -> None:
     image = make(store, "app:1", "reg.example/app:2", layers=3)
-    [again] = load(other, io.BytesIO(saved(store, "app:1", "reg.example/app:2")))
+    [again] = load(other, source(saved(store, "app:1", "reg.example/app:2")))
     assert (again.id, again.digest, again.references) == (image.id, image.digest, image.references)
     assert [path.name for path in other.layer_paths(again)] == ["diff"] * 3
     assert (other.layer_paths(again)[2] / "d/2").read_bytes() == b"hello"
     assert other.check() == ()
 
 
-def test_only_the_names_that_were_asked_for_go_along(store: ImageStore, other: ImageStore) -> None:
+def test_only_the_names_that_were_asked_for_go_along(
+    store: ImageStore, other: ImageStore, source: Opened
+) -> None:
     image = make(store, "app:1", "app:2")
-    [again] = load(other, io.BytesIO(saved(store, "app:2")))
+    [again] = load(other, source(saved(store, "app:2")))
     assert again.references == ("app:2",)
-    [nameless] = load(ImageStore(other.root.parent / "third"), io.BytesIO(saved(store, image.id)))
+    [nameless] = load(ImageStore(other.root.parent / "third"), source(saved(store, image.id)))
     assert nameless.references == ()
 
 
@@ -78,10 +102,12 @@ def test_one_archive_is_a_layout_and_docker_s_own(store: ImageStore) -> None:
     assert all(layer in found for layer in docker["Layers"])
 
 
-def test_a_compressed_archive_is_loaded(store: ImageStore, other: ImageStore) -> None:
+def test_a_compressed_archive_is_loaded(
+    store: ImageStore, other: ImageStore, source: Opened
+) -> None:
     make(store, "app")
     content = gzip.compress(saved(store, "app"))
-    assert load(other, io.BytesIO(content))[0].references == ("app:latest",)
+    assert load(other, source(content))[0].references == ("app:latest",)
 
 
 def docker_archive(**extra: bytes) -> tuple[bytes, str]:
@@ -113,9 +139,9 @@ def docker_archive(**extra: bytes) -> tuple[bytes, str]:
     return out.getvalue(), digest_of(config)
 
 
-def test_an_old_docker_archive_is_loaded(store: ImageStore) -> None:
+def test_an_old_docker_archive_is_loaded(store: ImageStore, source: Opened) -> None:
     content, image_id = docker_archive()
-    [image] = load(store, io.BytesIO(content))
+    [image] = load(store, source(content))
     assert (image.id, image.references) == (image_id, ("old:1",))
     assert len(store.layer_paths(image)) == 2
     assert store.check() == ()
@@ -126,26 +152,30 @@ def test_an_old_docker_archive_is_loaded(store: ImageStore) -> None:
     [b"x", b"{}", b"[1]", b'[{"Config": "x"}]', b'[{"Config": "../../etc/passwd", "Layers": []}]',
      b'[{"Config": "/etc/passwd", "Layers": []}]'],
 )  # fmt: skip
-def test_a_damaged_docker_archive_is_refused(store: ImageStore, manifest: bytes) -> None:
+def test_a_damaged_docker_archive_is_refused(
+    store: ImageStore, manifest: bytes, source: Opened
+) -> None:
     content, _ = docker_archive(**{"manifest.json": manifest})
     with pytest.raises(ImageError):
-        load(store, io.BytesIO(content))
+        load(store, source(content))
     assert store.list() == []
 
 
-def test_a_blob_that_is_not_its_digest_is_refused(store: ImageStore, other: ImageStore) -> None:
+def test_a_blob_that_is_not_its_digest_is_refused(
+    store: ImageStore, other: ImageStore, source: Opened
+) -> None:
     image = make(store, "app")
     content = saved(store, "app")
     digest = image.manifest.layers[0].digest
     path = store.blobs.path(digest)
     path.write_bytes(b"x" * path.stat().st_size)
-    with pytest.raises(ImageError, match="not sha256"):
-        load(other, io.BytesIO(saved(store, "app")))
+    with pytest.raises(ImageError, match="not sha256|archive is cut"):
+        load(other, source(saved(store, "app")))
     assert other.list() == []
-    assert load(other, io.BytesIO(content))
+    assert load(other, source(content))
 
 
-def test_a_missing_blob_is_named(store: ImageStore, other: ImageStore) -> None:
+def test_a_missing_blob_is_named(store: ImageStore, other: ImageStore, source: Opened) -> None:
     image = make(store, "app")
     digest = image.manifest.layers[0].digest
     out = io.BytesIO()
@@ -156,7 +186,7 @@ def test_a_missing_blob_is_named(store: ImageStore, other: ImageStore) -> None:
                 info.size = len(content)
                 tar.addfile(info, io.BytesIO(content))
     with pytest.raises(ImageError, match=f"blob {digest} is missing"):
-        load(other, io.BytesIO(out.getvalue()))
+        load(other, source(out.getvalue()))
     assert other.list() == []
 
 
@@ -177,7 +207,9 @@ def test_a_layout_directory_is_loaded_and_may_be_named(
         load_directory(other, other.root.parent)
 
 
-def test_the_present_platforms_of_an_index_are_saved(store: ImageStore, other: ImageStore) -> None:
+def test_the_present_platforms_of_an_index_are_saved(
+    store: ImageStore, other: ImageStore, source: Opened
+) -> None:
     image = make(store, layers=2)
     here = host_platform()
     absent = Descriptor(
@@ -196,7 +228,7 @@ def test_the_present_platforms_of_an_index_are_saved(store: ImageStore, other: I
         content = Index(manifests=(absent, present)).to_bytes()
         store.add_names(store.blobs.put(content, INDEX, lease), ("multi:1",))
     assert store.resolve("multi:1").id == image.id
-    [again] = load(other, io.BytesIO(saved(store, "multi:1")))
+    [again] = load(other, source(saved(store, "multi:1")))
     assert again.digest == digest_of(content)
     assert again.references == ("multi:1",)
     other.collect_garbage()
