@@ -7,6 +7,7 @@ after a crash half-way makes no second set.
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,15 +77,17 @@ def mounts(
             binds.append(_bind(entry, str(source), target, read_only))
         elif kind == "volume":
             options = entry.get("volume") or {}
-            if options.get("subpath"):
-                raise EngineError(f"volume at {target}: subpath is not supported")
             name = volume_names[source] if source else anonymous[target]
+            subpath = _subpath(str(options.get("subpath") or ""), target)
             binds.append(
                 Mount(
-                    source=volume_paths[name],
+                    source=posixpath.join(volume_paths[name], subpath),
                     target=target,
                     read_only=read_only,
-                    seed=not options.get("nocopy"),
+                    # Somebody has made what is mounted, so it is not for us to fill.
+                    seed=not options.get("nocopy") and not subpath,
+                    # Whoever has the volume may have left links in it.
+                    beneath=volume_paths[name] if subpath else "",
                 )
             )
         elif kind == "tmpfs":
@@ -104,6 +107,19 @@ def mounts(
         if target not in mounted:
             binds.append(Mount(source=volume_paths[name], target=target, seed=True))
     return tuple(binds), tuple(memory)
+
+
+def _subpath(path: str, target: str) -> str:
+    """A path in a volume, empty for all of it; raises EngineError for one that leads out."""
+    if not path:
+        return ""
+    plain = posixpath.normpath(path)
+    if plain.startswith("/") or plain.split("/")[0] == "..":
+        raise EngineError(
+            f"volume at {target}: subpath {path} leads out of the volume",
+            hint="give a path relative to the volume's root",
+        )
+    return "" if plain == "." else plain
 
 
 def volume_source(text: str) -> tuple[str, str, str]:

@@ -48,7 +48,7 @@ def _hint(name: str, error: OSError) -> str | None:
     if name == "root" and error.errno == errno.EINVAL:
         return f"the kernel said: {error.strerror}"
     if name == "bind" and error.errno == errno.ENOENT:
-        return "create the source on the host, or let a volume be created"
+        return "create the source, on the host or in the volume, or let a volume be created"
     if name == "bind" and error.errno == errno.EXDEV:
         return "a link there leads out of the directory that containers share"
     return None

@@ -224,16 +224,28 @@ def test_security_options() -> None:
         (
             {
                 "volumes": [
-                    {"type": "volume", "source": "data", "target": "/x", "volume": {"subpath": "a"}}
+                    {
+                        "type": "volume",
+                        "source": "data",
+                        "target": "/x",
+                        "volume": {"subpath": "a/../../b"},
+                    }
                 ]
             },
-            "subpath is not supported",
+            "leads out of the volume",
         ),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(service: dict[str, Any], message: str) -> None:
     with pytest.raises(EngineError, match=message):
         config(service)
+
+
+def test_a_part_of_a_volume_is_found_without_leaving_it_and_never_filled() -> None:
+    use = {"type": "volume", "source": "data", "target": "/x", "volume": {"subpath": "a/./b/"}}
+    assert config({"volumes": [use]}).mounts == (
+        Mount(source="/v/shop_data/a/b", target="/x", beneath="/v/shop_data"),
+    )
 
 
 def test_namespaces_are_joined_or_the_hosts() -> None:
