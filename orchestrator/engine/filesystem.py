@@ -81,7 +81,7 @@ def mounts(
             subpath = _subpath(str(options.get("subpath") or ""), target)
             binds.append(
                 Mount(
-                    source=posixpath.join(volume_paths[name], subpath),
+                    source=f"{volume_paths[name]}/{subpath}" if subpath else volume_paths[name],
                     target=target,
                     read_only=read_only,
                     # Somebody has made what is mounted, so it is not for us to fill.
