@@ -85,7 +85,7 @@ class Monitor:
     # --- start ---------------------------------------------------------------------------
 
     def start(self, request: dict[str, Any], client: socket.socket) -> None:
-        process.set_name(f"bay:{self._id[:11]}")
+        process.set_own_name(f"bay:{self._id[:11]}")
         process.set_command_line(f"bay: monitor of {self._id}")
         self._claim()
         try:
@@ -105,7 +105,7 @@ class Monitor:
         Raises NotFound, and RuntimeFault while another one starts or runs it.
         """
         try:
-            self._claimed = files.try_lock_directory(f"{self._instance.containers}/{self._id}")
+            self._claimed = files.try_lock_directory(self._instance.directory(self._id))
         except FileNotFoundError as error:
             raise NotFound("container", self._id) from error
         if self._claimed is None:

@@ -56,6 +56,10 @@ class Instance:
     def launcher_log(self) -> Path:
         return self.root / "launcher.log"
 
+    def directory(self, id: str) -> str:
+        """That of `container(id)`, by the plainest means: what a monitor touches it holds alone."""
+        return f"{self.root}/containers/{id}"
+
     def container(self, id: str) -> ContainerPaths:
         return ContainerPaths(self.containers / id, self.run / "containers" / id)
 

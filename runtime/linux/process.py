@@ -50,6 +50,8 @@ def fork(*, into: int | None = None, sibling: bool = False) -> int:
     several ms); being born there does not. For processes with a single thread only: the C
     library's own fork handlers are not run.
     """
+    if into is None and not sibling:
+        return os.fork()  # which touches less memory
     flags = (_CLONE_PARENT if sibling else 0) | (_CLONE_INTO_CGROUP if into is not None else 0)
     # A sibling's end is told with the signal of the process that it comes from.
     arguments = _CloneArgs(
@@ -77,9 +79,17 @@ def set_name(name: str) -> None:
     """The name that ps shows; at most 15 bytes are kept (PR_SET_NAME, prctl(2)).
 
     Not by way of /proc/self/comm, which a process that has given up root may not write.
+    See `set_own_name` for others.
     """
     raw = ctypes.create_string_buffer(name.encode()[:15])
     prctl(_PR_SET_NAME, ctypes.addressof(raw))
+
+
+def set_own_name(name: str) -> None:
+    """As `set_name`, for a process of root's outside of containers: it touches less memory."""
+    fd = os.open("/proc/self/comm", os.O_WRONLY | os.O_CLOEXEC)
+    os.write(fd, name.encode())
+    os.close(fd)
 
 
 def restore_reserved_signals() -> None:
