@@ -62,6 +62,7 @@ class LeaseDatabase:
             # which they speak of, are gone as well.
             self._connection.execute("PRAGMA synchronous=NORMAL")
             self._connection.execute("PRAGMA foreign_keys=ON")
+            self._connection.execute("PRAGMA cache_size=-256")  # KiB; 2 MB otherwise
             self._migrate(path)
         except BaseException:
             self._connection.close()

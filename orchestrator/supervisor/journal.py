@@ -268,6 +268,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA cache_size = -256")  # KiB; 2 MB otherwise
         database.executescript(_SCHEMA)
     except BaseException:
         database.close()
