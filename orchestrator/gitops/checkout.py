@@ -147,9 +147,13 @@ def _is(place: Path, entry: Entry) -> bool:
         return False
     else:
         content = place.read_bytes()
-    # git's name of a blob, in a repository of either format.
-    kind = hashlib.sha1 if len(entry.object) == 40 else hashlib.sha256
-    return kind(b"blob %d\0" % len(content) + content).hexdigest() == entry.object
+    return is_blob(content, entry.object)
+
+
+def is_blob(content: bytes, name: str) -> bool:
+    """Whether git calls this content `name`, in a repository of either format."""
+    kind = hashlib.sha1 if len(name) == 40 else hashlib.sha256
+    return kind(b"blob %d\0" % len(content) + content).hexdigest() == name
 
 
 def _boot() -> str:

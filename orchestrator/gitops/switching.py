@@ -24,6 +24,7 @@ from orchestrator.gitops.checkout import (
     Checkout,
     Entry,
     file_mode,
+    is_blob,
     write_atomically,
 )
 
@@ -93,10 +94,12 @@ def current(root: Path) -> str | None:
 class _Placed:
     """A path that a switch has put into the tree, and how to tell that nobody has changed it:
     the inode and its time of change, which nobody can set; None where that is too young to tell
-    a change that followed at once."""
+    a change that followed at once. One that is `pending` was about to be placed by a switch that
+    was cut off: what is there may be somebody else's."""
 
     entry: Entry
     mark: tuple[int, int] | None
+    pending: bool = False
 
 
 def _switch(checkout: Checkout) -> Switched:
@@ -111,9 +114,13 @@ def _switch(checkout: Checkout) -> Switched:
     try:
         switcher = _Switcher(checkout, owned, stage, tree, done)
         switcher.stage_files()
-        # Until the switch is done, both the old and the new paths are ours to replace.
-        fresh = {path: _Placed(entry=entry, mark=None) for path, entry in checkout.entries.items()}
-        _note(root, checkout, {**owned, **fresh})
+        # Until the switch is done, the old paths are ours, and the new ones where they are placed.
+        fresh = {
+            path: _Placed(entry=entry, mark=None, pending=path not in owned)
+            for path, entry in checkout.entries.items()
+        }
+        kept = {path: one for path, one in owned.items() if one.pending or path not in fresh}
+        _note(root, checkout, {**fresh, **kept})
         switcher.place()
         switcher.remove()
     finally:
@@ -135,16 +142,21 @@ def _owned(root: Path) -> dict[str, _Placed]:
         paths = json.loads((root / _NOTE).read_bytes())["paths"]
         return {
             path: _Placed(
-                entry=Entry(mode=mode, object=name), mark=(mark[0], mark[1]) if mark else None
+                entry=Entry(mode=mode, object=name),
+                mark=(mark[0], mark[1]) if mark else None,
+                pending=pending,
             )
-            for path, (mode, name, mark) in paths.items()
+            for path, (mode, name, mark, pending) in paths.items()
         }
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return {}
 
 
 def _note(root: Path, checkout: Checkout, placed: Mapping[str, _Placed]) -> None:
-    paths = {path: [one.entry.mode, one.entry.object, one.mark] for path, one in placed.items()}
+    paths = {
+        path: [one.entry.mode, one.entry.object, one.mark, one.pending]
+        for path, one in placed.items()
+    }
     document = {"commit": checkout.commit, "paths": paths}
     write_atomically(root / _NOTE, json.dumps(document).encode())
 
@@ -266,7 +278,7 @@ class _Switcher:
                 raise NotADirectoryError(20, "something changed the directory meanwhile", parent)
             with contextlib.suppress(FileNotFoundError):
                 found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                if stat.S_ISDIR(found.st_mode) or path not in self.owned:
+                if stat.S_ISDIR(found.st_mode) or not self._is_ours(directory, name, path):
                     self._clear(directory, name, path)
             os.rename(self.stage / self.staged[path], name, dst_dir_fd=directory)
         self.done.written.append(path)
@@ -279,7 +291,7 @@ class _Switcher:
                 with contextlib.suppress(OSError):
                     os.rmdir(name, dir_fd=directory)
                     return
-        elif path in self.owned:
+        elif self._is_ours(directory, name, path):
             os.unlink(name, dir_fd=directory)
             return
         number = 0
@@ -292,6 +304,21 @@ class _Switcher:
             number += 1
         os.rename(name, aside, src_dir_fd=directory, dst_dir_fd=directory)
         self.done.kept.append(path.removesuffix(name) + aside)
+
+    def _is_ours(self, directory: int, name: str, path: str) -> bool:
+        """Whether the file or link there was put there by a switch."""
+        placed = self.owned.get(path)
+        if placed is None or not placed.pending:
+            return placed is not None
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISLNK(found.st_mode):
+            content = os.fsencode(os.readlink(name, dir_fd=directory))
+        elif stat.S_ISREG(found.st_mode):
+            with os.fdopen(os.open(name, _READING, dir_fd=directory), "rb") as file:
+                content = file.read()
+        else:
+            return False
+        return is_blob(content, placed.entry.object)
 
     def _remove_owned_below(self, path: str) -> bool:
         """Remove the files of earlier commits below a directory; whether it was one of theirs."""
@@ -313,7 +340,7 @@ class _Switcher:
                 try:
                     if self.owned[path].entry.mode in (DIRECTORY, SUBMODULE):
                         os.rmdir(name, dir_fd=directory)
-                    else:
+                    elif self._is_ours(directory, name, path):
                         os.unlink(name, dir_fd=directory)
                         self.done.removed.append(path)
                 except (FileNotFoundError, NotADirectoryError, IsADirectoryError, OSError) as exc:
@@ -322,13 +349,13 @@ class _Switcher:
                         raise
 
 
+_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_THERE = (2, 20, 40)  # ENOENT, ENOTDIR, ELOOP
 _NOT_OURS = (2, 16, 20, 21, 39)  # ENOENT, EBUSY, ENOTDIR, EISDIR, ENOTEMPTY
 
 
 def _same_content(directory: int, name: str, source: Path) -> bool:
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(name, flags, dir_fd=directory)
+    descriptor = os.open(name, _READING, dir_fd=directory)
     with os.fdopen(descriptor, "rb") as ours, source.open("rb") as wanted:
         while True:
             one, other = ours.read(2**17), wanted.read(2**17)
