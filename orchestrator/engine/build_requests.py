@@ -4,7 +4,7 @@ agents at hand."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,12 +88,12 @@ def dockerfile_request(action: actions.BuildImage, scratch: Path) -> Iterator[Bu
 
 @contextmanager
 def opened_request(
-    action: actions.BuildImage, scratch: Path, *, gateway: str | None = None
+    action: actions.BuildImage, scratch: Path, *, gateway: Callable[[], str | None] = lambda: None
 ) -> Iterator[BuildRequest]:
     """What to build, for the length of a block. Blocking.
 
-    `scratch` is a directory for what is fetched; `gateway` is the host's address on the network
-    of the build. Raises EngineError for what cannot be honoured, and BuildError.
+    `scratch` is a directory for what is fetched; `gateway` gives the host's address on the
+    network of the build. Raises EngineError for what cannot be honoured, and BuildError.
     """
     service = service_of(action)
     build = service["build"]
@@ -230,15 +230,17 @@ def _cache(place: str, start: str) -> str:
     return ",".join(words)
 
 
-def _extra_hosts(service: str, build: Spec, gateway: str | None) -> Iterator[tuple[str, str]]:
+def _extra_hosts(
+    service: str, build: Spec, gateway: Callable[[], str | None]
+) -> Iterator[tuple[str, str]]:
     for name, addresses in (build.get("extra_hosts") or {}).items():
         for address in addresses:
             if address != "host-gateway":
                 yield name, address
             elif build.get("network") == "host":
                 yield name, "127.0.0.1"
-            elif gateway is not None and build.get("network") != "none":
-                yield name, gateway
+            elif build.get("network") != "none" and (host := gateway()) is not None:
+                yield name, host
             else:
                 raise EngineError(
                     f"service {service}: build.extra_hosts {name}: host-gateway needs a network"

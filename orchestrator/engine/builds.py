@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
-import secrets
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from time import time
 
-from bridge.config import EndpointConfig, Network, NetworkConfig
-from bridge.errors import NetworkNotFound
-from bridge.files import hosts_file, resolv_conf
 from orchestrator.engine.base_images import BaseImages
+from orchestrator.engine.build_network import PREFIX, BuildNetwork, StepNetworks
 from orchestrator.engine.build_requests import (
     opened_request,
     own_images,
@@ -32,27 +26,18 @@ from orchestrator.planning import actions
 from runtime.build import agents, checkouts, events
 from runtime.build.builder import build_platforms
 from runtime.build.cache import StepCache
-from runtime.build.run import ContainerStepRunner, StepNetwork, host_network
-from runtime.build.steps import Network as StepNetworkKind
+from runtime.build.run import ContainerStepRunner
 
 _log = logging.getLogger(__name__)
 
-NETWORK_ID = "build"
-PREFIX = "build-"
-
 _CACHE_SHARE = 10
 """The build cache may take one part in so many of the file system, as BuildKit's does."""
-_RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 class BuildWork:
-    """The network for builds is there while one of them runs."""
-
     def __init__(self, host: Host, networks: NetworkWork) -> None:
         self._host = host
-        self._networks = networks
-        self._lock = asyncio.Lock()
-        self._builds = 0
+        self._network = BuildNetwork(host, networks)
         self._grown = False
         self._scratch = host.root / "build"
 
@@ -70,10 +55,11 @@ class BuildWork:
             )
             loop.call_soon_threadsafe(self._host.bus.publish, event)
 
-        async with self._network() as network:
+        self._grown = True
+        async with self._network.used() as network:
             steps = ContainerStepRunner(
                 self._host.containers,
-                open_network=self._opener(network),
+                open_network=network.open,
                 scratch=self._scratch,
             )
             cancel = threading.Event()
@@ -99,7 +85,7 @@ class BuildWork:
     def _build(
         self,
         action: actions.BuildImage,
-        network: Network,
+        network: StepNetworks,
         steps: ContainerStepRunner,
         *,
         tell: Callable[..., None],
@@ -133,7 +119,7 @@ class BuildWork:
     async def tidy(self) -> None:
         """While nothing is built: make what came into the image store survive a power cut, and
         after builds hold their cache to its share of the disk."""
-        if self._builds:
+        if self._network.users:
             return
         grown, self._grown = self._grown, False
         await self._host.slowly(functools.partial(self._tidy, grown=grown))
@@ -157,60 +143,7 @@ class BuildWork:
         for state in self._host.containers.list():
             if state.id.startswith(PREFIX):
                 self._host.containers.delete(state.id, force=True)
-        self._close_network()
-
-    @asynccontextmanager
-    async def _network(self) -> AsyncIterator[Network]:
-        async with self._lock:
-            self._builds += 1
-            self._grown = True
-            network = await asyncio.to_thread(
-                self._host.networks.create, NetworkConfig(id=NETWORK_ID, name=NETWORK_ID)
-            )
-            await self._networks.serve(NETWORK_ID)
-        try:
-            yield network
-        finally:
-            async with self._lock:
-                self._builds -= 1
-                if not self._builds:
-                    if self._host.resolver is not None:
-                        self._host.resolver.forget(NETWORK_ID)
-                    await asyncio.to_thread(self._close_network)
-
-    def _close_network(self) -> None:
-        for sandbox in self._host.networks.sandboxes():
-            if sandbox.startswith(PREFIX):
-                self._host.networks.close_sandbox(sandbox, release=True)
-        with contextlib.suppress(NetworkNotFound):
-            self._host.networks.remove(NETWORK_ID)
-
-    def _opener(
-        self, network: Network
-    ) -> Callable[[StepNetworkKind], AbstractContextManager[StepNetwork]]:
-        @contextmanager
-        def open_network(kind: StepNetworkKind) -> Iterator[StepNetwork]:
-            if kind == "host":
-                with host_network(kind) as host:
-                    yield host
-                return
-            sandbox = PREFIX + secrets.token_hex(8)
-            networks = self._host.networks
-            netns = networks.open_sandbox(sandbox)
-            try:
-                nameserver = None
-                if kind == "default":
-                    networks.connect(sandbox, EndpointConfig(network_id=network.id))
-                    nameserver = network.gateway
-                yield StepNetwork(
-                    netns=str(netns),
-                    resolv_conf=resolv_conf(_host_resolv_conf(), nameserver=nameserver),
-                    hosts=hosts_file(),
-                )
-            finally:
-                networks.close_sandbox(sandbox, release=True)
-
-        return open_network
+        self._network.close()
 
 
 class _Narrator:
@@ -240,10 +173,3 @@ class _Narrator:
 
     def _name(self, step: str) -> str:
         return self._names.get(step, step)
-
-
-def _host_resolv_conf() -> str:
-    try:
-        return _RESOLV_CONF.read_text(errors="replace")
-    except FileNotFoundError:
-        return ""

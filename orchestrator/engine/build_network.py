@@ -1,0 +1,113 @@
+"""The network that build steps run on: there from the first step that wants one until the last
+build has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from bridge.config import EndpointConfig, Network, NetworkConfig
+from bridge.errors import NetworkNotFound
+from bridge.files import hosts_file, resolv_conf
+from orchestrator.engine.host import Host
+from orchestrator.engine.networks import NetworkWork
+from runtime.build.run import StepNetwork, host_network
+from runtime.build.steps import Network as Kind
+
+NETWORK_ID = "build"
+PREFIX = "build-"
+_RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+class BuildNetwork:
+    def __init__(self, host: Host, networks: NetworkWork) -> None:
+        self._host = host
+        self._networks = networks
+        self._lock = asyncio.Lock()
+        self._network: Network | None = None
+        self.users = 0
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[StepNetworks]:
+        """Have it at hand for the length of one build."""
+        loop = asyncio.get_running_loop()
+
+        def wanted() -> Network:
+            return asyncio.run_coroutine_threadsafe(self._ensure(), loop).result()
+
+        self.users += 1
+        try:
+            yield StepNetworks(self._host, wanted)
+        finally:
+            self.users -= 1
+            async with self._lock:
+                if not self.users and self._network is not None:
+                    self._network = None
+                    if self._host.resolver is not None:
+                        self._host.resolver.forget(NETWORK_ID)
+                    await asyncio.to_thread(self.close)
+
+    async def _ensure(self) -> Network:
+        async with self._lock:
+            if self._network is None:
+                network = await asyncio.to_thread(
+                    self._host.networks.create, NetworkConfig(id=NETWORK_ID, name=NETWORK_ID)
+                )
+                await self._networks.serve(NETWORK_ID)
+                self._network = network
+            return self._network
+
+    def close(self) -> None:
+        """Remove it, with what a crash may have left on it. Blocking."""
+        for sandbox in self._host.networks.sandboxes():
+            if sandbox.startswith(PREFIX):
+                self._host.networks.close_sandbox(sandbox, release=True)
+        with contextlib.suppress(NetworkNotFound):
+            self._host.networks.remove(NETWORK_ID)
+
+
+class StepNetworks:
+    """What the steps of one build get; used from the build's threads."""
+
+    def __init__(self, host: Host, wanted: Callable[[], Network]) -> None:
+        self._host = host
+        self._wanted = wanted
+
+    def gateway(self) -> str | None:
+        """The host's address on the network."""
+        return self._wanted().gateway
+
+    @contextmanager
+    def open(self, kind: Kind) -> Iterator[StepNetwork]:
+        """A step's network namespace for its length."""
+        if kind == "host":
+            with host_network(kind) as host:
+                yield host
+            return
+        sandbox = PREFIX + secrets.token_hex(8)
+        networks = self._host.networks
+        network = self._wanted() if kind == "default" else None
+        netns = networks.open_sandbox(sandbox)
+        try:
+            nameserver = None
+            if network is not None:
+                networks.connect(sandbox, EndpointConfig(network_id=network.id))
+                nameserver = network.gateway
+            yield StepNetwork(
+                netns=str(netns),
+                resolv_conf=resolv_conf(_host_resolv_conf(), nameserver=nameserver),
+                hosts=hosts_file(),
+            )
+        finally:
+            networks.close_sandbox(sandbox, release=True)
+
+
+def _host_resolv_conf() -> str:
+    try:
+        return _RESOLV_CONF.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
