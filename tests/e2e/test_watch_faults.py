@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -127,8 +128,8 @@ def test_two_services_do_not_race_on_a_rename(bay: Bay, project: Project) -> Non
         (source / "0.txt").write_text("x")
         for number in range(300):
             (source / f"{number}.txt").rename(source / f"{number + 1}.txt")
-        for service in ("a", "b"):
-            loop.until(lambda service=service: loop.files(service, "/srv") == ["300.txt"])
+        both = ("a", "b")
+        loop.until(lambda: all(loop.files(name, "/srv") == ["300.txt"] for name in both))
         assert loop.count("failed") == loop.count("warning") == 0
 
 
@@ -182,13 +183,14 @@ def test_a_changed_file_that_is_mounted_does_not_go_unnoticed(bay: Bay, project:
         # As editors save it: the name leads to another file, which only a new mount shows.
         (directory / "new").write_text("two\n")
         (directory / "new").replace(directory / "app.conf")
-        for service in ("declared", "derived"):
+        both = ("declared", "derived")
+        for service in both:
             loop.event("done", service=service, action="restart")
-            loop.until(
-                lambda service=service: bay.ok(
-                    "logs", "--no-log-prefix", service, cwd=directory
-                ).endswith("two\n")
-            )
+
+        def printed(service: str) -> str:
+            return bay.ok("logs", "--no-log-prefix", service, cwd=directory)
+
+        loop.until(lambda: all(printed(service).endswith("two\n") for service in both))
 
 
 def test_nothing_is_stuck_after_the_roots_themselves_were_replaced(
@@ -201,7 +203,12 @@ def test_nothing_is_stuck_after_the_roots_themselves_were_replaced(
 
     with watch(bay, directory) as loop:
         for number in range(5):
+            name = f"{number}.txt"
             source.rename(directory / f"former{number}")
             (source / "app").mkdir(parents=True)
-            (source / "app" / f"{number}.txt").write_text("x")
-            loop.until(lambda number=number: loop.files("web", "/srv") == [f"{number}.txt"])
+            (source / "app" / name).write_text("x")
+            loop.until(functools.partial(_holds, loop, [name]))
+
+
+def _holds(loop: Watched, names: list[str]) -> bool:
+    return loop.files("web", "/srv") == names
