@@ -24,7 +24,9 @@ def protocol(url: str) -> str:
 
     Raises ValueError.
     """
-    if not url or url.startswith("-") or any(ord(char) < 33 or ord(char) == 127 for char in url):
+    # A path may have a space in it, an address may not.
+    least = 32 if url.startswith("/") else 33
+    if not url or url.startswith("-") or any(ord(c) < least or ord(c) == 127 for c in url):
         raise ValueError(f"{url!r} is not the address of a repository")
     if url.startswith("/"):
         return "file"

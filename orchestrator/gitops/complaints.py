@@ -101,7 +101,7 @@ def reason(complaint: str) -> str:
         for line in lines
         if not _NOISE.fullmatch(line)
         and not line.lower().startswith(_FILLER)
-        and not line.startswith(("hint:", "From ", "warning: "))
+        and not line.lower().startswith(("hint:", "from ", "warning: ", "@", "load key"))
     ]
     chosen = (telling or lines or [""])[0]
     for line in telling:
@@ -110,7 +110,9 @@ def reason(complaint: str) -> str:
             break
     text = re.sub(r"^(?:remote: )?(?:fatal|error|ERROR|remote): ", "", chosen)
     text = "".join(char if char.isprintable() else " " for char in text)
-    return (text[:1].lower() + text[1:]).rstrip(".")[:300]
+    if not text[1:2].isupper():
+        text = text[:1].lower() + text[1:]
+    return text.rstrip(".")[:300]
 
 
 def shown(url: str) -> str:

@@ -169,6 +169,7 @@ def test_a_changed_source_has_another_digest(tmp_path: Path) -> None:
         ("host:a.git", "ssh"),
         ("file:///srv/a.git", "file"),
         ("/srv/a.git", "file"),
+        ("/srv/my repository", "file"),
     ],
 )
 def test_git_gets_the_one_protocol_that_an_address_needs(url: str, protocol: str) -> None:
