@@ -4,4 +4,6 @@ import http.client
 
 connection = http.client.HTTPConnection("127.0.0.1", 8000, timeout=2)
 connection.request("GET", "/health")
-raise SystemExit(0 if connection.getresponse().status == 200 else 1)
+answer = connection.getresponse()
+answer.read()  # else the server sees its answer thrown away
+raise SystemExit(0 if answer.status == 200 else 1)
