@@ -38,7 +38,7 @@ class DependencyGraph:
         """Services, each one after everything that it depends on."""
         if self._graph is None:
             return iter(self._services)
-        import networkx as nx
+        from orchestrator.planning.networkx_core import nx
 
         return iter(nx.lexicographical_topological_sort(self._graph.reverse(copy=False)))
 
@@ -46,7 +46,7 @@ class DependencyGraph:
         """Services, each one after everything that depends on it."""
         if self._graph is None:
             return iter(self._services)
-        import networkx as nx
+        from orchestrator.planning.networkx_core import nx
 
         return iter(nx.lexicographical_topological_sort(self._graph))
 
@@ -54,7 +54,7 @@ class DependencyGraph:
         """`services` and all that they need, directly or not."""
         selected = set(services)
         if self._graph is not None:
-            import networkx as nx
+            from orchestrator.planning.networkx_core import nx
 
             for service in tuple(selected):
                 selected |= nx.descendants(self._graph, service)
@@ -66,9 +66,8 @@ class DependencyGraph:
 
 
 def _graph(services: Iterable[str], edges: Iterable[tuple[str, str]]) -> nx.DiGraph[str]:
-    """Imported here, for it takes 13 MB: where nothing depends on anything the daemon does
-    without."""
-    import networkx as nx
+    """Imported here: where nothing depends on anything, nobody waits for it."""
+    from orchestrator.planning.networkx_core import nx
 
     graph: nx.DiGraph[str] = nx.DiGraph()
     graph.add_nodes_from(services)
@@ -79,7 +78,7 @@ def _graph(services: Iterable[str], edges: Iterable[tuple[str, str]]) -> nx.DiGr
 
 
 def _first_cycle(graph: nx.DiGraph[str]) -> list[str]:
-    import networkx as nx
+    from orchestrator.planning.networkx_core import nx
 
     edges = nx.find_cycle(graph, source=sorted(graph))
     path = [edge[0] for edge in edges]
