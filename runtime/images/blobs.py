@@ -20,7 +20,6 @@ from runtime.oci.digest import algorithm, check_digest, digest_of, encoded
 from runtime.oci.documents import MAX_DOCUMENT
 
 _CHUNK = 1024 * 1024
-_BEGIN = 8 * 1024 * 1024
 
 
 class BlobWriter:
@@ -33,18 +32,15 @@ class BlobWriter:
         self._path = lease.path("blob")
         self._file = open(self._path, "xb", buffering=0)  # noqa: SIM115 - closed by close()
         self._hash = hashlib.new(kind)
-        self._begun = 0
         self.size = 0
 
     def write(self, piece: bytes) -> None:
         self._hash.update(piece)
-        self.size += len(piece)
+        before, self.size = self.size, self.size + len(piece)
         view = memoryview(piece)
         while view:
             view = view[self._file.write(view) :]
-        if self.size - self._begun >= _BEGIN:
-            begin_writing(self._file.fileno(), self._begun, self.size - self._begun)
-            self._begun = self.size
+        begin_writing(self._file.fileno(), before, self.size)
 
     def commit(self, media_type: str, *, expected: Descriptor | None = None) -> Descriptor:
         """Put the blob in its place; raises ImageError where it is not what was expected."""

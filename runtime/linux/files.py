@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from ctypes import c_char_p, c_int, c_size_t, c_uint64
 
@@ -24,6 +25,9 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 SYNC_FILE_RANGE_WRITE = 2
+_STRETCH = 8 * 1024 * 1024
+
+_HEX = frozenset("0123456789abcdef")
 
 
 class _OpenHow(ctypes.Structure):
@@ -208,9 +212,16 @@ def sync_file_system(path: str | os.PathLike[str]) -> None:
         os.close(fd)
 
 
-def begin_writing(fd: int, offset: int, size: int) -> None:
-    """Have the kernel begin to write this part of a file to the disk (sync_file_range(2)), so
-    that a later fsync has little left to wait for. A file system may not know how."""
+def begin_writing(fd: int, before: int, now: int) -> None:
+    """Have the kernel begin to write a growing file to the disk (sync_file_range(2)) whenever it
+    has passed another 8 MiB, so that a later fsync has little left to wait for.
+
+    The file has just grown from `before` to `now` bytes. A file system may not know how.
+    """
+    offset, end = before // _STRETCH * _STRETCH, now // _STRETCH * _STRETCH
+    if offset == end:
+        return
+    size = end - offset
     if libc.sync_file_range(fd, offset, size, SYNC_FILE_RANGE_WRITE) < 0:
         error = libc.oserror("sync_file_range")
         if error.errno not in (errno.ESPIPE, errno.EINVAL, errno.ENOSYS):
@@ -246,6 +257,20 @@ def write_atomically(
         raise
     if durable:
         sync_directory(directory or ".")
+
+
+def remove_drafts(directory: str | os.PathLike[str], *, age: float = 0.0) -> None:
+    """Remove what `write_atomically` left there when it was killed.
+
+    Only what is `age` seconds old: where others write at the same time, their drafts are young.
+    """
+    for name in os.listdir(directory):
+        hidden, _, mark = name.rpartition(".")
+        if hidden.startswith(".") and len(mark) == 12 and set(mark) <= _HEX:
+            path = os.path.join(directory, name)
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - os.lstat(path).st_mtime >= age:
+                    os.unlink(path)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from pathlib import Path
 from runtime.errors import ImageError
 from runtime.images.blobs import Blobs
 from runtime.images.leases import Lease
-from runtime.linux.files import sync_directory, try_lock
+from runtime.linux.files import begin_writing, sync_directory, try_lock
 from runtime.oci.descriptor import Descriptor
 from runtime.oci.digest import algorithm, check_digest, encoded
 from runtime.registry.transfer import PIECE
@@ -74,7 +74,8 @@ class Partial:
         view = memoryview(piece)
         while view:
             view = view[self._file.write(view) :]
-        self.offset += len(piece)
+        before, self.offset = self.offset, self.offset + len(piece)
+        begin_writing(self._file.fileno(), before, self.offset)
 
     @property
     def complete(self) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.linux.files import write_atomically
+from runtime.linux.files import begin_writing, write_atomically
 from runtime.oci.digest import algorithm, encoded
 from runtime.registry.server.config import Limits
 from runtime.registry.server.refusals import Code, Refusal, upload_unknown
@@ -192,7 +192,8 @@ class Uploads:
                     view = view[file.write(view) :]
                 if upload.hash is not None:
                     upload.hash.update(piece)
-                upload.offset += len(piece)
+                before, upload.offset = upload.offset, upload.offset + len(piece)
+                begin_writing(file.fileno(), before, upload.offset)
 
             try:
                 return await drain(bounded(), write, written=written)
