@@ -100,13 +100,17 @@ Step = Probe | Apply | Return | Settle | Rest
 
 def decide(record: SourceRecord, terms: Terms, sight: Sight, now: float) -> Step:
     """What the source needs at `now`, in seconds since the epoch."""
-    if record.suspended:
+    pinned, held = record.pinned, record.suspended or record.pinned is not None
+    if record.suspended and not _is_reverting(record):
         return Rest()
-    pinned = record.pinned
-    if pinned is not None and (record.applied is None or record.applied.number != pinned):
+    if (
+        pinned is not None
+        and not record.suspended
+        and (record.applied is None or record.applied.number != pinned)
+    ):
         return Return(number=pinned)
     times = []
-    if pinned is None:
+    if not held:
         probe = next_probe(terms, sight)
         if now >= probe:
             return Probe()
@@ -125,6 +129,11 @@ def decide(record: SourceRecord, terms: Terms, sight: Sight, now: float) -> Step
             return Settle()
         times.append(check)
     return Rest(until=min(times, default=None))
+
+
+def _is_reverting(record: SourceRecord) -> bool:
+    """Whether a failed revision is being taken back, which is finished in any case."""
+    return record.attempted is not None and record.attempted.outcome == "reverting"
 
 
 def is_due(record: SourceRecord, head: str) -> bool:

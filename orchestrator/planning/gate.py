@@ -12,14 +12,19 @@ _PROOF = Cause(reason="the revision is to prove itself")
 
 
 def health_gate(
-    project: str, observed: Observed, lasting: Collection[str], monitor: float, timeout: float
+    project: str,
+    services: Collection[str],
+    observed: Observed,
+    lasting: Collection[str],
+    monitor: float,
+    timeout: float,
 ) -> Plan:
-    """Wait until every service is healthy: by its health check, else by having run for `monitor`
-    seconds without an end. Containers named in `lasting` ended and came back before, so that
-    for them it is enough to run. Times in seconds."""
+    """Wait until every one of the services is healthy: by its health check, else by having run
+    for `monitor` seconds without an end. Containers named in `lasting` ended and came back
+    before, so that for them it is enough to run. Times in seconds."""
     builder = PlanBuilder(project)
     for container in observed.containers:
-        if container.oneoff or container.role != "current":
+        if container.oneoff or container.role != "current" or container.service not in services:
             continue
         builder.add(
             WaitContainer(

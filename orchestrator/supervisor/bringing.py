@@ -28,7 +28,7 @@ class Stacks(Protocol):
 
     async def down(self, name: str, services: Collection[str], run: Run) -> Result: ...
 
-    async def prove(self, name: str, since: float, timeout: float, run: Run) -> Result: ...
+    async def prove(self, spec: Spec, since: float, timeout: float, run: Run) -> Result: ...
 
     async def plan(self, spec: Spec, policy: Policy) -> Plan: ...
 
@@ -96,7 +96,7 @@ class Bringing:
             return None
         patience = self.terms.patience
         results = await asyncio.gather(
-            *(self.stacks.prove(name, self.since, patience, self.run) for name in projects)
+            *(self.stacks.prove(spec, self.since, patience, self.run) for spec in projects.values())
         )
         for name, ended in zip(projects, results, strict=True):
             if not ended["ok"]:

@@ -66,16 +66,19 @@ class Stacks:
             store.remove_project(name)
         return ended
 
-    async def prove(self, name: str, since: float, timeout: float, run: Run) -> Result:
-        """Wait until the project's containers are healthy; those made after `since` must not end
-        meanwhile. Times in seconds."""
+    async def prove(
+        self, spec: Mapping[str, Any], since: float, timeout: float, run: Run
+    ) -> Result:
+        """Wait until the project's services are healthy; containers made after `since` must not
+        end meanwhile. Times in seconds."""
+        name = str(spec["name"])
 
         async def operation(run: Run) -> Result:
             store = self._instance.host.store
             observed = await self._instance.backend.observe(name)
             records = store.containers(name)
             lasting = {r.name for r in records if r.restarts and r.created_at < since}
-            plan = health_gate(name, observed, lasting, STABLE, timeout)
+            plan = health_gate(name, spec["services"], observed, lasting, STABLE, timeout)
             return await self._instance.operations.carry_out(plan, run)
 
         return await self._guarded(operation, run)

@@ -78,6 +78,7 @@ class Syncer:
         self._seen = 0
         self._answered = 0
         self._rested = asyncio.Condition()
+        self._untidy = False
 
     @property
     def name(self) -> str:
@@ -163,6 +164,9 @@ class Syncer:
         async with self._rested:
             self._answered = self._seen
             self._rested.notify_all()
+        if self._untidy:
+            self._untidy = False
+            await self._retain()
 
     # The repository
 
@@ -303,8 +307,6 @@ class Syncer:
             return
         self.sight = dataclasses.replace(self.sight, setbacks=0, setback="")
         self._note(record, candidate, failure, begun=True)
-        if failure is None:
-            await self._retain()
 
     async def _rehearse(self, record: SourceRecord, candidate: Candidate) -> None:
         """Tell what would be done, and do nothing."""
@@ -338,6 +340,7 @@ class Syncer:
         if failure is not None:
             outcome = "reverting" if begun and record.applied is not None else "failed"
         now = time()
+        self._untidy = True
         passage = Passage(
             source=self.name,
             commit=candidate.commit,

@@ -127,6 +127,16 @@ def test_a_suspended_source_needs_nothing_whatever_happens() -> None:
     assert decide(held, TERMS, sight, NOW) == Rest()
 
 
+def test_a_source_that_is_suspended_meanwhile_is_still_taken_back() -> None:
+    half = record(
+        attempted=tried("b", "reverting"), applied=stands("a"), settled=False, suspended=True
+    )
+    sight = Sight(head="c", wanted=True)
+    assert decide(half, TERMS, sight, NOW) == Settle()
+    done = dataclasses.replace(half, settled=True, attempted=tried("b", "rolled-back"))
+    assert decide(done, TERMS, sight, NOW) == Rest()
+
+
 def test_a_pinned_source_returns_stays_and_is_kept_as_it_is() -> None:
     pinned = dataclasses.replace(GOOD, pinned=7)
     assert decide(pinned, TERMS, QUIET, NOW) == Return(number=7)

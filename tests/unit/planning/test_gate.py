@@ -25,9 +25,10 @@ def test_every_service_has_to_last_but_one_that_came_back_long_ago_only_has_to_r
     stack: Stack, world: MakeWorld
 ) -> None:
     host = world()
-    project = stack({"web": {}, "db": {}})
+    project = stack({"web": {}, "db": {}, "other": {}})
     host.up(project)
-    plan = health_gate("shop", host.observe(project), {"shop-db-1"}, 1.0, 60.0)
+    observed = host.observe(project)
+    plan = health_gate("shop", ("web", "db"), observed, {"shop-db-1"}, 1.0, 60.0)
     waits = {s.action.name: s.action for s in plan.steps if isinstance(s.action, WaitContainer)}
     assert {name: wait.condition for name, wait in waits.items()} == {
         "shop-db-1": "ready",

@@ -78,7 +78,7 @@ class Stacks:
         self.log.append(f"down {name}")
         return result(None)
 
-    async def prove(self, name: str, since: float, timeout: float, run: Run) -> dict[str, Any]:
+    async def prove(self, spec: Any, since: float, timeout: float, run: Run) -> dict[str, Any]:
         return result(None)
 
     async def plan(self, spec: Any, policy: Any) -> Plan:

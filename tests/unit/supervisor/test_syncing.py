@@ -118,10 +118,10 @@ class FakeStacks:
         self.standing.pop(name, None)
         return result(None)
 
-    async def prove(self, name: str, since: float, timeout: float, run: Run) -> dict[str, Any]:
+    async def prove(self, spec: Spec, since: float, timeout: float, run: Run) -> dict[str, Any]:
         if self.proof is not None:
             return await self.proof(run)
-        sick = self.sick & set(self.standing[name]["services"])
+        sick = self.sick & set(self.standing[spec["name"]]["services"])
         return failed(f"{sorted(sick)} is unhealthy") if sick else result(None)
 
     async def plan(self, spec: Spec, policy: Policy) -> Plan:
@@ -199,7 +199,8 @@ def test_a_commit_is_applied_proved_and_kept(tmp_path: Path) -> None:
         assert bench.outcome() == ("a", "applied")
         assert bench.stacks.log == ["up one", "up two"]
         assert bench.record.applied is not None and bench.settled()
-        assert bench.repository.retained == ["a"] and bench.repository.switched[0] == "a"
+        assert bench.repository.retained == ["a"]
+        assert bench.repository.switched[0] == "a"
         (told,) = bench.told
         assert (told.action, told.subject) == ("applied", "subject of a")
 
@@ -218,6 +219,7 @@ def test_what_is_unhealthy_is_taken_back_told_once_and_not_tried_again(tmp_path:
         assert bench.repository.switched[-1] == "a"
         assert bench.actions() == ["applied", "reverting", "rolled-back"]
         assert bench.record.applied is not None and bench.record.applied.commit == "a"
+        assert bench.repository.retained == ["a"]
         before = list(bench.stacks.log)
         for _ in range(3):
             await bench.look()
