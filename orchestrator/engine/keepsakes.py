@@ -103,6 +103,8 @@ class Keepsakes:
         """Put on record the containers that the runtime knows and the database does not, with
         their projects and networks; what was done, a line each."""
         host = self._host
+        if self._projects.exists():
+            files.remove_drafts(self._projects)
         known = {record.id for record in host.store.containers()}
         done: list[str] = []
         projects: set[str] = set()

@@ -49,6 +49,8 @@ from runtime.removal import discard
 Status = Literal["created", "running", "paused", "exited"]
 
 _LOST = 137
+# In seconds: what a monitor writes takes none of them.
+_DRAFT_AGE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,6 +367,7 @@ class Containers:
             self._drop_lock(id)
         lost = []
         for state in self.list():
+            files.remove_drafts(self._paths(state.id).directory, age=_DRAFT_AGE)
             # A damaged description tells nothing of a start that was cut short.
             with contextlib.suppress(RuntimeFault):
                 if state.status in ("created", "exited") and self._repair(state.id):

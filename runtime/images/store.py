@@ -30,7 +30,7 @@ from runtime.images.reference import Reference
 from runtime.images.tar_reader import Source
 from runtime.images.unpack import Limits
 from runtime.images.upkeep import DiskUsage, Upkeep
-from runtime.linux.files import write_atomically
+from runtime.linux.files import remove_drafts, write_atomically
 from runtime.oci.descriptor import CONFIG, INDEX, INDEXES, MANIFEST, Descriptor, Platform
 from runtime.oci.digest import chain_ids, is_digest
 from runtime.oci.image_config import HistoryEntry, ImageConfig
@@ -38,6 +38,7 @@ from runtime.oci.manifest import Index, Manifest
 
 _log = logging.getLogger(__name__)
 _HEX = re.compile(r"[0-9a-f]{1,64}\Z")
+_DRAFT_AGE = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,7 @@ class ImageStore:
         if not layout.exists():
             write_atomically(layout, b'{"imageLayoutVersion":"1.0.0"}')
         self._leases.sweep()
+        remove_drafts(self.root, age=_DRAFT_AGE)
 
     # Looking up
 

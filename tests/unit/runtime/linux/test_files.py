@@ -243,3 +243,15 @@ def test_a_lock_can_be_tried(tmp_path: Path) -> None:
     again = files.try_lock(tmp_path / "lock")
     assert again is not None
     os.close(again)
+
+
+def test_what_a_killed_writer_left_is_removed_once_it_is_old_enough(tmp_path: Path) -> None:
+    kept = ("config.json", ".config.json", ".hidden.deadbeef", ".config.json.ABCDEF012345")
+    draft = tmp_path / ".config.json.0123456789ab"
+    for path in (draft, *(tmp_path / name for name in kept)):
+        path.touch()
+    files.remove_drafts(tmp_path, age=100)
+    assert draft.exists()
+    os.utime(draft, (0, 0))
+    files.remove_drafts(tmp_path, age=100)
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
