@@ -142,7 +142,8 @@ class Volumes:
 
     def sweep(self) -> None:
         """Remove what a crash has left half made or half removed."""
-        for entry in self._directory.iterdir():
-            if entry.name.startswith((".new-", ".gone-")):
+        with files.locked(self._directory / ".lock"):  # nobody is making one
+            left = [*self._directory.glob(".new-*"), *self._directory.glob(".gone-*")]
+            for entry in left:
                 with contextlib.suppress(OSError, RuntimeFault):
                     discard(entry)

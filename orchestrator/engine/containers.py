@@ -14,7 +14,12 @@ from bridge.errors import NetworkError
 from orchestrator.engine.contents import read_contents
 from orchestrator.engine.errors import EngineError
 from orchestrator.engine.exits import ended, send_signal, settle
-from orchestrator.engine.filesystem import anonymous_volumes, content_files, volume_source
+from orchestrator.engine.filesystem import (
+    anonymous_name,
+    anonymous_volumes,
+    content_files,
+    volume_source,
+)
 from orchestrator.engine.host import Host
 from orchestrator.engine.process import Process, effective_process, signal_number
 from orchestrator.engine.records import ContainerRecord, EndpointRecord, ProcessRecord
@@ -72,12 +77,13 @@ class ContainerWork:
         process = effective_process(service, image.config, record.name)
         volumes = anonymous_volumes(record.id, service, image.config.volumes, action.anonymous)
         contents = read_contents(action.project.contents(), {record.service: service})
-        for name in volumes.values():
-            host.volumes.create(name, labels={"com.docker.compose.project": record.project})
+        # On record first, so that a crash leaves their names.
         updated = host.store.update_container(
             record.id, image_id=image.id, process=process_record(process), volumes=volumes
         )
         record = updated or record
+        for name in volumes.values():
+            host.volumes.create(name, labels={"com.docker.compose.project": record.project})
         endpoints = open_sandbox(host, record)
         owner = self._network_owner(record)
         files = network_files(host, owner, endpoints or owner.endpoints)
@@ -117,7 +123,8 @@ class ContainerWork:
         `fresh` begins the count of restarts anew. Starting what runs is no error.
         """
         host = self._host
-        host.store.update_container(record.id, intent="running")
+        due = {"hooks_due": bool(record.spec["service"].get("post_start"))} if fresh else {}
+        host.store.update_container(record.id, intent="running", **due)
         try:
             state, endpoints, ports = await asyncio.to_thread(self._start, record)
         except (RuntimeFault, NetworkError, EngineError, OSError) as exc:
@@ -256,10 +263,9 @@ class ContainerWork:
             record = host.store.container_named(action.name)
             if record is None:
                 return
-            await asyncio.to_thread(self.unmake, record, release=action.release)
-            if action.volumes:
-                for name in record.volumes.values():
-                    await asyncio.to_thread(self._remove_volume, name)
+            await asyncio.to_thread(
+                self.unmake, record, release=action.release, volumes=action.volumes
+            )
             host.tell("destroy", record)
 
     async def rest(self, record: ContainerRecord) -> ContainerRecord:
@@ -306,20 +312,23 @@ class ContainerWork:
             return False
         return True
 
-    def unmake(self, record: ContainerRecord, *, release: bool) -> None:
-        """Remove all of a container but its volumes; its record goes last, so that a crash in
-        between leaves something to find the rest by. Blocking."""
+    def unmake(self, record: ContainerRecord, *, release: bool, volumes: bool = False) -> None:
+        """Remove all of a container; its record goes last, so that a crash in between leaves
+        something to find the rest by. Blocking.
+
+        Its anonymous volumes stay unless `volumes` takes them along; one that was made for a
+        container which never ran, and is empty, goes in any case.
+        """
         host = self._host
         if self._known(record.id):
             host.containers.delete(record.id)
+        for target, name in record.volumes.items():
+            vain = record.started_at is None and name == anonymous_name(record.id, target)
+            with contextlib.suppress(NotFound, FileNotFoundError):
+                if volumes or (vain and not os.listdir(host.volumes.get(name).mountpoint)):
+                    host.volumes.remove(name)
         self.traffic.retire(record, release=release)
         host.store.remove_container(record.id)
-
-    def _remove_volume(self, name: str) -> None:
-        try:
-            self._host.volumes.remove(name)
-        except NotFound:
-            return
 
     def _namespaces(self, record: ContainerRecord) -> dict[str, str]:
         """The namespaces that the container joins, by kind: a path, or `container:<id>` where

@@ -50,10 +50,14 @@ def anonymous_volumes(
     taken |= {_clean(_tmpfs(entry).target) for entry in service.get("tmpfs") or ()}
     targets += [volume for volume in image_volumes if _clean(volume) not in taken]
     return {
-        target: inherited.get(target)
-        or hashlib.sha256(f"{container_id}:{target}".encode()).hexdigest()
+        target: inherited.get(target) or anonymous_name(container_id, target)
         for target in dict.fromkeys(targets)
     }
+
+
+def anonymous_name(container_id: str, target: str) -> str:
+    """The name of a container's own anonymous volume, which it has not inherited."""
+    return hashlib.sha256(f"{container_id}:{target}".encode()).hexdigest()
 
 
 def mounts(

@@ -50,3 +50,5 @@ async def run_hook(host: Host, action: actions.RunHook) -> None:
             output.close()
     if exit_code:
         raise failed(f"exited with {exit_code}", output.text().strip())
+    if action.phase == "post_start" and action.number == len(record.spec["service"]["post_start"]):
+        host.store.update_container(record.id, hooks_due=False)

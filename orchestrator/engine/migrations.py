@@ -137,6 +137,9 @@ MIGRATIONS: tuple[str, ...] = (
         value TEXT NOT NULL
     );
     """,
+    """
+    ALTER TABLE containers ADD COLUMN hooks_due INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 
 

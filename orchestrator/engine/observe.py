@@ -53,6 +53,7 @@ def observed_containers(
                 anonymous=record.volumes,
                 lost=record.id not in statuses,
                 role=record.role,
+                hooks_due=record.hooks_due,
             )
         )
     return tuple(observed)

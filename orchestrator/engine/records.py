@@ -99,7 +99,8 @@ class ContainerRecord:
 
     Times are in seconds since the epoch. `restart_at` is set while a restart by policy is due;
     `volumes` maps the targets of its anonymous volumes to their names; `role` is its part in a
-    rollout.
+    rollout; `hooks_due` tells that it was started and its post_start hooks have not all
+    succeeded.
     """
 
     id: str
@@ -127,6 +128,7 @@ class ContainerRecord:
     restart_at: float | None = None
     health: HealthState | None = None
     role: Role = "current"
+    hooks_due: bool = False
 
     @property
     def labels(self) -> dict[str, str]:

@@ -204,6 +204,9 @@ class SimulatedBackend:
             behaviour = self.behaviours.get(container.service, Behaviour())
             if container.oneoff:
                 behaviour = Behaviour(exit_code=0)
+            if action.fresh:
+                hooks = bool(container.spec["service"].get("post_start"))
+                self._change(action.name, hooks_due=hooks)
             if behaviour.exit_code is None:
                 self._change(
                     action.name, status="running", health=behaviour.health, intent="running"
@@ -253,6 +256,9 @@ class SimulatedBackend:
         with self._performing(action):
             if not self._container(action.name).alive:
                 raise HookFailed(action.name, action.phase, action.number, "it does not run")
+            hooks = self._container(action.name).spec["service"].get(action.phase) or ()
+            if action.phase == "post_start" and action.number == len(hooks):
+                self._change(action.name, hooks_due=False)
 
     async def promote_container(self, action: actions.PromoteContainer) -> None:
         with self._performing(action):

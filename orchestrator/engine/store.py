@@ -40,7 +40,7 @@ _CONTAINER_FIELDS = tuple(f.name for f in fields(ContainerRecord))
 _PASSING_FIELDS = frozenset(
     {
         *("started_at", "finished_at", "exit_code", "error"),
-        *("restarts", "restart_delay", "restart_at", "health", "ports"),
+        *("restarts", "restart_delay", "restart_at", "health", "ports", "hooks_due"),
     }
 )
 _LASTING_FIELDS = tuple(name for name in _CONTAINER_FIELDS if name not in _PASSING_FIELDS)
@@ -378,7 +378,7 @@ def _encode(name: str, value: Any) -> Any:
             return _dump(value)
         case "source":
             return json.dumps(list(value))
-        case "oneoff":
+        case "oneoff" | "hooks_due":
             return int(value)
     return value
 
@@ -390,6 +390,7 @@ def _container(row: sqlite3.Row) -> ContainerRecord:
         **{
             **raw,
             "oneoff": bool(raw["oneoff"]),
+            "hooks_due": bool(raw["hooks_due"]),
             "source": tuple(json.loads(raw["source"])),
             "spec": json.loads(raw["spec"]),
             "volumes": json.loads(raw["volumes"]),

@@ -85,20 +85,37 @@ def with_hooks(plan: Plan, observed: Observed) -> Plan:
     return dataclasses.replace(plan, steps=tuple(steps), rollouts=rollouts)
 
 
+def due_hooks(container: ObservedContainer, spec: Spec) -> list[RunHook]:
+    """The post_start hooks of a container that runs, where not all of them have succeeded since
+    it was started: whoever started it was cut short, or one has failed. `spec` is the blueprint
+    that has them."""
+    if not (container.hooks_due and container.status == "running"):
+        return []
+    cause = Cause(reason="was started, and its hooks have not all succeeded")
+    runs = _runs(spec["service"], container.name, container.service, "post_start", cause)
+    return [dataclasses.replace(run, cause=cause) for run in runs]
+
+
 def _hooks(
     specs: Mapping[str, Spec], action: StartContainer | StopContainer, phase: str
 ) -> list[RunHook]:
     service = (specs.get(action.name) or {}).get("service") or {}
+    return _runs(service, action.name, action.service, phase, action.cause)
+
+
+def _runs(
+    attributes: Mapping[str, Any], name: str, service: str, phase: str, cause: Cause
+) -> list[RunHook]:
     return [
         RunHook(
-            name=action.name,
-            service=action.service,
-            cause=dataclasses.replace(action.cause, brief=f"{phase} hook {number}"),
+            name=name,
+            service=service,
+            cause=dataclasses.replace(cause, brief=f"{phase} hook {number}"),
             phase=phase,
             number=number,
             hook=hook,
         )
-        for number, hook in enumerate(service.get(phase) or (), start=1)
+        for number, hook in enumerate(attributes.get(phase) or (), start=1)
     ]
 
 

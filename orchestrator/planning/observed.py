@@ -27,6 +27,7 @@ class ObservedContainer:
     `anonymous` maps the targets of its anonymous volumes to their names. A `lost` container is
     on record, but what it runs on is gone or was never completed. In a rollout, `next` is a
     container that is to take the place of the current one, `retired` one whose place is taken.
+    `hooks_due` tells that it was started and its post_start hooks have not all succeeded.
     """
 
     id: str
@@ -44,6 +45,7 @@ class ObservedContainer:
     anonymous: Mapping[str, str] = field(default_factory=dict)
     lost: bool = False
     role: Role = "current"
+    hooks_due: bool = False
 
     @property
     def alive(self) -> bool:

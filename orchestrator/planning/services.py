@@ -16,7 +16,7 @@ from orchestrator.planning.actions import (
     WaitContainer,
 )
 from orchestrator.planning.draft import Draft, dependencies, namespace_parents
-from orchestrator.planning.hooks import is_init, plan_init
+from orchestrator.planning.hooks import due_hooks, is_init, plan_init
 from orchestrator.planning.observed import ObservedContainer, Role
 from orchestrator.planning.replicas import Fleet, Replica
 from orchestrator.planning.rolling import RolloutSteps
@@ -137,7 +137,7 @@ class ServiceSteps:
     def _plan_replica(self, replica: Replica) -> None:
         match replica.verdict:
             case "keep":
-                return
+                self._complete(replica, ())
             case "remove":
                 self._remove(replica)
             case "create" | "replace":
@@ -163,8 +163,21 @@ class ServiceSteps:
                 if replica.start_cause is not None:
                     stopped = self._stop(replica) if replica.bounce else []
                     self.start(replica, replica.start_cause, after=[updated, *stopped])
+                else:
+                    self._complete(replica, [updated])
             case "start":
                 self.start(replica, replica.cause)
+
+    def _complete(self, replica: Replica, after: Iterable[int]) -> None:
+        """Run what an earlier run owes a container that runs on: its hooks. Whoever waits for
+        its start waits for them."""
+        if replica.observed is None or not self.draft.policy.start:
+            return
+        spec = self.draft.blueprints[replica.service]
+        for hook in due_hooks(replica.observed, spec):
+            step = self.draft.builder.add(hook, after=after)
+            self.starts[replica.name] = step
+            after = [step]
 
     def create(
         self,
@@ -349,6 +362,8 @@ class ServiceSteps:
                 name=container.name,
                 service=container.service,
                 cause=_again(cause, "stopped") if stopped else cause,
+                # What an init container had for itself, nobody else has.
+                volumes=is_init(container, self.draft.project.name),
                 release=False,
             ),
             after=stopped,

@@ -135,6 +135,7 @@ class Controller:
             _log.warning("container %s was lost with its monitor", id[:12])
         self._sweep_half_made()
         self.backend.builds.sweep()
+        self.host.volumes.sweep()
         done, failures = self.backend.networks.sweep()
         for line in done:
             _log.info("network: %s", line)

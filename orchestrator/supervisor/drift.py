@@ -19,6 +19,8 @@ from orchestrator.engine.exits import HOST_FAULTS, state_of
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.records import ContainerRecord, ProjectRecord
 from orchestrator.planning.actions import Cause, CreateContainer, StartContainer
+from orchestrator.planning.hooks import with_hooks
+from orchestrator.planning.observed import Observed
 from orchestrator.planning.plan import Plan, PlanBuilder
 from specs.project import Project
 
@@ -207,4 +209,4 @@ def _again(record: ContainerRecord, project: ProjectRecord) -> Plan:
         )
     )
     builder.add(StartContainer(name=record.name, service=record.service, cause=cause), after=[made])
-    return builder.build()
+    return with_hooks(builder.build(), Observed())

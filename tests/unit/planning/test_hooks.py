@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from orchestrator.engine.simulated import SimulatedFault
 from orchestrator.planning import lifecycle
 from orchestrator.planning.actions import CreateContainer
 from orchestrator.planning.plan import Plan
@@ -34,6 +35,27 @@ def test_what_waits_for_a_start_waits_for_its_hooks(stack: Stack, world: Worlds)
         "#6 create container shop-web-1 (after #1)",
         "#7 start container shop-web-1 (after #5, #6)",
     ]
+
+
+def test_hooks_that_an_earlier_run_did_not_come_to_are_run_by_the_next(
+    stack: Stack, world: Worlds
+) -> None:
+    project = stack({"db": HOOKS, "web": {"depends_on": {"db": {"condition": "service_started"}}}})
+    host = world()
+    host.backend.before = lambda action: (
+        SimulatedFault("cut short") if action.verb == "run hook in" else None
+    )
+    assert not host.execute(host.plan(project)).ok
+    host.backend.before = None
+    plan = host.plan(project)
+    assert texts(plan) == [
+        "#1 run post_start hook 1 in container shop-db-1",
+        "#2 run post_start hook 2 in container shop-db-1 (after #1)",
+        "#3 start container shop-web-1 (after #2)",
+    ]
+    assert plan.steps[0].text().endswith("was started, and its hooks have not all succeeded")
+    assert host.execute(plan).ok
+    assert host.plan(project).empty
 
 
 def test_a_stop_waits_for_its_hooks_and_comes_even_if_they_fail(
