@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from time import time
@@ -85,9 +86,9 @@ class Webhooks:
                 await web.TCPSite(runner, host, port).start()
             except OSError as exc:
                 await runner.cleanup()
-                raise CannotListen(
-                    f"listen for deliveries at {address}: {(exc.strerror or str(exc)).lower()}"
-                ) from exc
+                # asyncio's words name the address once more.
+                reason = os.strerror(exc.errno).lower() if exc.errno else str(exc)
+                raise CannotListen(f"listen for deliveries at {address}: {reason}") from None
         await self.close()
         self._runner, self.address = runner, address
         _log.info("deliveries are taken at %s", address or "no address")
