@@ -91,7 +91,7 @@ class Keepsakes:
         store = self._host.store
         path = self._projects / f"{name}.json"
         project = store.project(name)
-        if project is None or not store.containers(name):
+        if project is None or not store.has_containers(name):
             path.unlink(missing_ok=True)
             self._written.pop(path, None)
             return

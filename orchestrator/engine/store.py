@@ -303,6 +303,13 @@ class Store:
         )
         return [_container(row) for row in rows]
 
+    def has_containers(self, project: str) -> bool:
+        return bool(self._rows("SELECT 1 FROM containers WHERE project = ? LIMIT 1", project))
+
+    def oneoffs(self) -> list[ContainerRecord]:
+        """The containers of `run`, of all projects."""
+        return [_container(row) for row in self._rows("SELECT * FROM containers WHERE oneoff")]
+
     def upstreams(self) -> dict[str, tuple[str, ...]]:
         """The name servers that services name for themselves, by the container's id."""
         rows = self._rows(

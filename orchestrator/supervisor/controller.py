@@ -54,7 +54,7 @@ class Controller:
         self.health = HealthKeeper(self.host)
         self._metrics = metrics
         self.queue = KeyedQueue(rng, self._report, self._worked)
-        self.drift = DriftKeeper(backend, self.queue.add, exclusive)
+        self.drift = DriftKeeper(backend, self.queue.add_gently, exclusive)
         self._keepsakes = Keepsakes(self.host)
         self._watched: dict[str, socket.socket] = {}
         self._running: set[str] = set()

@@ -115,8 +115,8 @@ async def remove_ended(instance: Instance) -> None:
 async def _sweep(instance: Instance) -> None:
     records = [
         record
-        for record in instance.host.store.containers()
-        if record.oneoff and (record.spec.get("oneoff") or {}).get("remove")
+        for record in instance.host.store.oneoffs()
+        if (record.spec.get("oneoff") or {}).get("remove")
     ]
     if not records:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -92,6 +93,16 @@ def test_a_name_belongs_to_one_container(tmp_path: Path) -> None:
             store.add_container(container(id="c2", project="other"))
         store.remove_container("c1")
         store.add_container(container(id="c2", project="other"))
+
+
+def test_one_off_containers_and_projects_with_containers_are_found(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.add_container(container())
+        one_off = dataclasses.replace(container("c2", "shop-web-run-1"), oneoff=True)
+        store.add_container(one_off)
+        assert store.oneoffs() == [one_off]
+        assert store.has_containers("shop")
+        assert not store.has_containers("other")
 
 
 def test_a_revision_is_counted_when_the_project_differs(tmp_path: Path) -> None:
