@@ -29,7 +29,7 @@ from runtime.registry import pull as registry_pull
 from runtime.registry import push as registry_push
 from runtime.registry.progress import TransferEvent as TransferEvent
 from runtime.registry.server.app import serve
-from runtime.registry.server.config import ServerConfig
+from runtime.registry.server.config import Proxy, ServerConfig, TokenAccess
 from runtime.registry.settings import read_settings
 
 Tell = Callable[[TransferEvent], None]
@@ -194,18 +194,35 @@ def serve_registry(
     key: str | None,
     htpasswd: str | None,
     read_only: bool,
+    proxy: str | None,
+    tokens: Mapping[str, str | None],
 ) -> None:
-    """Run a registry until SIGTERM or SIGINT."""
+    """Run a registry until SIGTERM or SIGINT. `tokens` are the options of that name."""
     config = ServerConfig(
         storage=Path(storage),
         listen=listen,
         tls_certificate=Path(certificate) if certificate else None,
         tls_key=Path(key) if key else None,
         htpasswd=Path(htpasswd) if htpasswd else None,
+        token=_token_access(tokens),
         read_only=read_only,
+        proxy=Proxy(remote=proxy, registry=read_settings()) if proxy else None,
     )
 
     def ready(address: str) -> None:
         print(f"listening on {address}", file=sys.stderr, flush=True)
 
     asyncio.run(serve(config, ready=ready))
+
+
+def _token_access(given: Mapping[str, str | None]) -> TokenAccess | None:
+    if not given.get("token_realm"):
+        return None
+    secret, certificates = given.get("token_secret"), given.get("token_certs")
+    return TokenAccess(
+        realm=given.get("token_realm") or "",
+        service=given.get("token_service") or "",
+        issuer=given.get("token_issuer") or "",
+        secret=Path(secret).read_bytes().strip() if secret else b"",
+        certificates=Path(certificates) if certificates else None,
+    )

@@ -2,10 +2,7 @@
 
 htpasswd holds bcrypt entries (`htpasswd -B`), as Docker's registry demands; other kinds are
 too weak to take and named when the file is read. Everybody in the file may do everything.
-Tokens are JSON web tokens, HS256 with a shared secret; the algorithm is ours, whatever the
-token's header says, and no key is ever taken from a token (CVE-2025-24976). Asymmetric
-signatures (RS256, ES256) are not verified here: they need a cryptographic library.
-Source: distribution docs "Token Authentication Specification", RFC 7519, RFC 7515.
+What a token allows, its claims say (`tokens`).
 """
 
 from __future__ import annotations
@@ -13,13 +10,9 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import hmac
-import json
 import secrets
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import bcrypt
 from aiohttp import web
@@ -27,29 +20,15 @@ from aiohttp import web
 from runtime.errors import RuntimeFault
 from runtime.registry.server.config import TokenAccess
 from runtime.registry.server.refusals import Code, Refusal
+from runtime.registry.server.tokens import Tokens
+from runtime.registry.server.tokens import Wanted as Wanted
 from runtime.registry.transfer import in_thread
 
 _REALM = "registry"
 _REMEMBERED_SECONDS = 300.0
 _REMEMBERED = 1000
-_LEEWAY = 60.0
 _LONGEST_HEADER = 16 * 1024
 _BCRYPT = ("$2a$", "$2b$", "$2y$")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a request needs: `repository` "" stands for the registry itself."""
-
-    repository: str
-    actions: frozenset[str]
-
-    @property
-    def scope(self) -> str:
-        if not self.repository:
-            return "registry:catalog:*"
-        order = [action for action in ("pull", "push", "delete") if action in self.actions]
-        return f"repository:{self.repository}:{','.join(order)}"
 
 
 class Passwords:
@@ -126,16 +105,16 @@ class Access:
 
     def __init__(self, passwords: Passwords | None, token: TokenAccess | None) -> None:
         self._passwords = passwords
-        self._token = token
+        self._tokens = None if token is None else Tokens(token)
 
     @property
     def is_open(self) -> bool:
-        return self._passwords is None and self._token is None
+        return self._passwords is None and self._tokens is None
 
     @property
     def by_repository(self) -> bool:
         """True where some may see one repository and not another."""
-        return self._token is not None
+        return self._tokens is not None
 
     async def check(self, request: web.Request, wanted: Wanted | None) -> None:
         """Raises the 401 with a challenge; `wanted` None: anybody who is known."""
@@ -149,16 +128,17 @@ class Access:
                 if pair is not None and await in_thread(self._passwords.check, *pair):
                     return
             if (
-                self._token is not None
+                self._tokens is not None
                 and scheme.lower() == "bearer"
-                and _grants(value.strip(), wanted, self._token, time.time())
+                and self._tokens.grants(value.strip(), wanted, time.time())
             ):
                 return
         raise self._challenge(wanted)
 
     def _challenge(self, wanted: Wanted | None) -> Refusal:
-        if self._token is not None:
-            parts = [f'Bearer realm="{self._token.realm}"', f'service="{self._token.service}"']
+        if self._tokens is not None:
+            known = self._tokens.access
+            parts = [f'Bearer realm="{known.realm}"', f'service="{known.service}"']
             if wanted is not None:
                 parts.append(f'scope="{wanted.scope}"')
             challenge = ",".join(parts)
@@ -180,48 +160,3 @@ def _decoded(value: str) -> tuple[str, str] | None:
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return None
     return (name, password) if colon else None
-
-
-def _grants(text: str, wanted: Wanted | None, access: TokenAccess, now: float) -> bool:
-    """True for a token that is ours, of now, and allows what is wanted."""
-    claims = _claims(text, access.secret)
-    if claims is None or claims.get("iss") != access.issuer:
-        return False
-    audience = claims.get("aud")
-    if access.service not in (audience if isinstance(audience, list) else [audience]):
-        return False
-    expires, begins = claims.get("exp"), claims.get("nbf", 0)
-    if not isinstance(expires, int | float) or not isinstance(begins, int | float):
-        return False
-    if not begins - _LEEWAY <= now < expires:
-        return False
-    if wanted is None:
-        return True
-    kind = ("repository", wanted.repository) if wanted.repository else ("registry", "catalog")
-    granted: set[str] = set()
-    entries = claims.get("access")
-    for entry in entries if isinstance(entries, list) else []:
-        if isinstance(entry, dict) and (entry.get("type"), entry.get("name")) == kind:
-            actions = entry.get("actions")
-            granted |= (
-                {a for a in actions if isinstance(a, str)} if isinstance(actions, list) else set()
-            )
-    return "*" in granted or wanted.actions <= granted
-
-
-def _claims(text: str, secret: bytes) -> dict[str, Any] | None:
-    try:
-        header, payload, signature = text.split(".")
-        expected = hmac.new(secret, f"{header}.{payload}".encode("ascii"), hashlib.sha256).digest()
-        if not hmac.compare_digest(expected, _base64url(signature)):
-            return None
-        if json.loads(_base64url(header)).get("alg") != "HS256":
-            return None
-        claims = json.loads(_base64url(payload))
-    except (ValueError, AttributeError, UnicodeEncodeError, RecursionError):
-        return None
-    return claims if isinstance(claims, dict) else None
-
-
-def _base64url(text: str) -> bytes:
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

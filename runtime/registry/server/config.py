@@ -49,16 +49,18 @@ class Retention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenAccess:
-    """Bearer tokens: JSON web tokens of `issuer` for `service`, signed with HS256.
+    """Bearer tokens: JSON web tokens of `issuer` for `service`, from the token service at `realm`.
 
-    `secret` is shared with the token service at `realm`. Other algorithms, and keys that
-    come with a token (`jwk`, `x5c`, `jku`), are not taken.
+    `secret` is shared with it (HS256), or `certificates` is a PEM file of certificates whose
+    keys check what it signs (RS256, ES256). Other algorithms, and keys that come with a token
+    (`jwk`, `x5c`, `jku`), are not taken.
     """
 
     realm: str
     service: str
     issuer: str
-    secret: bytes = field(repr=False)
+    secret: bytes = field(default=b"", repr=False)
+    certificates: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import hashlib
 import hmac
 import json
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import bcrypt
 import pytest
 from aiohttp.test_utils import make_mocked_request
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509.oid import NameOID
 
 from runtime.errors import RuntimeFault
 from runtime.registry.auth import basic
@@ -160,3 +169,75 @@ def test_the_challenge_says_what_to_ask_for() -> None:
     assert refused.value.headers["WWW-Authenticate"] == (
         'Bearer realm="https://auth.test/token",service="reg",scope="repository:app:pull,push"'
     )
+
+
+def certificate(key: Any, path: Path) -> Path:
+    """A certificate for a key, signed with itself."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "token service")])
+    begins = datetime.fromtimestamp(time.time() - 60, UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(begins)
+        .not_valid_after(begins + timedelta(days=2))
+        .sign(key, hashes.SHA256())
+    )
+    with path.open("ab") as file:
+        file.write(made.public_bytes(Encoding.PEM))
+    return path
+
+
+def signed_token(algorithm: str, key: Any, **header: Any) -> str:
+    unsigned = token(header={"alg": algorithm, **header}).rpartition(".")[0]
+    if algorithm == "RS256":
+        signature = key.sign(unsigned.encode(), PKCS1v15(), hashes.SHA256())
+    else:
+        r, s = decode_dss_signature(key.sign(unsigned.encode(), ec.ECDSA(hashes.SHA256())))
+        signature = r.to_bytes(32, "big") + s.to_bytes(32, "big")
+    return f"{unsigned}.{base64url(signature)}"
+
+
+def test_tokens_are_checked_by_the_keys_of_configured_certificates(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {
+        "RS256": rsa.generate_private_key(public_exponent=65537, key_size=2048),
+        "ES256": ec.generate_private_key(ec.SECP256R1()),
+    }
+    strangers: dict[str, Any] = {
+        "RS256": rsa.generate_private_key(public_exponent=65537, key_size=2048),
+        "ES256": ec.generate_private_key(ec.SECP256R1()),
+    }
+    bundle = tmp_path / "bundle.pem"
+    for key in keys.values():
+        certificate(key, bundle)
+    access = Access(None, dataclasses.replace(TOKEN, secret=b"", certificates=bundle))
+    for algorithm, key in keys.items():
+        good = signed_token(algorithm, key)
+        assert allowed(access, f"Bearer {good}", PULL)
+        assert not allowed(access, f"Bearer {good}", PUSH)
+        assert not allowed(access, f"Bearer {good[:-8]}AAAAAAA", PULL)
+        assert not allowed(access, f"Bearer {signed_token(algorithm, strangers[algorithm])}", PULL)
+        other = "ES256" if algorithm == "RS256" else "RS256"
+        rest = good.partition(".")[2]
+        confused = base64url(json.dumps({"alg": other}).encode())
+        assert not allowed(access, f"Bearer {confused}.{rest}", PULL)
+    # A public key is no shared secret, whatever the header says.
+    public = keys["RS256"].public_key()
+    pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for secret in (pem, bundle.read_bytes(), b""):
+        assert not allowed(access, f"Bearer {token(secret)}", PULL)
+    assert not allowed(Access(None, TOKEN), f"Bearer {signed_token('RS256', keys['RS256'])}", PULL)
+
+
+def test_certificates_that_check_no_token_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("")
+    weak = certificate(
+        rsa.generate_private_key(public_exponent=65537, key_size=1024), tmp_path / "weak"
+    )
+    for bundle in (tmp_path / "nothing", tmp_path / "empty", weak):
+        with pytest.raises(RuntimeFault, match=str(bundle)):
+            Access(None, dataclasses.replace(TOKEN, secret=b"", certificates=bundle))
+    with pytest.raises(RuntimeFault, match="cannot be checked"):
+        Access(None, dataclasses.replace(TOKEN, secret=b""))
