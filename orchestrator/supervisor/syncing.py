@@ -191,8 +191,7 @@ class Syncer:
         # What does not pass by itself is asked again at the next interval, no sooner.
         failures = self.sight.failures if error.transient else self._terms().retries
         if message != self.sight.message:
-            told = Told(action="failed", source=self.name, reason=error.reason, message=message)
-            self._tell(told)
+            self._tell_failure("", Failure(reason=error.reason, message=message))
         self.sight = dataclasses.replace(
             self.sight,
             probed_at=now,
@@ -205,15 +204,7 @@ class Syncer:
     def _set_back(self, commit: str, failure: Failure) -> None:
         """Note that an attempt ended for want of a connection; said once for each reason."""
         if failure.message != self.sight.setback:
-            self._tell(
-                Told(
-                    action="failed",
-                    source=self.name,
-                    commit=commit,
-                    reason=failure.reason,
-                    message=failure.message,
-                )
-            )
+            self._tell_failure(commit, failure)
         self.sight = dataclasses.replace(
             self.sight,
             setbacks=self.sight.setbacks + 1,
@@ -426,15 +417,7 @@ class Syncer:
             self.suspect()
             return
         if failure.message != self.sight.trouble:
-            self._tell(
-                Told(
-                    action="failed",
-                    source=self.name,
-                    commit=commit,
-                    reason=failure.reason,
-                    message=failure.message,
-                )
-            )
+            self._tell_failure(commit, failure)
         self.sight = dataclasses.replace(
             self.sight,
             troubles=self.sight.troubles + 1,
@@ -462,6 +445,17 @@ class Syncer:
             await self.repository.retain(kept)
         except (GitOpsError, OSError) as exc:
             _log.error("source %s: let go of old commits: %s", self.name, chain(exc))
+
+    def _tell_failure(self, commit: str, failure: Failure) -> None:
+        self._tell(
+            Told(
+                action="failed",
+                source=self.name,
+                commit=commit,
+                reason=failure.reason,
+                message=failure.message,
+            )
+        )
 
     def _bringing(self, inventory: tuple[Any, ...], run: Run, since: float) -> Bringing:
         source = self.source
