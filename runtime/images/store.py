@@ -13,7 +13,6 @@ import dataclasses
 import logging
 import os
 import re
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,8 +20,11 @@ from pathlib import Path
 
 from runtime.errors import ImageError, ImageNotFound, InUse
 from runtime.images.blobs import Blobs
+from runtime.images.catalogue import Catalogue, Images
+from runtime.images.catalogue import HistoryLine as HistoryLine
+from runtime.images.catalogue import Image as Image
 from runtime.images.layers import Layer, Layers
-from runtime.images.layout_index import Entries, LayoutIndex, name_of, unnamed
+from runtime.images.layout_index import LayoutIndex, unnamed
 from runtime.images.leases import Lease, Leases
 from runtime.images.platforms import choose as choose
 from runtime.images.platforms import host_platform as host_platform
@@ -31,46 +33,14 @@ from runtime.images.tar_reader import Source
 from runtime.images.unpack import Limits
 from runtime.images.upkeep import DiskUsage, Upkeep
 from runtime.linux.files import remove_drafts, write_atomically
-from runtime.oci.descriptor import CONFIG, INDEX, INDEXES, MANIFEST, Descriptor, Platform
-from runtime.oci.digest import chain_ids, is_digest
-from runtime.oci.image_config import HistoryEntry, ImageConfig
+from runtime.oci.descriptor import CONFIG, INDEX, MANIFEST, Descriptor, Platform
+from runtime.oci.digest import chain_ids
+from runtime.oci.image_config import ImageConfig
 from runtime.oci.manifest import Index, Manifest
 
 _log = logging.getLogger(__name__)
 _HEX = re.compile(r"[0-9a-f]{1,64}\Z")
 _DRAFT_AGE = 3600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Image:
-    """An image of this store.
-
-    `id` is the digest of its config, `digest` of what its names point to (a manifest or an
-    index); `references` are familiar names; `size` is the bytes of its layers' files;
-    `created` as in the config (RFC 3339, "" where unknown).
-    """
-
-    id: str
-    digest: str
-    references: tuple[str, ...]
-    config: ImageConfig
-    manifest: Manifest
-    size: int
-    created: str
-
-
-Images = list[Image]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryLine:
-    """One step of an image's history, newest first, with the bytes that it added."""
-
-    created: str
-    created_by: str
-    comment: str
-    size: int
-    empty: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +50,6 @@ class Removed:
     untagged: tuple[str, ...]
     deleted: tuple[str, ...]
     freed: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    id: str
-    manifest: Manifest
-    config: ImageConfig
 
 
 class ImageStore:
@@ -111,8 +74,7 @@ class ImageStore:
             pins=self.root / "pins",
             partial=self.root / "partial",
         )
-        self._mutex = threading.Lock()
-        self._loaded: dict[tuple[str, str], _Loaded] = {}
+        self._catalogue = Catalogue(self._index, self.blobs, self.layers)
         layout = self.root / "oci-layout"
         if not layout.exists():
             write_atomically(layout, b'{"imageLayoutVersion":"1.0.0"}')
@@ -127,40 +89,19 @@ class ImageStore:
         `platform` (None: this host's) chooses where that is an index. Raises ImageNotFound, and
         ImageError where the beginning of an ID fits several, or an index has not the platform.
         """
-        images = self._index.entries()
-        if is_digest(reference):
-            found = tuple(e for e in images if reference in (e.digest, self._id(e)))
-        else:
-            found = self._named(reference, images)
-        if not found and _HEX.match(reference):
-            found = tuple(
-                e
-                for e in images
-                if (self._id(e) or "").startswith(f"sha256:{reference}")
-                or e.digest.startswith(f"sha256:{reference}")
-            )
-        digests = {e.digest for e in found}
-        if not found:
-            raise ImageNotFound(reference)
-        if len({self._id(e) for e in found}) > 1:
-            raise ImageError(f"image ID {reference} is ambiguous: it fits {len(digests)} images")
-        return self._image(found[0], images, platform)
+        return self._catalogue.resolve(reference, platform)
 
     def list(self) -> Images:
         """All images, newest first; an image whose documents are damaged is left to `check`."""
-        entries = self._index.entries()
-        images: dict[str, Image] = {}
-        for entry in entries:
-            if entry.digest not in images:
-                try:
-                    images[entry.digest] = self._image(entry, entries)
-                except ImageError as exc:
-                    _log.warning("image %s is damaged: %s", entry.digest, exc)
-        return sorted(images.values(), key=lambda image: image.created, reverse=True)
+        return self._catalogue.list()
+
+    def history(self, image: Image) -> tuple[HistoryLine, ...]:
+        """How the image came to be, newest step first."""
+        return self._catalogue.history(image)
 
     def is_name(self, reference: str) -> bool:
         """True where a name, not an ID, leads to an image."""
-        return self._named_exactly(reference)
+        return self._catalogue.is_name(reference)
 
     def descriptor(self, image: Image) -> Descriptor:
         """What the image's names point to: its manifest or an index, without a name."""
@@ -201,7 +142,7 @@ class ImageStore:
     def image_layers(self, image: Image) -> tuple[Layer, ...]:
         """The layers of an image, unpacked, lowest first; to build another image on."""
         self.layer_paths(image)
-        sizes = self._layer_sizes(image.config, image.manifest)
+        sizes = self._catalogue.layer_sizes(image.config, image.manifest)
         return tuple(
             Layer(diff_id=diff_id, chain_id=chain, descriptor=descriptor, size=size)
             for diff_id, chain, descriptor, size in zip(
@@ -212,24 +153,6 @@ class ImageStore:
                 strict=True,
             )
         )
-
-    def history(self, image: Image) -> tuple[HistoryLine, ...]:
-        """How the image came to be, newest step first."""
-        sizes = iter(self._layer_sizes(image.config, image.manifest))
-        lines = []
-        entries = image.config.history or tuple(HistoryEntry() for _ in image.config.diff_ids)
-        for entry in entries:
-            size = 0 if entry.empty_layer else next(sizes, 0)
-            lines.append(
-                HistoryLine(
-                    created=entry.created,
-                    created_by=entry.created_by,
-                    comment=entry.comment,
-                    size=size,
-                    empty=entry.empty_layer,
-                )
-            )
-        return tuple(reversed(lines))
 
     # Making
 
@@ -288,7 +211,7 @@ class ImageStore:
         )
         self._index.add(descriptor, names)
         # Not looked up: somebody may have removed it already, and its content is still leased.
-        return self._image(descriptor, self._index.entries())
+        return self._catalogue.image(descriptor, self._index.entries())
 
     def create_index(
         self, images: Sequence[Image], references: Sequence[str], *, lease: Lease
@@ -311,7 +234,7 @@ class ImageStore:
         platforms = [image.config.platform for image in images]
         own = host_platform()
         chosen = next((p for p in platforms if p.architecture == own.architecture), platforms[0])
-        return self._image(descriptor, self._index.entries(), chosen)
+        return self._catalogue.image(descriptor, self._index.entries(), chosen)
 
     def add_names(self, descriptor: Descriptor, references: Sequence[str]) -> None:
         """Give a manifest or index whose content is all in the store its names."""
@@ -344,7 +267,7 @@ class ImageStore:
         """
         image = self.resolve(reference)
         users = tuple((used_by or {}).get(image.id, ()))
-        by_id = not self._named_exactly(reference)
+        by_id = not self.is_name(reference)
         names = set(image.references)
         if not by_id and len(names) > 1:
             name = Reference.parse(reference).familiar()
@@ -394,8 +317,7 @@ class ImageStore:
     def collect_garbage(self) -> int:
         """Delete what no image, pin or lease needs; the bytes freed. Others may go on working."""
         freed = self._upkeep.collect_garbage()
-        with self._mutex:
-            self._loaded = {k: known for k, known in self._loaded.items() if self.blobs.has(k[0])}
+        self._catalogue.forget_what_is_gone()
         return freed
 
     def disk_usage(self) -> DiskUsage:
@@ -409,84 +331,6 @@ class ImageStore:
     def settle(self) -> None:
         """Make everything survive a power cut; slow, for quiet moments."""
         self.layers.settle()
-
-    # The index
-
-    def _named(self, reference: str, entries: Entries) -> Entries:
-        try:
-            wanted = Reference.parse(reference)
-        except ImageError:
-            if _HEX.match(reference):
-                return ()
-            raise
-        if wanted.digest is None:
-            return tuple(e for e in entries if name_of(e) == wanted.canonical)
-        return tuple(
-            e
-            for e in entries
-            if wanted.digest in (e.digest, self._id(e))
-            and (name := name_of(e)) is not None
-            and Reference.parse(name).name == wanted.name
-        )
-
-    def _named_exactly(self, reference: str) -> bool:
-        if is_digest(reference):
-            return False
-        try:
-            return bool(self._named(reference, self._index.entries()))
-        except ImageError:
-            return False
-
-    # Documents
-
-    def _id(self, entry: Descriptor) -> str | None:
-        try:
-            return self._load(entry).id
-        except ImageError:
-            return None  # `check` tells
-
-    def _load(self, entry: Descriptor, platform: Platform | None = None) -> _Loaded:
-        key = (entry.digest, str(platform or "") if entry.media_type in INDEXES else "")
-        with self._mutex:
-            known = self._loaded.get(key)
-        if known is not None:
-            return known
-        content = self.blobs.read(entry.digest)
-        if entry.media_type in INDEXES:
-            chosen = choose(Index.from_bytes(content), platform or host_platform())
-            content = self.blobs.read(chosen.digest)
-        manifest = Manifest.from_bytes(content)
-        config = ImageConfig.from_bytes(self.blobs.read(manifest.config.digest))
-        loaded = _Loaded(manifest.config.digest, manifest, config)
-        with self._mutex:
-            self._loaded[key] = loaded
-        return loaded
-
-    def _image(
-        self, entry: Descriptor, entries: Entries, platform: Platform | None = None
-    ) -> Image:
-        loaded = self._load(entry, platform)
-        names = sorted(
-            Reference.parse(name).familiar()
-            for other in entries
-            if other.digest == entry.digest and (name := name_of(other)) is not None
-        )
-        return Image(
-            id=loaded.id,
-            digest=entry.digest,
-            references=tuple(names),
-            config=loaded.config,
-            manifest=loaded.manifest,
-            size=sum(self._layer_sizes(loaded.config, loaded.manifest)),
-            created=loaded.config.created,
-        )
-
-    def _layer_sizes(self, config: ImageConfig, manifest: Manifest) -> tuple[int, ...]:
-        sizes = []
-        for chain, descriptor in zip(chain_ids(config.diff_ids), manifest.layers, strict=False):
-            record = self.layers.record(chain)
-            sizes.append(descriptor.size if record is None else record.size)
-        return tuple(sizes)
 
 
 def _canonical(reference: str) -> str:
