@@ -7,142 +7,30 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-from runtime.build.parser import INSTRUCTIONS, Heredoc, Node, heredoc_of
+from runtime.build.instruction_types import Arg as Arg
+from runtime.build.instruction_types import Cmd as Cmd
+from runtime.build.instruction_types import Copy as Copy
+from runtime.build.instruction_types import Entrypoint as Entrypoint
+from runtime.build.instruction_types import Env as Env
+from runtime.build.instruction_types import Expose as Expose
+from runtime.build.instruction_types import From as From
+from runtime.build.instruction_types import Healthcheck as Healthcheck
+from runtime.build.instruction_types import Instruction as Instruction
+from runtime.build.instruction_types import Label as Label
+from runtime.build.instruction_types import Maintainer as Maintainer
+from runtime.build.instruction_types import Onbuild as Onbuild
+from runtime.build.instruction_types import Run as Run
+from runtime.build.instruction_types import Shell as Shell
+from runtime.build.instruction_types import Stopsignal as Stopsignal
+from runtime.build.instruction_types import User as User
+from runtime.build.instruction_types import Volume as Volume
+from runtime.build.instruction_types import Workdir as Workdir
+from runtime.build.parser import INSTRUCTIONS, Node, heredoc_of
 from runtime.build.units import parse_duration
 from runtime.errors import BuildError
 
 _MIN_DURATION = 1_000_000  # a probe is not timed finer than a millisecond
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instruction:
-    """What all instructions have: their line, and their text for history and messages."""
-
-    line: int
-    original: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class From(Instruction):
-    base: str
-    name: str | None
-    platform: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Run(Instruction):
-    """`argv` for the exec form, `command` for the shell form."""
-
-    argv: tuple[str, ...] | None
-    command: str | None
-    heredocs: tuple[Heredoc, ...]
-    mounts: tuple[str, ...]
-    network: str | None
-    security: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy(Instruction):
-    """COPY and ADD; `sources` are paths, URLs or here-documents' names (`inline`)."""
-
-    add: bool
-    sources: tuple[str, ...]
-    inline: tuple[Heredoc, ...]
-    destination: str
-    from_: str | None
-    chown: str | None
-    chmod: str | None
-    link: bool
-    parents: bool
-    exclude: tuple[str, ...]
-    checksum: str | None
-    keep_git_dir: bool
-    unpack: bool | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Env(Instruction):
-    pairs: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Label(Instruction):
-    pairs: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arg(Instruction):
-    """Names with their default values, None where there is none."""
-
-    pairs: tuple[tuple[str, str | None], ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cmd(Instruction):
-    argv: tuple[str, ...] | None
-    command: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entrypoint(Instruction):
-    argv: tuple[str, ...] | None
-    command: str | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shell(Instruction):
-    argv: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Healthcheck(Instruction):
-    """`kind` is NONE or CMD; times in nanoseconds, 0 takes the default."""
-
-    kind: str
-    argv: tuple[str, ...] | None
-    command: str | None
-    interval: int
-    timeout: int
-    start_period: int
-    start_interval: int
-    retries: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Expose(Instruction):
-    ports: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Volume(Instruction):
-    paths: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Workdir(Instruction):
-    path: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class User(Instruction):
-    user: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stopsignal(Instruction):
-    signal: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Maintainer(Instruction):
-    name: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Onbuild(Instruction):
-    trigger: str
 
 
 class _Refused(Exception):
