@@ -24,6 +24,7 @@ from orchestrator.engine.host import Host
 from orchestrator.engine.process import Process, effective_process, signal_number
 from orchestrator.engine.records import ContainerRecord, EndpointRecord, ProcessRecord
 from orchestrator.engine.sandboxes import network_files, open_sandbox, own_sandbox
+from orchestrator.engine.stopping import ask_to_end, tell_killed
 from orchestrator.engine.traffic import Traffic
 from orchestrator.engine.translate import Surroundings, container_config
 from orchestrator.planning import actions
@@ -226,14 +227,11 @@ class ContainerWork:
             record = host.record(action.name)
             host.store.update_container(record.id, intent="stopped", restart_at=None)
             grace = record.process.stop_timeout if action.timeout is None else action.timeout
-            number = record.process.stop_signal
-            deaf = await asyncio.to_thread(self._ignores, record.id, number)
-            await send_signal(host, record, number)
-            # A grace below 0 is Docker's way to wait for ever.
-            if not await ended(host, record.id, grace if grace >= 0 else None):
+            asked = await ask_to_end(host, record, grace, action.deaf_timeout)
+            if not asked.ended:
                 await send_signal(host, record, signal.SIGKILL)
-                if grace > 0:
-                    self._tell_killed(record, number, grace, deaf=deaf)
+                if asked.grace > 0:
+                    tell_killed(host, record, asked)
                 if not await ended(host, record.id, GRACE_AFTER_KILL):
                     raise EngineError(
                         f"container {record.name} does not end, even by SIGKILL",
@@ -277,27 +275,6 @@ class ContainerWork:
         if state.status == "exited" and own_sandbox(record.spec["service"]):
             await asyncio.to_thread(self.traffic.retire, record, release=False)
         return settled
-
-    def _ignores(self, id: str, number: int) -> bool:
-        try:
-            return self._host.containers.would_ignore(id, number)
-        except InvalidState:
-            return False
-
-    def _tell_killed(
-        self, record: ContainerRecord, number: int, grace: float, *, deaf: bool
-    ) -> None:
-        """Say why a stop took its whole grace: most who wonder have a first process that lacks a
-        handler, for which the kernel drops the signal."""
-        name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-        if deaf:
-            what = f"its first process does not handle {name}"
-            hint = f"set init: true, let it trap {name}, or name another stop_signal"
-        else:
-            what = f"it did not end by {name} in time"
-            hint = "stop_grace_period gives it longer"
-        message = f"container {record.name} was killed after {grace:g} s: {what}"
-        self._host.warn(record.project, message, hint)
 
     async def _clear_half_made(self, name: str) -> None:
         """Remove the record that a crash left before the runtime knew the container."""

@@ -220,14 +220,16 @@ class StartContainer(ContainerAction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopContainer(ContainerAction):
-    """Stop; `timeout` in seconds, None for the container's own. Interrupted, it leaves a
-    container that was asked to end and that nobody kills."""
+    """Stop; `timeout` in seconds, None for the container's own; `deaf_timeout` for one whose first
+    process does not listen to its stop signal, None for as long as any other. Interrupted, it
+    leaves a container that was asked to end and that nobody kills."""
 
     verb = "stop"
     words = ("Stopping", "Stopped")
     interruptible = True
 
     timeout: float | None = None
+    deaf_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -54,14 +54,16 @@ def restart(
     timeout: float | None,
     *,
     dependents: bool = True,
+    deaf_timeout: float | None = None,
 ) -> Plan:
     """Stop and start; what is named and does not run is started, too. With `dependents`, what
-    depends on it with `restart: true`, as all do that share a namespace, is taken along."""
+    depends on it with `restart: true`, as all do that share a namespace, is taken along.
+    `deaf_timeout` is how long one is waited for that does not listen to its stop signal."""
     builder = PlanBuilder(project)
     chosen = _chosen(observed, services)
     if dependents:
         chosen = _with_dependents(observed, chosen)
-    stops = _stops(builder, chosen, timeout)
+    stops = _stops(builder, chosen, timeout, deaf_timeout)
     after = {c.name: [stops[c.name]] if c.name in stops else [] for c in chosen}
     _starts(builder, chosen, after, False, None)
     return with_hooks(builder.build(), observed)
@@ -151,7 +153,10 @@ def _by_service(
 
 
 def _stops(
-    builder: PlanBuilder, containers: list[ObservedContainer], timeout: float | None
+    builder: PlanBuilder,
+    containers: list[ObservedContainer],
+    timeout: float | None,
+    deaf_timeout: float | None = None,
 ) -> dict[str, int]:
     graph, grouped = _by_service(containers)
     stops: dict[str, int] = {}
@@ -170,6 +175,7 @@ def _stops(
                         service=service,
                         cause=_ASKED,
                         timeout=timeout,
+                        deaf_timeout=deaf_timeout,
                     ),
                     ordered=ended,
                 )

@@ -117,9 +117,11 @@ class BuildOptions(Options):
 
 
 class LifecycleOptions(Options):
-    """Options of start, stop, restart and kill; times in seconds."""
+    """Options of start, stop, restart and kill; times in seconds. `deaf_timeout` is for a restart
+    of what does not listen to its stop signal."""
 
     timeout: float | None = None
+    deaf_timeout: float | None = None
     signal: str = "SIGKILL"
     wait: bool = False
     wait_timeout: float | None = None

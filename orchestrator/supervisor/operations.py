@@ -227,7 +227,12 @@ class Operations:
                     plan = lifecycle.stop(name, observed, services, options.timeout)
                 case _:
                     plan = lifecycle.restart(
-                        name, observed, services, options.timeout, dependents=not options.no_deps
+                        name,
+                        observed,
+                        services,
+                        options.timeout,
+                        dependents=not options.no_deps,
+                        deaf_timeout=options.deaf_timeout,
                     )
             return await self._execute(plan, run) or result(None)
 

@@ -24,6 +24,10 @@ from orchestrator.watch.rules import Action, Rule
 from orchestrator.watch.survey import survey
 from orchestrator.watch.work import FileChange, Work
 
+_DEAF = 0.3
+"""Seconds that a restart waits for a program which does not listen to its stop signal: one that
+has only just been started will by then, and the others never do."""
+
 Describe = Callable[[BaseException], tuple[str, str | None, int]]
 
 
@@ -232,7 +236,7 @@ class ServiceLoop:
         return synced
 
     def _restart(self) -> None:
-        body = {"services": [self.service], "options": {}}
+        body = {"services": [self.service], "options": {"deaf_timeout": _DEAF}}
         self._daemon.run("restart", body, self._request)
         self._replicas.forget()
 

@@ -121,3 +121,27 @@ def test_orphans_are_shown_unless_told_otherwise_and_a_kill_can_take_them(
     assert bay.ok("ps", "-a", *services, cwd=stack).split() == ["app", "proxy"]
     compose.write_text(_STACK)
     bay.ok("up", "-d", cwd=stack)
+
+
+def test_a_stop_of_what_has_only_just_started_is_heard_once_it_listens(
+    bay: Bay, tmp_path: Path
+) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        "services:\n"
+        "  slow:\n"
+        "    image: debian:bookworm\n"
+        "    stop_grace_period: 1000s\n"
+        '    command: [bash, -c, "echo up; until [ -e /go ]; do sleep 0.02; done; '
+        "trap 'exit 7' TERM; while :; do sleep 0.02; done\"]\n"
+    )
+    bay.ok("up", "-d", cwd=tmp_path)
+    with bay.started("stop", cwd=tmp_path) as stop:
+        assert stop.stdout is not None
+        while "Stopping" not in stop.stdout.readline():
+            pass
+        bay.ok("exec", "slow", "touch", "/go", cwd=tmp_path)
+        assert stop.wait(90) == 0
+
+    (container,) = bay.containers(tmp_path).values()
+    assert container["ExitCode"] == 7
+    bay.ok("down", "-t", "0", cwd=tmp_path)

@@ -161,6 +161,22 @@ def test_what_a_service_writes_itself_does_not_restart_it_for_ever(
         loop.until(saved)
 
 
+def test_a_restart_does_not_wait_for_a_program_that_cannot_hear_it(
+    bay: Bay, project: Project
+) -> None:
+    directory = project(
+        "services: {web: {image: debian:bookworm, command: sleep 1000, stop_grace_period: 1000s, "
+        "develop: {watch: [{action: restart, path: ./src}]}}}\n"
+    )
+    (directory / "src").mkdir()
+
+    with watch(bay, directory) as loop:
+        for number in range(3):
+            (directory / "src" / f"{number}.txt").write_text("x")
+            loop.until(lambda: loop.count("done") > number)  # noqa: B023  # called in this round
+    bay.ok("down", "-t", "0", cwd=directory)
+
+
 def test_a_changed_file_that_is_mounted_does_not_go_unnoticed(bay: Bay, project: Project) -> None:
     directory = project(
         "services:\n"
