@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from time import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.engine.errors import EngineError, chain
+from orchestrator.engine.errors import chain
+from orchestrator.engine.exits import HOST_FAULTS
 from orchestrator.engine.gitops_table import (
     Attempt,
     GitopsTable,
@@ -154,6 +155,11 @@ class Syncer:
                     await self._return(record, number)
                 case Settle():
                     await self._settle(record)
+        except Exception as exc:
+            # The queue has it tried again; whoever waits for an answer is to have one.
+            self.sight = dataclasses.replace(self.sight, trouble=chain(exc))
+            await self._rest()
+            raise
         finally:
             self.doing = ""
 
@@ -310,7 +316,7 @@ class Syncer:
                 plan = await self._stacks.plan(spec, bringing.policy(spec, refresh=True))
                 texts.append(plan.text())
                 self._emit({"type": "plan", **plan.to_json()})
-        except (PlanningError, EngineError, OSError) as exc:
+        except (PlanningError, *HOST_FAULTS) as exc:
             self._note(record, candidate, Failure(reason="PlanFailed", message=chain(exc)))
             return
         for belonging in reconcile.departing(inventory, candidate.projects):
@@ -380,7 +386,7 @@ class Syncer:
             if failure is None:
                 try:
                     deviating = await bringing.deviating(projects)
-                except (PlanningError, EngineError, OSError) as exc:
+                except (PlanningError, *HOST_FAULTS) as exc:
                     failure = Failure(reason="PlanFailed", message=chain(exc))
             if failure is None and deviating:
                 failure = await bringing.bring(deviating, refresh=False)

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from orchestrator.engine.gitops_table import GitopsTable, SourceRecord
 from orchestrator.engine.store import Store
 from orchestrator.gitops.errors import (
@@ -567,6 +569,27 @@ def test_whoever_asked_for_a_look_is_answered_when_it_has_come_to_a_rest(tmp_pat
         number = bench.syncer.want()
         await bench.syncer.attend()
         await bench.syncer.answered(number)
+
+    run(tmp_path, body)
+
+
+def test_whoever_waits_is_answered_when_something_unforeseen_happens(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        bench.repository.push("a", spec("one", "web"))
+        render = bench.repository.render
+
+        async def full(commit: str) -> dict[str, Spec]:
+            raise OSError(28, "no space left on device")
+
+        bench.repository.render = full  # type: ignore[method-assign]
+        number = bench.syncer.want()
+        with pytest.raises(OSError, match="no space left"):
+            await bench.syncer.attend()
+        await bench.syncer.answered(number)
+        assert "no space left" in bench.syncer.sight.trouble
+        bench.repository.render = render  # type: ignore[method-assign]
+        await bench.look()
+        assert bench.outcome() == ("a", "applied") and bench.syncer.sight.trouble == ""
 
     run(tmp_path, body)
 
