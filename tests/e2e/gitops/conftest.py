@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import hmac
+import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -177,6 +180,30 @@ def write_stack(*names: str, **settings: str) -> str:
             f"    environment: {json.dumps(settings)}",
         ]
     return "\n".join(lines) + "\n"
+
+
+class _DaemonConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("daemon", timeout=60)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(str(self._path))
+
+
+@pytest.fixture
+def ask(bay: Bay) -> Callable[[str], str]:
+    """What the daemon answers to a GET of a path, which must be there."""
+
+    def get(path: str) -> str:
+        with contextlib.closing(_DaemonConnection(bay.run_directory / "bayplan.sock")) as daemon:
+            daemon.request("GET", path)
+            answer = daemon.getresponse()
+            assert answer.status == 200, path
+            return answer.read().decode()
+
+    return get
 
 
 @pytest.fixture

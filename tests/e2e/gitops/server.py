@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-BACKEND = "/usr/lib/git-core/git-http-backend"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -48,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         parts = urlsplit(self.path)
         done = subprocess.run(
-            [BACKEND],
+            ["git", "http-backend"],
             input=body,
             capture_output=True,
             check=False,

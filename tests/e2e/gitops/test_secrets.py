@@ -46,6 +46,7 @@ def test_a_secret_is_in_the_container_and_nowhere_else(
     follow: Callable[..., Any],
     stack: Callable[..., str],
     tmp_path: Path,
+    ask: Callable[[str], str],
     eventually: Callable[..., None],
 ) -> None:
     pyrage = pytest.importorskip("pyrage")
@@ -98,11 +99,7 @@ def test_a_secret_is_in_the_container_and_nowhere_else(
         f"/v1/projects/{name}/operations",
         f"/v1/projects/{name}/containers",
     )
-    socket = str(bay.run_directory / "bayplan.sock")
-    answers = [
-        bay.host.output("curl", "-sf", "--unix-socket", socket, f"http://daemon{path}")
-        for path in paths
-    ]
+    answers = [ask(path) for path in paths]
     eventually(told.exists, "the command was told")
     said = [
         *answers,

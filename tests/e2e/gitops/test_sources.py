@@ -36,6 +36,7 @@ def test_a_push_is_applied_when_the_server_tells_of_it(
     stack: WriteStack,
     webhook_port: int,
     secret_file: Path,
+    ask: Callable[[str], str],
     eventually: Callable[..., None],
 ) -> None:
     first = repository.push({"compose.yaml": stack("web", "db", COLOUR="red")})
@@ -59,10 +60,7 @@ def test_a_push_is_applied_when_the_server_tells_of_it(
     history = json.loads(source("history", "--format", "json").out)
     assert [entry["commit"] for entry in history] == [first, second]
     assert [entry["outcome"] for entry in history] == ["applied", "applied"]
-    metrics = bay.host.output(
-        "curl", "-s", "--unix-socket", str(bay.run_directory / "bayplan.sock"), "http://d/metrics"
-    )
-    assert f'bayplan_gitops_ready{{source="{source.name}"}} 1' in metrics
+    assert f'bayplan_gitops_ready{{source="{source.name}"}} 1' in ask("/metrics")
 
 
 def test_what_fails_is_taken_back_and_not_tried_again(
