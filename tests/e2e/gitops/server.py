@@ -15,7 +15,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 
-
 class Handler(BaseHTTPRequestHandler):
     """One request, one run of the backend (git-http-backend(1), RFC 3875)."""
 
