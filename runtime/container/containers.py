@@ -13,22 +13,18 @@ import shutil
 import signal
 import socket
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from runtime.cgroups.manager import Cgroup, Usage, check_parent, open_cgroup, remove_parent
 from runtime.container import sessions
-from runtime.container.config import ContainerConfig, ExecConfig, Mount
+from runtime.container.bind_sources import create_sources as create_sources
+from runtime.container.config import ContainerConfig, ExecConfig
 from runtime.container.launcher_client import LauncherClient
 from runtime.container.paths import ContainerPaths, Instance, is_id
 from runtime.container.provided_files import rewrite
 from runtime.container.record import (
-    ExitRecord,
     StartRecord,
-    boot_id,
     read_exit,
     read_start,
     write_exit,
@@ -36,6 +32,8 @@ from runtime.container.record import (
 from runtime.container.remains import end_remains
 from runtime.container.secrets import Secrets
 from runtime.container.seed import wants_seed
+from runtime.container.states import ContainerState as ContainerState
+from runtime.container.states import Status, exited_state, lost_exit
 from runtime.errors import (
     AlreadyExists,
     ContainerStartError,
@@ -46,27 +44,8 @@ from runtime.errors import (
 from runtime.linux import files, process
 from runtime.removal import discard
 
-Status = Literal["created", "running", "paused", "exited"]
-
-_LOST = 137
 # In seconds: what a monitor writes takes none of them.
 _DRAFT_AGE = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerState:
-    """What is known of a container; times in ns since 1970. A `lost` one was ended by the loss
-    of its monitor, which nobody has put in order yet."""
-
-    id: str
-    status: Status
-    pid: int | None = None
-    started_at: int | None = None
-    finished_at: int | None = None
-    exit_code: int | None = None
-    oom_killed: bool = False
-    error: str | None = None
-    lost: bool = False
 
 
 class Containers:
@@ -245,7 +224,7 @@ class Containers:
         exited = read_exit(paths.exit)
         started = read_start(paths.state)
         if exited is not None:
-            return _exited(id, exited)
+            return exited_state(id, exited)
         if started is None:
             return ContainerState(id=id, status="created")
         if started.alive():
@@ -256,8 +235,8 @@ class Containers:
         # It may have ended between the two looks.
         exited = read_exit(paths.exit)
         if exited is not None:
-            return _exited(id, exited)
-        return dataclasses.replace(_exited(id, _lost(started, paths.log)), lost=True)
+            return exited_state(id, exited)
+        return dataclasses.replace(exited_state(id, lost_exit(started, paths.log)), lost=True)
 
     def list(self) -> Sequence[ContainerState]:
         states = []
@@ -404,7 +383,7 @@ class Containers:
             finally:
                 os.close(claimed)
             if started is not None:
-                write_exit(paths.exit, _lost(started, paths.log, settled=True))
+                write_exit(paths.exit, lost_exit(started, paths.log, settled=True))
         return lost
 
     def _claim(self, id: str) -> int | None:
@@ -495,62 +474,3 @@ def _without_secrets(config: ContainerConfig) -> ContainerConfig:
         return config
     kept = (dataclasses.replace(file, content="") if file.secret else file for file in config.files)
     return config.replace(files=tuple(kept))
-
-
-def create_sources(config: ContainerConfig) -> None:
-    """Make the host directories that a bind may make (Compose `create_host_path`)."""
-    for mount in config.mounts:
-        if mount.create_source:
-            try:
-                _create_source(mount)
-            except FileExistsError:
-                continue  # a file is as good
-            except OSError as error:
-                raise RuntimeFault(
-                    f"create {mount.source}: {(error.strerror or '').lower()}"
-                ) from error
-
-
-def _create_source(mount: Mount) -> None:
-    if not mount.beneath:
-        os.makedirs(mount.source, exist_ok=True)
-        return
-    top = os.open(mount.beneath, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        path = os.path.relpath(mount.source, mount.beneath)
-        with contextlib.suppress(NotADirectoryError):  # a file is as good
-            os.close(files.make_directories_in_root(top, path))
-    finally:
-        os.close(top)
-
-
-def _exited(id: str, record: ExitRecord) -> ContainerState:
-    return ContainerState(
-        id=id,
-        status="exited",
-        started_at=record.started_at,
-        finished_at=record.finished_at,
-        exit_code=record.exit_code,
-        oom_killed=record.oom_killed,
-        error=record.error,
-    )
-
-
-def _lost(started: StartRecord, log: Path, *, settled: bool = False) -> ExitRecord:
-    """What is said of a run that nobody has seen the end of.
-
-    It ended after it last said something, and before it was found (`settled`) or the host was
-    started anew.
-    """
-    ended = started.started_at
-    with contextlib.suppress(FileNotFoundError):
-        ended = max(ended, log.stat().st_mtime_ns)
-    if settled and started.boot == boot_id():
-        ended = max(ended, time.time_ns())
-    return ExitRecord(
-        exit_code=_LOST,
-        oom_killed=False,
-        started_at=started.started_at,
-        finished_at=ended,
-        error="its monitor ended without recording an exit",
-    )
