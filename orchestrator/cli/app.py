@@ -137,7 +137,9 @@ def _option_parameter(
 ) -> inspect.Parameter:
     types: dict[str, Any] = {"flag": bool, "text": str, "number": float, "list": list[str]}
     kind: Any = Literal[option.choices] if option.choices else types[option.kind]
-    optional: Any = kind if option.kind in ("flag", "list") else kind | None
+    # A flag without a default is one of which nothing may be said.
+    plain = option.kind == "list" or (option.kind == "flag" and option.default is not None)
+    optional: Any = kind if plain else kind | None
     default: Any = [] if option.kind == "list" else option.default
     details = typer.Option(
         *(flags or option.flags),

@@ -11,7 +11,7 @@ import contextlib
 import os
 import select
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from orchestrator.cli.logs import Printer, Source, Window, show
 from orchestrator.cli.session import Session
@@ -26,6 +26,14 @@ _ENDED = ("exited", "dead")
 _RETRY = 1000  # milliseconds between attempts to find a new daemon
 
 
+class Keys(Protocol):
+    """Where keys come from, and what they do."""
+
+    def fileno(self) -> int: ...
+
+    def take(self) -> None: ...
+
+
 class Follower:
     """What is being followed: of the project's containers those that `chosen` picks; `run`
     returns when all of them have ended."""
@@ -36,7 +44,14 @@ class Follower:
         project: str,
         chosen: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
         printer: Printer,
+        *,
+        stay: bool = False,
+        keys: Keys | None = None,
     ) -> None:
+        """With `stay` containers that ended are waited for, as somebody may start them again;
+        `keys` takes what is typed meanwhile, and may raise to end it all."""
+        self.stay = stay
+        self._keys = keys
         self._session = session
         self._path = session.project_path("containers", project)
         self._project = project
@@ -48,10 +63,9 @@ class Follower:
         self._containers: list[dict[str, Any]] = []
         self._all: list[dict[str, Any]] = []
 
-    def run(self, window: Window, *, on_change: OnChange | None = None, stay: bool = False) -> None:
+    def run(self, window: Window, *, on_change: OnChange | None = None) -> None:
         """Print the past within `window`, then what comes; `on_change` gets every new list
-        of all the project's containers. With `stay` containers that ended are waited for, as
-        somebody may start them again."""
+        of all the project's containers."""
         try:
             self._look()
             show(list(self._sources.values()), window, self._printer)
@@ -60,7 +74,7 @@ class Follower:
                 self._drain()
                 if on_change is not None:
                     on_change(self._all)
-                if ended and not stay:
+                if ended and not self.stay:
                     return
                 self._wait()
         finally:
@@ -104,9 +118,13 @@ class Follower:
         """Until something may have changed."""
         poll = select.poll()
         poll.register(self._changes.fileno(), select.POLLIN)
+        if self._keys is not None:
+            poll.register(self._keys.fileno(), select.POLLIN)
         if self._events is not None:
             poll.register(self._events.fileno(), select.POLLIN)
         ready = [fd for fd, _ in poll.poll(_RETRY if self._events is None else None)]
+        if self._keys is not None and self._keys.fileno() in ready:
+            self._keys.take()
         if self._changes.fileno() in ready:
             self._changes.clear()
         if self._events is None:

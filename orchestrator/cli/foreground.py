@@ -8,17 +8,15 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.cli import operation, output
 from orchestrator.cli.errors import UsageError
 from orchestrator.cli.following import Follower
 from orchestrator.cli.logs import Printer, Window, moment
+from orchestrator.cli.menu import Detached, Menu, MenuPrinter
 from orchestrator.cli.session import Session
-
-if TYPE_CHECKING:
-    from orchestrator.watch.loop import DevLoop
+from orchestrator.cli.watching import Watching
 
 
 class Wish:
@@ -126,16 +124,25 @@ def attach(
     colour: bool,
     timestamps: bool,
     timeout: float | None,
-    loop: DevLoop | None = None,
+    watching: Watching,
+    menu: bool = False,
 ) -> int:
     """Follow until all containers have ended (status 0), one has ended that was to end all (its
-    status), or Ctrl-C has stopped them (130). Meanwhile `loop` acts on changes of files; with it
-    only Ctrl-C is an end."""
-    printer = Printer(
-        prefix=prefix,
-        colour=colour and output.use_colour(session, sys.stdout),
-        timestamps=timestamps,
-    )
+    status), or Ctrl-C has stopped them (130). Meanwhile `watching` acts on changes of files; with
+    it only Ctrl-C is an end. With a `menu` a key detaches (0) and another one turns the watching
+    on and off."""
+    look = {
+        "prefix": prefix,
+        "colour": colour and output.use_colour(session, sys.stdout),
+        "timestamps": timestamps,
+    }
+    keys = None
+    printer = Printer(**look)
+    if menu:
+        keys = Menu(sys.stdout, watching.word, lambda: watching.toggle(follower))
+        watching.out.menu = keys
+        printer = MenuPrinter(keys, **look)
+    follower = Follower(session, project, wish.shown, printer, stay=watching.on, keys=keys)
     ended: set[str] = set()
 
     def tell(containers: list[dict[str, Any]]) -> None:
@@ -152,9 +159,11 @@ def attach(
 
     window = Window(since=moment(str(since), time.time()))
     try:
-        with _acting(loop):
-            follower = Follower(session, project, wish.shown, printer)
-            follower.run(window, on_change=tell, stay=loop is not None)
+        with watching.acting(), keys.opened() if keys is not None else contextlib.nullcontext():
+            follower.run(window, on_change=tell)
+    except Detached:
+        print(f"detached; the containers go on, bay -p {project} logs -f shows their output")
+        return 0
     except KeyboardInterrupt:
         _take_down(session, project, wish, timeout)
         return 130
@@ -163,19 +172,6 @@ def attach(
         _take_down(session, project, wish, timeout)
         return _status(session, project, wish.exit_code_from, aborted.container)
     return 0
-
-
-@contextlib.contextmanager
-def _acting(loop: DevLoop | None) -> Iterator[None]:
-    """Have the loop act on changes until the block is left."""
-    if loop is None:
-        yield
-        return
-    loop.start()
-    try:
-        yield
-    finally:
-        loop.stop()
 
 
 def _status(session: Session, project: str, service: str | None, container: dict[str, Any]) -> int:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.cli import operation, output
 from orchestrator.cli.commands import plan
 from orchestrator.cli.errors import UsageError
 from orchestrator.cli.operation import Stack
-from orchestrator.cli.options import Argument, Command, flag, number, repeated, text
+from orchestrator.cli.options import (
+    Argument,
+    Command,
+    Option,
+    flag,
+    number,
+    repeated,
+    text,
+)
 from orchestrator.cli.session import Session
-
-if TYPE_CHECKING:
-    from orchestrator.watch.loop import DevLoop
 
 
 def run(
@@ -36,9 +41,12 @@ def run(
     quiet_pull: bool,
     yes: bool,
     watch: bool,
+    menu: bool | None,
     **chosen: Any,
 ) -> int:
     from orchestrator.cli import foreground
+    from orchestrator.cli.menu import wanted
+    from orchestrator.cli.watching import Watching
 
     del yes  # Nothing is asked; the flag is there for Compose's sake.
     wish = foreground.Wish(
@@ -52,10 +60,11 @@ def run(
     )
     if detach or wait:
         wish.check_detached("--detach" if detach else "--wait")
-    loop = None
+    watching = Watching(session, chosen["service"])
     if watch and not dry_run:
         wish.check_watched()
-        loop = _loop(session, chosen, detached=detach or wait)
+        _check_watched(chosen, detached=detach or wait)
+        watching.prepare()
     options = {**plan.request(**chosen), "environ": session.build_environ}
     stack = Stack(session, chosen["service"])
     if dry_run:
@@ -89,26 +98,18 @@ def run(
         colour=not no_color,
         timestamps=timestamps,
         timeout=chosen["timeout"],
-        loop=loop,
+        watching=watching,
+        menu=wanted(menu, session.environ, colour=output.use_colour(session, sys.stdout)),
     )
 
 
-def _loop(session: Session, chosen: dict[str, Any], *, detached: bool) -> DevLoop:
-    """The dev loop of --watch, which notes changes from now on."""
-    from orchestrator.cli import developing
-    from orchestrator.watch.spec import Wishes
-
+def _check_watched(chosen: dict[str, Any], *, detached: bool) -> None:
+    """Raises UsageError where --watch is asked for beside what excludes it."""
     if detached:
         raise UsageError("--watch and --detach exclude each other", hint="bay watch follows alone")
     for name in ("no_build", "no_start"):
         if chosen[name]:
             raise UsageError(f"--watch and --{name.replace('_', '-')} exclude each other")
-    developing.check(session)
-    services = chosen["service"]
-    report = developing.reporting(session, sys.stderr, format=None, quiet=False)
-    spec = developing.read(session, services)
-    session.client  # noqa: B018  # starts the daemon where none answers
-    return developing.prepared(session, spec, Wishes(services=services), report)
 
 
 COMMAND = Command(
@@ -135,6 +136,11 @@ COMMAND = Command(
         ),
         flag("--quiet-pull", help="Do not show the progress of pulls"),
         flag("-w", "--watch", help="Sync, restart or rebuild services when their files change"),
+        Option(
+            "--menu",
+            kind="flag",
+            help="Take keys on a terminal: d detaches, w watches [unless COMPOSE_MENU=false]",
+        ),
         flag("-y", "--yes", help="Answer yes to every question (none is asked)"),
         *plan.OPTIONS,
     ),
