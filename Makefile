@@ -42,6 +42,7 @@ bench:
 	@.venv/bin/python tests/bench/drift.py
 	@.venv/bin/python tests/bench/compose.py
 	@.venv/bin/python -m tests.bench.syncing
+	@.venv/bin/python -m tests.bench.watch
 	@.venv/bin/python -m tests.bench.following
 
 lock: setup

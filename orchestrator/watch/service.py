@@ -238,7 +238,6 @@ class ServiceLoop:
     def _restart(self) -> None:
         body = {"services": [self.service], "options": {"deaf_timeout": _DEAF}}
         self._daemon.run("restart", body, self._request)
-        self._replicas.forget()
 
     def _execute(self, work: Work) -> str:
         ran = 0
