@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -340,3 +341,21 @@ def test_flags_of_build_are_acted_on_or_refused_by_name(
         refused = bay("build", flag, cwd=directory)
         assert refused.status == 1 and "is not supported" in refused.err
     assert bay("build", "--ssh", "nonsense", cwd=directory).status == 1
+
+
+def test_the_same_build_twice_at_once_is_made_once(
+    bay: Bay, project: Callable[..., Path], tmp_path: Path
+) -> None:
+    text = "services: {{web: {{image: 'twice:{}', build: .}}}}"
+    dockerfile = "FROM debian:bookworm\nRUN cat /proc/sys/kernel/random/uuid > /once\n"
+    places = [project(text.format(number), Dockerfile=dockerfile) for number in (1, 2)]
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(bay.started("--progress", "plain", "build", cwd=place))
+            for place in places
+        ]
+        for process in running:
+            said = process.communicate(timeout=120)[0]
+            assert process.returncode == 0, said
+    assert files(bay, "twice:1", "/once") == files(bay, "twice:2", "/once")
+    assert ImageStore(bay.root).check() == ()
