@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bridge import namespaces
@@ -116,6 +116,11 @@ class LossWatch:
         self._sandboxes()
         for entry in self._volumes.iterdir():
             self._volume(entry.name)
+
+
+def without_namespace(host: Host, ids: Iterable[str]) -> list[str]:
+    """Those of the containers at whose namespace's place there is none. Blocking."""
+    return [id for id in ids if not namespaces.is_bound(host.networks.namespace(id))]
 
 
 def unbound(host: Host, record: ContainerRecord) -> bool:

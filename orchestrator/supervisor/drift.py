@@ -91,7 +91,7 @@ class DriftKeeper:
 
     async def sandboxes(self, running: Collection[str]) -> None:
         """Put the namespaces of running containers back to where they are held."""
-        for id in tuple(running):
+        for id in await asyncio.to_thread(losses.without_namespace, self._host, tuple(running)):
             record = self._host.store.container(id)
             if record is None or not await asyncio.to_thread(losses.unbound, self._host, record):
                 continue
