@@ -33,6 +33,7 @@ _COMMAND = ["/bin/busybox", "sh", "-c", "trap 'exit 0' TERM; /bin/busybox sleep 
 _SIZES = (10, 30)
 _LOOKS = 3  # how often each round repeats what changes nothing
 _GROWTH = (100, 250, 500)
+_SMALL_NETWORK = 250  # how many services a network that names no subnet has room for
 _PATIENCE = 60.0
 
 # What is aimed at, as a share of docker compose's time.
@@ -59,8 +60,11 @@ def stack(services: int, *, healthy: bool = False) -> str:
         first["healthcheck"] = {"test": ["CMD", "/bin/busybox", "true"], "interval": "1s"}
         for service in others:
             service["depends_on"] = {"s0": {"condition": "service_healthy"}}
-    name = f"bench{services}{'h' if healthy else ''}"
-    return json.dumps({"name": name, "services": described})
+    project: dict[str, Any] = {"services": described}
+    project["name"] = f"bench{services}{'h' if healthy else ''}"
+    if services > _SMALL_NETWORK:
+        project["networks"] = {"default": {"ipam": {"config": [{"subnet": "172.30.0.0/20"}]}}}
+    return json.dumps(project)
 
 
 class Program(Protocol):
@@ -78,7 +82,8 @@ class Program(Protocol):
 def _run(words: Sequence[str], *, cwd: Path, environ: dict[str, str], ok: Sequence[int]) -> None:
     done = subprocess.run(words, cwd=cwd, env=environ, capture_output=True, text=True, check=False)
     if done.returncode not in ok:
-        raise SystemExit(f"{' '.join(words)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+        told = "\n".join([*done.stdout.splitlines(), *done.stderr.splitlines()][-20:])
+        raise SystemExit(f"{' '.join(words)}: status {done.returncode}\n{told}")
 
 
 class Bay:
