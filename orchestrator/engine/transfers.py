@@ -1,10 +1,11 @@
 """Images for the command line, which moves them itself: with the person's own credentials, and
 whether or not a daemon runs. The store is safe for several processes.
+
+What speaks HTTP is imported where it is used: it takes longer than most of what needs it not.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import os
@@ -12,10 +13,8 @@ import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from runtime.build.commit import import_image
-from runtime.container.containers import Containers
 from runtime.errors import InvalidState
 from runtime.images.changes import changes
 from runtime.images.flat import export
@@ -23,20 +22,21 @@ from runtime.images.load import load
 from runtime.images.merged import MergedTree
 from runtime.images.save import save
 from runtime.images.store import ImageStore
-from runtime.registry import copy as registry_copy
-from runtime.registry import login as registry_login
-from runtime.registry import pull as registry_pull
-from runtime.registry import push as registry_push
-from runtime.registry.progress import TransferEvent as TransferEvent
-from runtime.registry.server.app import serve
-from runtime.registry.server.config import Proxy, ServerConfig, TokenAccess
-from runtime.registry.settings import read_settings
 
-Tell = Callable[[TransferEvent], None]
+if TYPE_CHECKING:
+    from runtime.registry.progress import TransferEvent as TransferEvent
+    from runtime.registry.server.config import TokenAccess
+
+    Tell = Callable[[TransferEvent], None]
 
 
 def pull(root: str, reference: str, tell: Tell) -> str:
     """Fetch an image; its id. Raises ImageNotFound and RegistryErrors."""
+    import asyncio
+
+    from runtime.registry import pull as registry_pull
+    from runtime.registry.settings import read_settings
+
     store = ImageStore(root)
     work = registry_pull.pull(reference, store=store, config=read_settings(), progress=tell)
     return asyncio.run(work).id
@@ -44,6 +44,11 @@ def pull(root: str, reference: str, tell: Tell) -> str:
 
 def push(root: str, reference: str, tell: Tell) -> str:
     """Send an image to its registry; the digest that it has there."""
+    import asyncio
+
+    from runtime.registry import push as registry_push
+    from runtime.registry.settings import read_settings
+
     store = ImageStore(root)
     work = registry_push.push(reference, store=store, config=read_settings(), progress=tell)
     return asyncio.run(work).digest
@@ -51,18 +56,33 @@ def push(root: str, reference: str, tell: Tell) -> str:
 
 def copy(source: str, destination: str, tell: Tell) -> str:
     """Copy from registry to registry; the digest."""
+    import asyncio
+
+    from runtime.registry import copy as registry_copy
+    from runtime.registry.settings import read_settings
+
     work = registry_copy.copy(source, destination, read_settings(), tell)
     return asyncio.run(work).digest
 
 
 def login(server: str, username: str, password: str) -> tuple[str, str]:
     """Try and keep credentials: the registry, and where they are kept."""
+    import asyncio
+
+    from runtime.registry import login as registry_login
+    from runtime.registry.settings import read_settings
+
     done = asyncio.run(registry_login.login(server, username, password, read_settings()))
     return done.registry, done.kept_in
 
 
 def logout(server: str) -> tuple[str, bool]:
     """Forget credentials: the registry, and whether there were any."""
+    import asyncio
+
+    from runtime.registry import login as registry_login
+    from runtime.registry.settings import read_settings
+
     found = asyncio.run(registry_login.logout(server, read_settings()))
     return registry_login.registry_domain(server), found
 
@@ -93,6 +113,8 @@ def load_from(root: str, stream: IO[bytes]) -> list[tuple[str, ...]]:
 def import_from(
     root: str, stream: IO[bytes], reference: str | None, edits: Sequence[str], message: str
 ) -> str:
+    from runtime.build.commit import import_image
+
     names = (reference,) if reference else ()
     store = ImageStore(root)
     return import_image(store, stream, references=names, changes=edits, message=message).id
@@ -139,6 +161,8 @@ def directory_size(path: str) -> int:
 
 def export_container(root: str, run: str, id: str, stream: IO[bytes]) -> None:
     """The merged tree of a container as one archive, its volumes left out as in Docker."""
+    from runtime.container.containers import Containers
+
     containers = Containers(Path(root), Path(run))
     config = containers.config(id)
     export((*config.layers, str(containers.upper(id))), stream.write)
@@ -146,6 +170,8 @@ def export_container(root: str, run: str, id: str, stream: IO[bytes]) -> None:
 
 def container_changes(root: str, run: str, id: str) -> list[tuple[str, str]]:
     """What a container's writable layer changed: (A, C or D, path)."""
+    from runtime.container.containers import Containers
+
     containers = Containers(Path(root), Path(run))
     with MergedTree(containers.config(id).layers) as lower:
         return [(change.kind, change.path) for change in changes(containers.upper(id), lower)]
@@ -166,6 +192,7 @@ def commit_container(
     """Make an image of a container's base `image` and what it changed; the new id. A running
     one is frozen meanwhile with `pause`."""
     from runtime.build.commit import commit
+    from runtime.container.containers import Containers
 
     containers = Containers(Path(root), Path(run))
     with contextlib.ExitStack() as held:
@@ -198,6 +225,12 @@ def serve_registry(
     tokens: Mapping[str, str | None],
 ) -> None:
     """Run a registry until SIGTERM or SIGINT. `tokens` are the options of that name."""
+    import asyncio
+
+    from runtime.registry.server.app import serve
+    from runtime.registry.server.config import Proxy, ServerConfig
+    from runtime.registry.settings import read_settings
+
     config = ServerConfig(
         storage=Path(storage),
         listen=listen,
@@ -216,6 +249,8 @@ def serve_registry(
 
 
 def _token_access(given: Mapping[str, str | None]) -> TokenAccess | None:
+    from runtime.registry.server.config import TokenAccess
+
     if not given.get("token_realm"):
         return None
     secret, certificates = given.get("token_secret"), given.get("token_certs")
