@@ -57,11 +57,19 @@ def _status(session: Session, *, source: str | None, format: str | None) -> int:
     return 0 if all(each["ready"] or each["suspended"] for each in found) else 2
 
 
-def _sync(session: Session, *, source: str, force: bool, wait: bool, format: str | None) -> int:
-    if wait:
+def _sync(
+    session: Session, *, source: str, force: bool, no_wait: bool, wait: bool, format: str | None
+) -> int:
+    if no_wait and wait:
+        raise UsageError("--wait and --no-wait exclude each other")
+    if not no_wait:
         return _sync_now(session, source, force=force, format=format)
-    shown = session.client.post(_path(source, "sync"), {"force": force})
-    return _show(shown, format)
+    asked = session.client.post(_path(source, "sync"), {"force": force})
+    if format == "json":
+        output.as_json(asked)
+    else:
+        print(f"{source}: its repository is asked; bay gitops status {source} shows how it goes")
+    return 0
 
 
 def _sync_now(session: Session, source: str, *, force: bool, format: str | None) -> int:
@@ -184,10 +192,11 @@ GROUP = Group(
     Command(
         "sync",
         _sync,
-        summary="Have the repository asked at once",
+        summary="Have the repository asked at once, and what it says applied",
         options=(
             _FORCE,
-            flag("--wait", help="Show how it goes, and wait until it is done"),
+            flag("--no-wait", help="Only ask; do not wait for what comes of it"),
+            flag("--wait", help="Show how it goes until it is done (the default)"),
             _FORMAT,
         ),
         arguments=(_ONE,),

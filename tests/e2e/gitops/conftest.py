@@ -132,7 +132,7 @@ class Source:
         return self.bay("gitops", verb, self.name, *args)
 
     def sync(self, *args: str) -> Result:
-        return self("sync", "--wait", *args)
+        return self("sync", *args)
 
     def status(self) -> dict[str, Any]:
         shown = self.bay("gitops", "status", self.name, "--format", "json")

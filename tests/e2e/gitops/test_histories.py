@@ -152,7 +152,7 @@ def test_whatever_is_pushed_and_whenever_the_daemon_dies_the_last_healthy_commit
         commit, good = author.commit()
         said = f"seed {SEED}, commit {number} ({commit[:12]}, {'good' if good else 'bad'})"
         if number % 2:
-            assert source("sync").status == 0
+            assert source("sync", "--no-wait").status == 0
             pid = bay.daemon_pid()
             death = threading.Timer(rng.uniform(0.0, 1.6), os.kill, (pid, 9))
             death.start()
