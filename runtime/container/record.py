@@ -35,7 +35,7 @@ class StartRecord:
 
     def alive(self) -> bool:
         """Whether the monitor of this run is still there."""
-        return self.boot == boot_id() and process.start_time(self.monitor) == self.monitor_started
+        return self.boot == boot_id() and process.runs(self.monitor, self.monitor_started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

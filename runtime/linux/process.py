@@ -165,12 +165,28 @@ def start_time(pid: int) -> int | None:
 
     None when there is no such process. Together with the pid it names one process for ever.
     """
+    fields = _status(pid)
+    return int(fields[19]) if fields else None
+
+
+def runs(pid: int, started: int) -> bool:
+    """Whether `pid` is still the process that started at `started`, and has not ended.
+
+    One that has ended is there until its parent asks after it, and an adopting first process
+    may take its time with that, or never do it.
+    """
+    fields = _status(pid)
+    return bool(fields) and int(fields[19]) == started and fields[0] not in (b"Z", b"X")
+
+
+def _status(pid: int) -> list[bytes]:
+    """The fields of /proc/<pid>/stat from the third one (the state) on; none without it."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as stat:
             text = stat.read()
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(text[text.rindex(b")") + 2 :].split()[19])
+        return []
+    return text[text.rindex(b")") + 2 :].split()
 
 
 def open_pidfd(pid: int, started: int | None) -> int | None:

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,19 @@ def test_a_process_is_known_by_pid_and_start() -> None:
     assert process.open_pidfd(os.getpid(), own + 1) is None
     assert process.start_time(2**22 + 1) is None
     assert process.open_pidfd(2**22 + 1, None) is None
+
+
+def test_a_process_that_has_ended_does_not_run_though_nobody_has_asked_after_it() -> None:
+    own = process.start_time(os.getpid()) or 0
+    assert process.runs(os.getpid(), own)
+    assert not process.runs(os.getpid(), own + 1)
+    child = subprocess.Popen(["true"])
+    started = process.start_time(child.pid)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert process.start_time(child.pid) == started
+    assert not process.runs(child.pid, started or 0)
+    child.wait()
+    assert process.start_time(child.pid) is None
 
 
 def test_a_process_is_known_by_whether_it_handles_a_signal() -> None:
