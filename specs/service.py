@@ -226,7 +226,7 @@ class Service(Model):
     mem_limit: Bytes = 0
     mem_reservation: Bytes = 0
     memswap_limit: Bytes = 0
-    mem_swappiness: Bytes = 0
+    mem_swappiness: Bytes | None = None
     models: dict[str, ServiceModel | None] = {}
     networks: Annotated[dict[str, ServiceNetwork], BeforeValidator(_read_networks)] = {}
     oom_kill_disable: Flag = False

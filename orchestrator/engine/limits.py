@@ -35,7 +35,7 @@ def resources(service: Spec) -> Resources:
         memory=first(service.get("mem_limit"), limits.get("memory")),
         memory_swap=first(service.get("memswap_limit")),
         memory_reservation=first(service.get("mem_reservation"), reservations.get("memory")),
-        memory_swappiness=first(service.get("mem_swappiness")),
+        memory_swappiness=service.get("mem_swappiness"),
         cpus=float(cpus) if cpus is not None else None,
         cpu_shares=first(service.get("cpu_shares")),
         cpu_quota=first(service.get("cpu_quota")),

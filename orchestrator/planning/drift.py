@@ -131,8 +131,8 @@ _MAPS = frozenset(
     }
 )
 
-# Being empty or 0 says something here: no command at all, not the image's; no grace.
-_EMPTY_MATTERS = frozenset({"command", "entrypoint", "stop_grace_period"})
+# Being empty or 0 says something here: no command at all, not the image's; no grace; no swap.
+_EMPTY_MATTERS = frozenset({"command", "entrypoint", "mem_swappiness", "stop_grace_period"})
 
 # From this length on, texts are shown by where they differ, with some letters around that.
 _LONG = 60

@@ -178,6 +178,11 @@ def test_limits_come_from_the_service_or_its_deploy_section() -> None:
     assert config({}).resources.cpus is None
 
 
+def test_no_swapping_at_all_is_a_limit() -> None:
+    assert config({"mem_swappiness": 0}).resources.memory_swappiness == 0
+    assert config({}).resources.memory_swappiness is None
+
+
 def test_limits_of_block_devices_are_gathered_by_device() -> None:
     disk, other = "/dev/vda", "/dev/vdb"
     blkio = {

@@ -120,6 +120,7 @@ def test_long_values_are_shown_by_where_they_differ() -> None:
         ({"mem_limit": 50}, {"mem_limit": 100}, FieldClass.IN_PLACE),
         ({"mem_limit": 50}, {}, FieldClass.IN_PLACE),
         ({"mem_reservation": 50, "mem_swappiness": 5}, {"mem_swappiness": 5}, FieldClass.IN_PLACE),
+        ({}, {"mem_swappiness": 0}, FieldClass.IN_PLACE),
         ({"cpu_shares": 50}, {}, FieldClass.IN_PLACE),
         ({"blkio_config": {"weight": 50}}, {}, FieldClass.IN_PLACE),
         (
