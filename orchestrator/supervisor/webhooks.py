@@ -11,14 +11,17 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
+import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiohttp import web
 
 from orchestrator.engine.errors import EngineError, chain
+from orchestrator.supervisor.doorkeeper import Doorkeeper
 from orchestrator.supervisor.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 PATH = "/v1/gitops/{source}/webhook"
 BODY_TIMEOUT = 10.0
+SHUTDOWN_TIMEOUT = 2.0
 AT_ONCE = 4
 BURST = 20
 RATE = 2.0
@@ -66,6 +70,8 @@ class Webhooks:
         self._find = find
         self._poke = poke
         self._runner: web.AppRunner | None = None
+        self._keeper: Doorkeeper | None = None
+        self._changing = asyncio.Lock()
         self._allowance = Allowance()
         self._reading = asyncio.Semaphore(AT_ONCE)
         self._replays: dict[str, Replays] = {}
@@ -75,26 +81,38 @@ class Webhooks:
 
         Raises BadRequest, and CannotListen, which leaves everything as it was.
         """
-        if address == self.address:
-            return
-        runner = None
-        if address:
-            host, port = parse_address(address)
-            runner = web.AppRunner(self._application(), access_log=None)
-            await runner.setup()
-            try:
-                await web.TCPSite(runner, host, port).start()
-            except OSError as exc:
-                await runner.cleanup()
-                # asyncio's words name the address once more.
-                reason = os.strerror(exc.errno).lower() if exc.errno else str(exc)
-                raise CannotListen(f"listen for deliveries at {address}: {reason}") from None
-        await self.close()
-        self._runner, self.address = runner, address
-        _log.info("deliveries are taken at %s", address or "no address")
+        async with self._changing:
+            if address == self.address:
+                return
+            wanted = parse_address(address) if address else None
+            runner = keeper = None
+            if wanted is not None:
+                runner = web.AppRunner(
+                    self._application(),
+                    access_log=None,
+                    handler_cancellation=True,
+                    shutdown_timeout=SHUTDOWN_TIMEOUT,
+                )
+                await runner.setup()
+                keeper = Doorkeeper(cast("Callable[[], asyncio.BaseProtocol]", runner.server))
+                try:
+                    await keeper.listen(*wanted)
+                except (OSError, ValueError) as exc:
+                    await runner.cleanup()
+                    raise CannotListen(f"listen for deliveries at {address}: {_why(exc)}") from None
+            await self._close()
+            self._runner, self._keeper, self.address = runner, keeper, address
+            _log.info("deliveries are taken at %s", address or "no address")
 
     async def close(self) -> None:
-        runner, self._runner, self.address = self._runner, None, ""
+        async with self._changing:
+            await self._close()
+
+    async def _close(self) -> None:
+        runner, keeper, self.address = self._runner, self._keeper, ""
+        self._runner = self._keeper = None
+        if keeper is not None:
+            await keeper.close()
         if runner is not None:
             await runner.cleanup()
 
@@ -103,7 +121,7 @@ class Webhooks:
 
         app = web.Application(client_max_size=BODY_LIMIT)
         app.router.add_post(PATH, self._take)
-        app.on_response_prepare.append(_name_server)
+        app.on_response_prepare.append(_prepare)
         return app
 
     async def _take(self, request: web.Request) -> web.Response:
@@ -146,9 +164,20 @@ class Webhooks:
         return _answer(202, "the repository will be asked")
 
 
-async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
-    # Strangers are not told which version of what listens here.
+async def _prepare(_request: web.Request, response: web.StreamResponse) -> None:
+    # Strangers are not told which version of what listens here, and come anew for each delivery.
     response.headers["Server"] = "bayplan"
+    response.headers["Connection"] = "close"
+    response.force_close()
+
+
+def _why(error: OSError | ValueError) -> str:
+    """Why an address cannot be had; asyncio's own words name it once more."""
+    if isinstance(error, ValueError):
+        return "that is not the name of a host"
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return (error.strerror or str(error)).lower()
+    return os.strerror(error.errno).lower()
 
 
 def _answer(status: int, text: str) -> web.Response:
@@ -159,7 +188,7 @@ def parse_address(address: str) -> tuple[str, int]:
     """HOST:PORT, or [HOST]:PORT for IPv6; a host that is left out is every address. Raises
     BadRequest."""
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65536:
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise BadRequest(
             f"{address} is not HOST:PORT", hint="for example 127.0.0.1:9080, or 0.0.0.0:9080"
         )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import io
 import json
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 
 from orchestrator.gitops.source import GitSource, Webhook
 from orchestrator.gitops.webhook import BODY_LIMIT
+from orchestrator.supervisor.doorkeeper import EACH, Doorkeeper
 from orchestrator.supervisor.errors import BadRequest
 from orchestrator.supervisor.webhooks import (
     BURST,
@@ -145,3 +148,77 @@ def test_addresses_of_both_families_are_read() -> None:
     assert parse_address("127.0.0.1:9080") == ("127.0.0.1", 9080)
     assert parse_address("[::1]:9080") == ("::1", 9080)
     assert parse_address(":9080") == ("0.0.0.0", 9080)
+
+
+def test_a_host_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
+    async def body(client: aiohttp.ClientSession, poked: list[str], webhooks: Webhooks) -> None:
+        for host in ("no\0host", "x" * 80, ".."):
+            with pytest.raises(CannotListen, match=f"^listen for deliveries at {re.escape(host)}"):
+                await webhooks.listen(f"{host}:9080")
+        assert await status(client, PATH, **github(1)) == 202
+
+    serve(tmp_path, body)
+
+
+def test_two_who_set_the_address_at_once_leave_one_listener(tmp_path: Path) -> None:
+    async def body(client: aiohttp.ClientSession, poked: list[str], webhooks: Webhooks) -> None:
+        ports = [free_port() for _ in range(3)]
+        await asyncio.gather(*(webhooks.listen(f"127.0.0.1:{port}") for port in ports))
+        await webhooks.close()
+        for port in ports:
+            with pytest.raises(ConnectionRefusedError):
+                await asyncio.open_connection("127.0.0.1", port)
+
+    serve(tmp_path, body)
+
+
+def test_no_address_can_keep_more_than_its_connections_open(tmp_path: Path) -> None:
+    async def body(client: aiohttp.ClientSession, poked: list[str], webhooks: Webhooks) -> None:
+        host, port = parse_address(webhooks.address)
+        idle = [await asyncio.open_connection(host, port) for _ in range(EACH)]
+        try:
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection(host, port)
+                writer.write(b"POST ")
+                with contextlib.suppress(ConnectionResetError):
+                    assert await reader.read() == b""
+                writer.close()
+        finally:
+            for _, writer in idle:
+                writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
+        for _ in range(200):  # until the other end has seen that they are gone
+            with contextlib.suppress(aiohttp.ClientConnectionError):
+                if await status(client, PATH, **github(1)) == 202:
+                    return
+            await asyncio.sleep(0.02)
+        raise AssertionError("nobody is let in again")
+
+    serve(tmp_path, body)
+
+
+def test_a_connection_that_asks_nothing_is_ended() -> None:
+    async def main() -> None:
+        made: list[asyncio.StreamReaderProtocol] = []
+
+        def factory() -> asyncio.BaseProtocol:
+            made.append(asyncio.StreamReaderProtocol(asyncio.StreamReader()))
+            return made[-1]
+
+        port = free_port()
+        keeper = Doorkeeper(factory, connections=2, each=2, timeout=0.2)
+        await keeper.listen("127.0.0.1", port)
+        try:
+            for _ in range(2):  # those that were ended leave room for others
+                both = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+                for reader, writer in both:
+                    writer.write(b"POST /v1")
+                    with contextlib.suppress(ConnectionResetError):
+                        assert await asyncio.wait_for(reader.read(), 20) == b""
+                    writer.close()
+            assert len(made) == 4
+        finally:
+            await keeper.close()
+
+    asyncio.run(main())
