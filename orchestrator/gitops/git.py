@@ -121,11 +121,16 @@ class Git:
         return output, text
 
     async def converse(
-        self, words: tuple[str, ...], talk: Callable[[IO[bytes], IO[bytes]], T]
+        self,
+        words: tuple[str, ...],
+        talk: Callable[[IO[bytes], IO[bytes]], T],
+        *,
+        whole: bool = False,
     ) -> T:
         """What `talk(to_git, from_git)` gives, in a thread of its own, while git runs.
 
-        Much of what git has to say is large, and the daemon has other things to do.
+        Much of what git has to say is large, and the daemon has other things to do. With `whole`
+        it counts only when git, having said everything, ends well; raises GitFailed otherwise.
         """
         process = subprocess.Popen(
             (_program(), *words),
@@ -142,7 +147,10 @@ class Git:
             done, _ = await asyncio.wait({talking}, timeout=self.timeout)
             if not done:
                 raise GitFailed(f"git {words[0]} did not end within {self.timeout:g} s")
-            return talking.result()
+            said = talking.result()
+            if whole:
+                await self._await_success(words[0], process)
+            return said
         finally:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -154,6 +162,19 @@ class Git:
             for pipe in (process.stdin, process.stdout):
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+    async def _await_success(self, verb: str, process: subprocess.Popen[bytes]) -> None:
+        try:
+            status = await asyncio.to_thread(process.wait, self.timeout)
+        except subprocess.TimeoutExpired as exc:
+            raise GitFailed(f"git {verb} did not end within {self.timeout:g} s") from exc
+        if status:
+            raise GitFailed(
+                f"git {verb} broke off (exit code {status}): the mirror {self.directory} may be "
+                "damaged",
+                exit_code=status,
+                hint="without that directory it is fetched anew",
+            )
 
     async def _spawn(
         self,

@@ -199,8 +199,10 @@ class Mirror:
                 raise GitFailed(f"git broke off in the list of files of {commit[:12]}")
             return entries
 
+        # A list that ends early would be a commit from which everything else has gone.
+
         words = ("ls-tree", "-r", "-t", "-z", "--long", "--full-tree", commit)
-        return await self.git.converse(words, read)
+        return await self.git.converse(words, read, whole=True)
 
     async def _ready(self) -> None:
         await self.git.prepare()
@@ -320,10 +322,16 @@ def _parse_log(output: bytes, ref: str | None) -> list[Revision]:
                 ref=ref or commit.strip(),
                 subject=_line(subject),
                 author=_line(author),
-                committed_at=float(when),
+                committed_at=_moment(when),
             )
         )
     return found
+
+
+def _moment(text: str) -> float:
+    """Seconds since the epoch, 0 where a commit does not say when it was made: git takes those
+    without a date, and those whose text is not in the encoding that they name."""
+    return float(text) if text.isascii() and text.isdecimal() else 0.0
 
 
 def _line(text: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.gitops import mirror as mirrors
 from orchestrator.gitops.errors import (
+    GitFailed,
     GitMissing,
     HistoryRewritten,
     RefNotFound,
@@ -372,3 +373,43 @@ def test_the_mirror_is_for_its_owner_alone(tmp_path: Path, repository: Repositor
     repository.commit({"a": "1"})
     asyncio.run(repository.mirror(tmp_path / "mirror").fetch())
     assert stat.S_IMODE((tmp_path / "mirror").stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "end",
+    [b"committer A <a@b>\n\nx\n", b"committer A <a@b> 5 +0000\nencoding utf-16\n\nhello\n"],
+    ids=["without a date", "in an encoding that it is not in"],
+)
+def test_a_commit_that_cannot_say_when_it_was_made_is_taken(
+    tmp_path: Path, repository: Repository, end: bytes
+) -> None:
+    repository.commit({"a": "1"})
+    tree = repository.git("rev-parse", "HEAD^{tree}").encode()
+    raw = b"tree " + tree + b"\nauthor A <a@b> 1 +0000\n" + end
+    words = ("hash-object", "--literally", "-w", "-t", "commit", "--stdin")
+    commit = repository.git(*words, given=raw)
+    repository.git("update-ref", "refs/heads/main", commit)
+    revision = asyncio.run(repository.mirror(tmp_path / "mirror").fetch())
+    assert (revision.commit, revision.committed_at) == (commit, 0.0)
+
+
+def test_a_list_of_files_that_ends_early_is_no_commit(
+    tmp_path: Path, repository: Repository
+) -> None:
+    async def lose_a_directory() -> None:
+        mirror = repository.mirror(tmp_path / "mirror")
+        commit = repository.commit({"a/file": "1", "z/compose.yaml": "services: {}"})
+        await mirror.fetch()
+        packs = tmp_path / "mirror/objects/pack"
+        (pack,) = packs.glob("*.pack")
+        content = pack.read_bytes()
+        for path in packs.glob(f"{pack.stem}.*"):
+            path.unlink()
+        await mirror.git.run("unpack-objects", "-q", given=content)
+        assert [entry.path for entry in await mirror.tree(commit)][-1] == "z/compose.yaml"
+        lost = repository.git("rev-parse", f"{commit}:z")
+        (tmp_path / "mirror/objects" / lost[:2] / lost[2:]).unlink()
+        with pytest.raises(GitFailed, match="broke off"):
+            await mirror.tree(commit)
+
+    asyncio.run(lose_a_directory())
