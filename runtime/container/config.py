@@ -38,6 +38,16 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageMount:
+    """An image's files at `target`, read-only: its unpacked `layers`, lowest first, or what they
+    have at `subpath` together (empty: all of it)."""
+
+    layers: tuple[str, ...]
+    target: str
+    subpath: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tmpfs:
     """An in-memory file system; `size` in bytes (None: half of the memory), `mode` octal bits."""
 
@@ -162,6 +172,7 @@ class ContainerConfig:
     uts_namespace: str = "private"
     cgroup_namespace: str = "private"
     mounts: tuple[Mount, ...] = ()
+    images: tuple[ImageMount, ...] = ()
     tmpfs: tuple[Tmpfs, ...] = ()
     files: tuple[File, ...] = ()
     devices: tuple[Device, ...] = ()
@@ -238,6 +249,10 @@ def _typed(raw: dict[str, Any]) -> dict[str, Any]:
     for name, value in raw.items():
         if name in _NESTED:
             typed[name] = tuple(_NESTED[name](**item) for item in value)
+        elif name == "images":
+            typed[name] = tuple(
+                ImageMount(**{**item, "layers": tuple(item["layers"])}) for item in value
+            )
         elif name == "resources":
             io = tuple(IoLimit(**item) for item in value.get("io") or ())
             typed[name] = Resources(**{**value, "io": io})

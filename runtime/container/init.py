@@ -24,7 +24,7 @@ from runtime.container import identity, reaper
 from runtime.container.children import NULL, REPORT
 from runtime.container.config import ContainerConfig, Ulimit
 from runtime.container.identity import Identity
-from runtime.container.mounting import Root, step, take_sources
+from runtime.container.mounting import Root, step, take_images, take_sources
 from runtime.container.rootfs import Bind, Operation, Overlay
 from runtime.errors import ContainerStartError, RuntimeFault
 from runtime.linux import capabilities, files, mounts, namespaces, process, seccomp, terminals
@@ -142,8 +142,10 @@ def _assemble(preparation: Preparation) -> Root:
     with step("root", "cut the mounts off from the host's"):
         # Slaves: what the host unmounts goes here too while the root is being built.
         mounts.change_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
+    images = take_images(preparation.operations, preparation.place)
     root = Root(preparation.overlay, preparation.place, preparation.shared_memory)
     root.add_sources(sources)
+    root.add_sources(images)
     root.seed_volumes(preparation.config)
     secrets = _secrets(preparation)
     root.add_sources(take_sources(secrets))

@@ -17,10 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from runtime.cgroups.manager import hierarchies
 from runtime.container import seed
 from runtime.container.config import ContainerConfig
+from runtime.container.overlay import mount_overlay
 from runtime.container.rootfs import (
     Bind,
     Filesystem,
     HostDevice,
+    ImageTree,
     Link,
     Mask,
     Node,
@@ -49,6 +51,8 @@ def _hint(name: str, error: OSError) -> str | None:
         return f"the kernel said: {error.strerror}"
     if name == "bind" and error.errno == errno.ENOENT:
         return "create the source, on the host or in the volume, or let a volume be created"
+    if name == "image" and error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return "the image has no such subpath"
     if name == "bind" and error.errno == errno.EXDEV:
         return "a link there leads out of the directory that containers share"
     return None
@@ -63,21 +67,23 @@ class Root:
         `shared_memory` is a detached mount for the operation of that name.
         """
         with step("root", "mount the root file system"):
-            self.fd = _mount_overlay(overlay, place)
+            self.fd = mount_overlay(overlay, place)
         self.devpts: int | None = None
         self._empty: int | None = None
-        self._sources: dict[Bind, int] = {}
+        self._sources: dict[Bind | ImageTree, int] = {}
         self._shared_memory = shared_memory
 
-    def add_sources(self, sources: Mapping[Bind, int]) -> None:
-        """Take over what `take_sources` gave; these descriptors are the root's to close."""
-        self._sources.update(sources)
+    def add_sources(self, sources: Mapping[Bind, int] | Mapping[ImageTree, int]) -> None:
+        """Take over what `take_sources` or `take_images` gave: these descriptors are the root's
+        to close."""
+        for operation, tree in sources.items():
+            self._sources[operation] = tree
 
     def seed_volumes(self, config: ContainerConfig) -> None:
         """Fill each empty volume that asks for it with what the image has at its place."""
         seeded = {mount.source for mount in config.mounts if mount.seed}
         for bind, tree in self._sources.items():
-            if bind.source in seeded:
+            if isinstance(bind, Bind) and bind.source in seeded:
                 with step("seed", "copy the image's content into", bind.source):
                     seed.seed(self.fd, bind.target, tree)
 
@@ -93,6 +99,9 @@ class Root:
             case Bind():
                 with step("bind", f"mount {operation.source} at", operation.target):
                     self._bind(operation)
+            case ImageTree():
+                with step("bind", "mount an image at", operation.target):
+                    self._mount_image(operation)
             case Filesystem(kind="cgroup"):
                 with step("mount", "mount control groups at", operation.target):
                     self._cgroups(operation)
@@ -163,6 +172,14 @@ class Root:
                 recursive=bind.recursive,
             )
             self.attach_at(tree, bind.target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
+        finally:
+            os.close(tree)
+
+    def _mount_image(self, image: ImageTree) -> None:
+        tree = self._sources.pop(image)
+        try:
+            mounts.set_attributes(tree, set=mounts.MOUNT_ATTR_RDONLY)
+            self.attach_at(tree, image.target, directory=stat.S_ISDIR(os.fstat(tree).st_mode))
         finally:
             os.close(tree)
 
@@ -390,6 +407,40 @@ def take_sources(operations: Sequence[Operation]) -> dict[Bind, int]:
     return sources
 
 
+def take_images(operations: Sequence[Operation], place: str) -> dict[ImageTree, int]:
+    """Put together what is mounted of images, each for a moment on the empty directory `place`:
+    of a mount that is attached nowhere, no part can be taken before kernel 6.15.
+
+    After the namespace's propagation has been cut.
+    """
+    trees: dict[ImageTree, int] = {}
+    try:
+        for operation in operations:
+            if isinstance(operation, ImageTree):
+                with step("image", "mount an image for", operation.target):
+                    trees[operation] = _take_image(operation, place)
+    except BaseException:
+        for fd in trees.values():
+            os.close(fd)
+        raise
+    return trees
+
+
+def _take_image(image: ImageTree, place: str) -> int:
+    whole = mount_overlay(Overlay(layers=image.layers), place)
+    try:
+        # An absolute link in an image means a place in that image.
+        part = files.open_in_root(whole, image.subpath, os.O_PATH) if image.subpath else whole
+        try:
+            return mounts.clone_tree(part)
+        finally:
+            if part != whole:
+                os.close(part)
+    finally:
+        os.close(whole)
+        mounts.unmount(place, mounts.MNT_DETACH)
+
+
 def _make_node(parent: int, name: str, mode: int, device: int) -> None:
     """mknod(2) with exactly `mode`: a chmod after it could be led elsewhere by a link."""
     mask = os.umask(0)
@@ -397,55 +448,3 @@ def _make_node(parent: int, name: str, mode: int, device: int) -> None:
         os.mknod(name, mode, device, dir_fd=parent)
     finally:
         os.umask(mask)
-
-
-def _mount_overlay(overlay: Overlay, place: str) -> int:
-    """Mount the overlay on `place`; a descriptor of its top directory."""
-    try:
-        fd = mounts.new_filesystem("overlay", _overlay_options(overlay), source="overlay")
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS):
-            raise
-        _mount_overlay_by_path(overlay, place, error)
-        return os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    target = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    mounts.attach(fd, target)
-    os.close(target)
-    return fd
-
-
-def _overlay_options(overlay: Overlay) -> list[tuple[str, str | None]]:
-    # The first one named lies on top (lowerdir+, kernel 6.8).
-    options: list[tuple[str, str | None]] = [
-        ("lowerdir+", layer) for layer in reversed(overlay.layers)
-    ]
-    options += [("upperdir", overlay.upper), ("workdir", overlay.work)]
-    if overlay.volatile:
-        options.append(("volatile", None))
-    return options
-
-
-def _mount_overlay_by_path(overlay: Overlay, place: str, first: OSError) -> None:
-    """mount(2) with one option string, for kernels before 6.8.
-
-    The string may take a page; layers are named relative to their common directory.
-    """
-    shelf = os.path.commonpath([os.path.dirname(layer) for layer in overlay.layers])
-    lower = ":".join(
-        os.path.relpath(layer, shelf).replace("\\", "\\\\").replace(":", "\\:")
-        for layer in reversed(overlay.layers)
-    )
-    options = f"lowerdir={lower},upperdir={overlay.upper},workdir={overlay.work}"
-    if overlay.volatile:
-        options += ",volatile"
-    if len(options) > 4095:
-        raise OSError(
-            errno.E2BIG, f"{len(overlay.layers)} layers are too many for this kernel"
-        ) from first
-    back = os.open(".", os.O_PATH | os.O_CLOEXEC)
-    os.chdir(shelf)
-    try:
-        mounts.mount_by_path("overlay", place, "overlay", options)
-    finally:
-        os.fchdir(back)
-        os.close(back)

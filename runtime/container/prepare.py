@@ -13,7 +13,13 @@ from runtime.container import confinement
 from runtime.container.config import ContainerConfig, Device
 from runtime.container.init import Confinement, Preparation
 from runtime.container.paths import ContainerPaths
-from runtime.container.rootfs import Bind, mount_operations, root_overlay
+from runtime.container.rootfs import (
+    Bind,
+    ImageTree,
+    mount_operations,
+    normal_target,
+    root_overlay,
+)
 from runtime.errors import RuntimeFault
 from runtime.linux import capabilities
 
@@ -61,7 +67,7 @@ def prepare(
         config=config,
         overlay=root_overlay(config, paths),
         operations=mount_operations(
-            config, file_binds(config, paths), share_memory=shared_memory is not None
+            config, provided(config, paths), share_memory=shared_memory is not None
         ),
         shared_memory=shared_memory,
         place=str(paths.place),
@@ -89,6 +95,24 @@ def file_binds(config: ContainerConfig, paths: ContainerPaths) -> tuple[Bind, ..
         for number, file in enumerate(config.files)
         if not file.secret
     )
+
+
+def image_trees(config: ContainerConfig, paths: ContainerPaths) -> tuple[ImageTree, ...]:
+    """The images that are mounted; under their layers lies an empty one, and over that of an
+    image without any another, as an overlay that nothing writes to must have two."""
+    return tuple(
+        ImageTree(
+            layers=(str(paths.empty), *(image.layers or (str(paths.secrets),))),
+            target=normal_target(image.target),
+            subpath=image.subpath,
+        )
+        for image in config.images
+    )
+
+
+def provided(config: ContainerConfig, paths: ContainerPaths) -> tuple[Bind | ImageTree, ...]:
+    """What is mounted of the runtime's own: images, and the files beside the container."""
+    return (*image_trees(config, paths), *file_binds(config, paths))
 
 
 def rules(config: ContainerConfig) -> tuple[DeviceRule, ...]:

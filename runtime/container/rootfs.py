@@ -14,11 +14,12 @@ _SAFE = mounts.MOUNT_ATTR_NOSUID | mounts.MOUNT_ATTR_NOEXEC | mounts.MOUNT_ATTR_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlay:
-    """The root: `layers` lowest first under a writable `upper` (overlayfs of the kernel)."""
+    """The root: `layers` lowest first under a writable `upper` (overlayfs of the kernel); without
+    one, two layers at least, and nothing can be written."""
 
     layers: tuple[str, ...]
-    upper: str
-    work: str
+    upper: str = ""
+    work: str = ""
     volatile: bool = False
 
 
@@ -44,6 +45,15 @@ class Bind:
     propagation: Propagation = "rprivate"
     attributes: int = 0
     beneath: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageTree:
+    """What an image's `layers` have together at `subpath`, read-only at `target`."""
+
+    layers: tuple[str, ...]
+    target: str
+    subpath: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +104,9 @@ class SharedMemory:
     target: str
 
 
-Operation = SharedMemory | Filesystem | Bind | Node | Link | HostDevice | Mask | ReadOnly
+Operation = (
+    SharedMemory | Filesystem | Bind | ImageTree | Node | Link | HostDevice | Mask | ReadOnly
+)
 
 _NODES = (
     Node(path="/dev/null", kind="c", major=1, minor=3),
@@ -124,15 +136,15 @@ def root_overlay(config: ContainerConfig, paths: ContainerPaths) -> Overlay:
 
 
 def mount_operations(
-    config: ContainerConfig, files: tuple[Bind, ...], *, share_memory: bool = False
+    config: ContainerConfig, provided: tuple[Bind | ImageTree, ...], *, share_memory: bool = False
 ) -> tuple[Operation, ...]:
     """Everything on top of the root, in order.
 
-    `files` are the binds of what the runtime provides itself (hosts, resolv.conf, secrets). A
-    mount that the user asks for replaces the default one at the same place. With `share_memory`
-    there is another container's /dev/shm.
+    `provided` is what the runtime provides itself (`provided` in `prepare`). A mount that the
+    user asks for replaces the default one at the same place. With `share_memory` there is
+    another container's /dev/shm.
     """
-    wanted = _wanted(config, files)
+    wanted = _wanted(config, provided)
     taken = {mount.target for mount in wanted}
     operations: list[Operation] = []
     for system in _default_filesystems(config, share_memory=share_memory):
@@ -196,8 +208,10 @@ def _default_filesystems(
     )
 
 
-def _wanted(config: ContainerConfig, files: tuple[Bind, ...]) -> list[Filesystem | Bind]:
-    wanted: list[Filesystem | Bind] = [
+def _wanted(
+    config: ContainerConfig, provided: tuple[Bind | ImageTree, ...]
+) -> list[Filesystem | Bind | ImageTree]:
+    wanted: list[Filesystem | Bind | ImageTree] = [
         Bind(
             source=mount.source,
             target=normal_target(mount.target),
@@ -221,7 +235,7 @@ def _wanted(config: ContainerConfig, files: tuple[Bind, ...]) -> list[Filesystem
                 attributes=attributes,
             )
         )
-    wanted += files
+    wanted += provided
     # The first one at a place counts: what the user asks for before what the runtime provides.
     return list({operation.target: operation for operation in reversed(wanted)}.values())
 

@@ -21,11 +21,11 @@ from typing import TypeVar
 
 from runtime.container.config import ContainerConfig
 from runtime.container.containers import Containers, create_sources
-from runtime.container.mounting import Root, take_sources
+from runtime.container.mounting import Root, take_images, take_sources
 from runtime.container.paths import Instance
-from runtime.container.prepare import file_binds
+from runtime.container.prepare import provided
 from runtime.container.record import boot_id, read_start
-from runtime.container.rootfs import Bind, Filesystem, mount_operations, root_overlay
+from runtime.container.rootfs import Bind, Filesystem, ImageTree, mount_operations, root_overlay
 from runtime.container.seed import wants_seed
 from runtime.errors import InvalidState
 from runtime.linux import files, mounts, namespaces, process
@@ -137,7 +137,7 @@ def _mount_stopped(
     held: contextlib.ExitStack, instance: Instance, config: ContainerConfig, *, writing: bool
 ) -> int:
     paths = instance.container(config.id)
-    operations = mount_operations(config, file_binds(config, paths))
+    operations = mount_operations(config, provided(config, paths))
     if writing:
         create_sources(config)
         if wants_seed(config):
@@ -148,14 +148,16 @@ def _mount_stopped(
         mounts.change_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
         binds = tuple(operation for operation in operations if isinstance(operation, Bind))
         sources = take_sources(binds)
+        images = take_images(operations, str(paths.place))
         assembled = Root(root_overlay(config, paths), str(paths.place))
         assembled.add_sources(sources)
+        assembled.add_sources(images)
         try:
             if writing:
                 assembled.seed_volumes(config)
             covers = []
             for operation in operations:
-                if isinstance(operation, Bind):
+                if isinstance(operation, Bind | ImageTree):
                     assembled.run(operation)
                 elif writing and isinstance(operation, Filesystem):
                     covers.append(assembled.cover(operation.target))
