@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 import shutil
+import weakref
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,15 @@ Projects = Mapping[str, Mapping[str, Any]]
 """Canonical projects by name."""
 
 
+_locks: weakref.WeakValueDictionary[Path, asyncio.Lock] = weakref.WeakValueDictionary()
+
+
 class GitRepository:
-    """`environ` is the daemon's environment, of which a stack sees what its source names."""
+    """`environ` is the daemon's environment, of which a stack sees what its source names.
+
+    Checkouts are made, switched to and let go of one at a time, also where a person asks for a
+    preview meanwhile, or the source has just got another definition.
+    """
 
     def __init__(
         self, source: GitSource, root: Path, run: Path, environ: Mapping[str, str]
@@ -47,6 +55,7 @@ class GitRepository:
         self.vault = Vault(run / DECRYPTED / source.name)
         self._environ = environ
         self._fetched: Revision | None = None
+        self._lock = _locks.setdefault(self.home, asyncio.Lock())
 
     async def probe(self) -> str:
         """The commit that is wanted now; raises RefNotFound where there is none."""
@@ -65,8 +74,9 @@ class GitRepository:
         revision = self._fetched
         if revision is None or revision.commit != commit:
             revision = await self.mirror.revision(commit)
-        await verify(self.mirror, revision)
-        return await self._render(commit)
+        async with self._lock:
+            await verify(self.mirror, revision)
+            return await self._render(commit)
 
     async def _render(self, commit: str) -> dict[str, dict[str, Any]]:
         checkout = await checkouts.check_out(self.mirror, commit, self.home)
@@ -96,21 +106,27 @@ class GitRepository:
 
     async def recall(self, commit: str, projects: Projects) -> None:
         """Have what `projects` need decrypted be there: a reboot forgets what was in memory."""
+        async with self._lock:
+            await self._recall(commit, projects)
+
+    async def _recall(self, commit: str, projects: Projects) -> None:
         if any(not os.path.exists(path) for path in self._decrypted(projects)):
             await self._render(commit)
 
     async def switch(self, commit: str, projects: Projects) -> None:
         """Have what containers bind be this commit's, and what `projects` need decrypted be
         there."""
-        await self.recall(commit, projects)
-        await switch(await checkouts.check_out(self.mirror, commit, self.home))
+        async with self._lock:
+            await self._recall(commit, projects)
+            await switch(await checkouts.check_out(self.mirror, commit, self.home))
 
     async def retain(self, kept: Mapping[str, Projects]) -> None:
         """Hold on to these commits with what their projects need, and let go of others."""
-        await self.mirror.keep(kept)
-        await asyncio.to_thread(checkouts.sweep, self.home, kept)
         needed = [path for projects in kept.values() for path in self._decrypted(projects)]
-        await asyncio.to_thread(self.vault.sweep, needed)
+        async with self._lock:
+            await self.mirror.keep(kept)
+            await asyncio.to_thread(checkouts.sweep, self.home, kept)
+            await asyncio.to_thread(self.vault.sweep, needed)
 
     def _decrypted(self, projects: Projects) -> Iterable[str]:
         directory = str(self.vault.directory)
@@ -127,13 +143,16 @@ class GitRepository:
     async def remove(self, *, tree: bool) -> None:
         """Let go of everything; without `tree` what containers have stays theirs, and what they
         have written themselves always does."""
-        for part in ("mirrors", "commits"):
-            await asyncio.to_thread(shutil.rmtree, self.home / part, ignore_errors=True)
-        if not tree:
-            return
-        await asyncio.to_thread(self.vault.close)
-        if await clear(self.home):
-            place = self.home / "tree"
-            _log.warning("source %s: what containers wrote stays in %s", self.source.name, place)
-        else:
-            await asyncio.to_thread(shutil.rmtree, self.home, ignore_errors=True)
+        async with self._lock:
+            for part in ("mirrors", "commits"):
+                await asyncio.to_thread(shutil.rmtree, self.home / part, ignore_errors=True)
+            if not tree:
+                return
+            await asyncio.to_thread(self.vault.close)
+            if await clear(self.home):
+                place = self.home / "tree"
+                _log.warning(
+                    "source %s: what containers wrote stays in %s", self.source.name, place
+                )
+            else:
+                await asyncio.to_thread(shutil.rmtree, self.home, ignore_errors=True)

@@ -133,3 +133,26 @@ def test_a_reference_that_is_not_there_is_an_error(
     found = repository(work, tmp_path, memory, branch="other")
     with pytest.raises(RefNotFound, match="has no branch other"):
         asyncio.run(found.probe())
+
+
+def test_a_preview_and_letting_go_leave_a_commit_that_is_being_checked_out_whole(
+    work: Path, tmp_path: Path, memory: Path
+) -> None:
+    (work / "compose.yaml").write_text("services: {web: {image: app, volumes: ['./many:/many']}}")
+    (work / "many").mkdir()
+    for number in range(200):
+        (work / "many" / str(number)).write_text(str(number))
+    head = commit(work)
+
+    async def at_once() -> None:
+        ours = repository(work, tmp_path, memory)
+        redefined = repository(work, tmp_path, memory)
+        await ours.fetch(accept_rewrite=False)
+        one, two, other, _ = await asyncio.gather(
+            ours.render(head), ours.render(head), redefined.render(head), ours.retain({})
+        )
+        assert one == two == other
+        await asyncio.gather(ours.switch(head, one), redefined.switch(head, one), ours.retain({}))
+
+    asyncio.run(at_once())
+    assert len(os.listdir(tmp_path / "root/gitops/shop/tree/many")) == 200
