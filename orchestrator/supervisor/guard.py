@@ -13,6 +13,7 @@ from pathlib import Path
 
 from orchestrator.engine.errors import chain
 from orchestrator.engine.exits import HOST_FAULTS
+from orchestrator.engine.guard import release
 from orchestrator.engine.host import Host
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ async def guarded(host: Host) -> AsyncIterator[None]:
             await task
         for connection in held:
             await asyncio.to_thread(host.containers.release_guard, connection)
+        if not held:
+            # It may not have come to ask, and be one that the launcher has started again.
+            await asyncio.to_thread(release, str(host.run))
 
 
 async def _keep(host: Host, held: list[socket.socket]) -> None:
