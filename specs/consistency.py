@@ -126,6 +126,8 @@ class _Checker:
         for index, mount in enumerate(service.volumes):
             if mount.type == "volume" and mount.source and mount.source not in project.volumes:
                 self._unknown("volume", mount.source, project.volumes, (*path, "volumes", index))
+            if mount.type == "image" and not mount.source:
+                self.fail("has no image to mount", (*path, "volumes", index), "give it a source")
         for index, config in enumerate(service.configs):
             if config.source not in project.configs:
                 self._unknown("config", config.source, project.configs, (*path, "configs", index))

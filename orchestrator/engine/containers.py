@@ -8,6 +8,7 @@ import dataclasses
 import os
 import secrets
 import signal
+from collections.abc import Mapping
 from time import time
 
 from bridge.errors import NetworkError
@@ -28,10 +29,13 @@ from orchestrator.engine.stopping import ask_to_end, tell_killed
 from orchestrator.engine.traffic import Traffic
 from orchestrator.engine.translate import Surroundings, container_config
 from orchestrator.planning import actions
+from orchestrator.planning.blueprint import image_content, mounted_references
 from orchestrator.planning.health import HealthState
-from runtime.container.config import Mount
+from orchestrator.planning.observed import Spec
+from runtime.container.config import ImageMount, Mount
 from runtime.container.containers import ContainerState
 from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
+from runtime.images.store import Image
 
 GRACE_AFTER_KILL = 10.0
 
@@ -78,9 +82,17 @@ class ContainerWork:
         process = effective_process(service, image.config, record.name)
         volumes = anonymous_volumes(record.id, service, image.config.volumes, action.anonymous)
         contents = read_contents(action.project.contents(), {record.service: service})
+        mounted = {
+            reference: host.images.resolve(reference)
+            for reference in mounted_references(service).values()
+        }
         # On record first, so that a crash leaves their names.
         updated = host.store.update_container(
-            record.id, image_id=image.id, process=process_record(process), volumes=volumes
+            record.id,
+            image_id=image.id,
+            spec=_with_images(record.spec, {name: found.id for name, found in mounted.items()}),
+            process=process_record(process),
+            volumes=volumes,
         )
         record = updated or record
         for name in volumes.values():
@@ -90,9 +102,10 @@ class ContainerWork:
         files = network_files(host, owner, endpoints or owner.endpoints)
         names = {*record.spec["volumes"].values(), *volumes.values()}
         surroundings = Surroundings(
-            layers=tuple(str(path) for path in host.images.layer_paths(image)),
+            layers=self._layers(image),
             anonymous=volumes,
             volume_paths={name: host.volumes.get(name).mountpoint for name in sorted(names)},
+            image_layers={name: self._layers(found) for name, found in mounted.items()},
             contents=contents,
             namespaces=self._namespaces(record),
             borrowed=self._borrowed(record),
@@ -110,6 +123,9 @@ class ContainerWork:
             )
         )
         return host.store.update_container(record.id, endpoints=endpoints) or record
+
+    def _layers(self, image: Image) -> tuple[str, ...]:
+        return tuple(str(path) for path in self._host.images.layer_paths(image))
 
     async def start(self, action: actions.StartContainer) -> None:
         async with self._host.transition(action.name):
@@ -355,13 +371,15 @@ class ContainerWork:
         except EngineError:
             return False  # what it shared with is gone
 
-    def _borrowed(self, record: ContainerRecord) -> tuple[Mount, ...]:
-        """The volumes and binds of the containers that `volumes_from` names."""
-        found: dict[str, Mount] = {}
+    def _borrowed(self, record: ContainerRecord) -> tuple[Mount | ImageMount, ...]:
+        """The volumes, binds and images of the containers that `volumes_from` names."""
+        found: dict[str, Mount | ImageMount] = {}
         for source in record.spec["service"].get("volumes_from") or ():
             target, name, mode = volume_source(str(source))
             other = self._shared_with(record, target, name)
-            for mount in self._host.containers.config(other.id).mounts:
+            config = self._host.containers.config(other.id)
+            found |= {image.target: image for image in config.images}
+            for mount in config.mounts:
                 read_only = mount.read_only or mode == "ro"
                 found[mount.target] = dataclasses.replace(mount, read_only=read_only, seed=False)
         return tuple(found.values())
@@ -373,6 +391,15 @@ class ContainerWork:
             if other.service == name and not other.oneoff and other.role == "current":
                 return other
         raise EngineError(f"container {record.name} needs a container of service {name}")
+
+
+def _with_images(spec: Spec, ids: Mapping[str, str]) -> Spec:
+    """The blueprint with the ids of the images that are really mounted."""
+    if not ids:
+        return spec
+    references = mounted_references(spec["service"])
+    mounted = {image_content(target): ids[name] for target, name in references.items()}
+    return {**spec, "contents": {**spec["contents"], **mounted}}
 
 
 def process_record(process: Process) -> ProcessRecord:

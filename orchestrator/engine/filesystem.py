@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.engine.errors import EngineError
 from orchestrator.planning.observed import Spec
-from runtime.container.config import File, Mount, Tmpfs
+from runtime.container.config import File, ImageMount, Mount, Tmpfs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +82,7 @@ def mounts(
         elif kind == "volume":
             options = entry.get("volume") or {}
             name = volume_names[source] if source else anonymous[target]
-            subpath = _subpath(str(options.get("subpath") or ""), target)
+            subpath = _subpath(str(options.get("subpath") or ""), target, kind)
             binds.append(
                 Mount(
                     source=f"{volume_paths[name]}/{subpath}" if subpath else volume_paths[name],
@@ -104,7 +104,7 @@ def mounts(
                     read_only=read_only,
                 )
             )
-        else:
+        elif kind != "image":
             raise EngineError(f"volume at {target}: type {kind} is not supported")
     mounted = {bind.target for bind in binds}
     for target, name in anonymous.items():
@@ -113,15 +113,32 @@ def mounts(
     return tuple(binds), tuple(memory)
 
 
-def _subpath(path: str, target: str) -> str:
-    """A path in a volume, empty for all of it; raises EngineError for one that leads out."""
+def image_mounts(service: Spec, layers: Mapping[str, tuple[str, ...]]) -> tuple[ImageMount, ...]:
+    """Mounts of images; `layers` has their unpacked layers by reference."""
+    found = []
+    for mount in service.get("volumes") or ():
+        if mount.get("type") == "image":
+            target = str(mount["target"])
+            subpath = str((mount.get("image") or {}).get("subpath") or "")
+            found.append(
+                ImageMount(
+                    layers=layers[str(mount["source"])],
+                    target=target,
+                    subpath=_subpath(subpath, target, "image"),
+                )
+            )
+    return tuple(found)
+
+
+def _subpath(path: str, target: str, kind: str) -> str:
+    """A path in a volume or image, empty for all; raises EngineError for one that leads out."""
     if not path:
         return ""
     plain = posixpath.normpath(path)
     if plain.startswith("/") or plain.split("/")[0] == "..":
         raise EngineError(
-            f"volume at {target}: subpath {path} leads out of the volume",
-            hint="give a path relative to the volume's root",
+            f"{kind} at {target}: subpath {path} leads out of the {kind}",
+            hint=f"give a path relative to the {kind}'s root",
         )
     return "" if plain == "." else plain
 

@@ -56,7 +56,8 @@ class ImageWork:
         """Remove an image that no container uses; raises ImageNotFound, InUse."""
         users: dict[str, list[str]] = {}
         for record in self._host.store.containers():
-            users.setdefault(record.image_id, []).append(record.name)
+            for id in (record.image_id, *record.mounted_images):
+                users.setdefault(id, []).append(record.name)
         removed = await asyncio.to_thread(
             self._host.images.remove, reference, force=force, used_by=users
         )

@@ -19,6 +19,7 @@ from orchestrator.engine.errors import (
     WaitFailed,
 )
 from orchestrator.planning import actions
+from orchestrator.planning.blueprint import image_content, mounted_references
 from orchestrator.planning.drift import same_form
 from orchestrator.planning.observed import (
     HealthStatus,
@@ -178,8 +179,11 @@ class SimulatedBackend:
             for volume in action.spec["volumes"].values():
                 if volume not in self.volumes:
                     raise EngineError(f"no such volume: {volume}")
-            if action.image not in self.images:
-                raise EngineError(f"no such image: {action.image}")
+            mounted = mounted_references(action.spec["service"])
+            for image in (action.image, *mounted.values()):
+                if image not in self.images:
+                    raise EngineError(f"no such image: {image}")
+            contents = {image_content(at): self.images[image] for at, image in mounted.items()}
             self.owners[action.name] = action.project.name
             self.containers[action.name] = ObservedContainer(
                 id=self._new_id(),
@@ -187,7 +191,7 @@ class SimulatedBackend:
                 service=action.service,
                 number=action.number,
                 status="created",
-                spec=action.spec,
+                spec={**action.spec, "contents": {**action.spec["contents"], **contents}},
                 image_id=self.images[action.image],
                 source=tuple(action.project.config_files),
                 role=action.role,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.engine.endpoints import SHORT_ID
-from orchestrator.engine.filesystem import Content, content_files, mounts
+from orchestrator.engine.filesystem import Content, content_files, image_mounts, mounts
 from orchestrator.engine.limits import devices, log_config, resources, security, ulimits
 from orchestrator.engine.process import Process
 from orchestrator.planning.observed import Spec
-from runtime.container.config import ContainerConfig, File, Mount
+from runtime.container.config import ContainerConfig, File, ImageMount, Mount, Tmpfs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,16 +18,18 @@ class Surroundings:
     """What a container finds on this host.
 
     `namespaces` maps "network", "pid" and "ipc" to the path of a namespace that is joined;
-    `volume_paths` real volume names to directories; `borrowed` are the mounts of other
-    containers that it has besides its own; `hosts` and `resolv_conf` are the texts of those files.
+    `volume_paths` real volume names to directories; `image_layers` the references of mounted
+    images to their unpacked layers; `borrowed` are the mounts of other containers that it has
+    besides its own; `hosts` and `resolv_conf` are the texts of those files.
     """
 
     layers: tuple[str, ...]
     anonymous: Mapping[str, str] = field(default_factory=dict)
     volume_paths: Mapping[str, str] = field(default_factory=dict)
+    image_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     contents: Mapping[str, Content] = field(default_factory=dict)
     namespaces: Mapping[str, str] = field(default_factory=dict)
-    borrowed: tuple[Mount, ...] = ()
+    borrowed: tuple[Mount | ImageMount, ...] = ()
     hostname: str
     hosts: str
     resolv_conf: str
@@ -47,8 +49,9 @@ def container_config(
     binds, memory = mounts(
         service, spec["volumes"], surroundings.anonymous, surroundings.volume_paths
     )
-    own = {mount.target for mount in binds} | {mount.target for mount in memory}
-    binds = (*binds, *(mount for mount in surroundings.borrowed if mount.target not in own))
+    images = image_mounts(service, surroundings.image_layers)
+    own = _targets(binds) | _targets(memory) | _targets(images)
+    borrowed = [mount for mount in surroundings.borrowed if mount.target not in own]
     options = security(service)
     oneoff = spec.get("oneoff") or {}
     shm_size = service.get("shm_size")
@@ -70,7 +73,8 @@ def container_config(
         ipc_namespace=_namespace(service, "ipc", surroundings),
         uts_namespace="host" if service.get("uts") == "host" else "private",
         cgroup_namespace="host" if service.get("cgroup") == "host" else "private",
-        mounts=binds,
+        mounts=(*binds, *(mount for mount in borrowed if isinstance(mount, Mount))),
+        images=(*images, *(mount for mount in borrowed if isinstance(mount, ImageMount))),
         tmpfs=memory,
         files=(
             *_network_files(surroundings),
@@ -105,6 +109,10 @@ def container_config(
 
 def container_hostname(id: str, service: Spec) -> str:
     return str(service.get("hostname") or id[:SHORT_ID])
+
+
+def _targets(mounts: Iterable[Mount | Tmpfs | ImageMount]) -> set[str]:
+    return {mount.target for mount in mounts}
 
 
 def _namespace(service: Spec, attribute: str, surroundings: Surroundings) -> str:

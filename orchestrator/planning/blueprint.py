@@ -19,19 +19,43 @@ def image_reference(project: str, service: Mapping[str, Any]) -> str:
     return str(service.get("image") or f"{project}-{service['name']}")
 
 
-def blueprints(canonical: Mapping[str, Any]) -> dict[str, Spec]:
-    """The blueprint of every active service of a canonical project.
-
-    Of configs and secrets it holds the digest, and of binds where it is known; the content itself
-    stays out, so that no secret is printed.
-    """
+def mounted_images(project: str, services: Mapping[str, Any], name: str) -> dict[str, str]:
+    """The images that the canonical service mounts: {target: reference}. A source that names a
+    service means that one's image."""
     return {
-        name: _blueprint(canonical, {"name": name, **service})
-        for name, service in canonical["services"].items()
+        target: image_reference(project, {"name": source, **services[source]})
+        if source in services
+        else source
+        for target, source in mounted_references(services[name]).items()
     }
 
 
-def _blueprint(canonical: Mapping[str, Any], service: Mapping[str, Any]) -> Spec:
+def blueprints(canonical: Mapping[str, Any], images: Mapping[str, str]) -> dict[str, Spec]:
+    """The blueprint of every active service of a canonical project; `images` maps references to
+    the ids of what is there.
+
+    Of configs and secrets it holds the digest, of mounted images the id (None: not there yet),
+    and of binds the digest where it is known; the content itself stays out, so that no secret is
+    printed.
+    """
+    services = canonical["services"]
+    return {
+        name: _blueprint(
+            canonical,
+            {"name": name, **service},
+            mounted_images(canonical["name"], services, name),
+            images,
+        )
+        for name, service in services.items()
+    }
+
+
+def _blueprint(
+    canonical: Mapping[str, Any],
+    service: Mapping[str, Any],
+    mounted: Mapping[str, str],
+    images: Mapping[str, str],
+) -> Spec:
     def definition(kind: str, key: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = (canonical.get(kind) or {}).get(key) or {}
         return found
@@ -49,14 +73,34 @@ def _blueprint(canonical: Mapping[str, Any], service: Mapping[str, Any]) -> Spec
         for kind in ("configs", "secrets")
         for use in service.get(kind) or ()
     }
+    contents |= {image_content(target): images.get(name) for target, name in mounted.items()}
     mounts, bound = _without_digests(service.get("volumes") or ())
+    if mounted:
+        mounts = [
+            {**mount, "source": mounted[mount["target"]]} if mount["type"] == "image" else mount
+            for mount in mounts
+        ]
     return {
         "version": VERSION,
-        "service": {**service, "volumes": mounts} if bound else dict(service),
+        "service": {**service, "volumes": mounts} if bound or mounted else dict(service),
         "networks": {key: real_name("networks", key) for key in service.get("networks") or {}},
         "volumes": {key: real_name("volumes", key) for key in volumes},
         "contents": {**contents, **bound},
     }
+
+
+def mounted_references(service: Mapping[str, Any]) -> dict[str, str]:
+    """The images that the service of a blueprint mounts: {target: reference}."""
+    return {
+        str(mount["target"]): str(mount["source"])
+        for mount in service.get("volumes") or ()
+        if mount.get("type") == "image"
+    }
+
+
+def image_content(target: str) -> str:
+    """The key among a blueprint's contents of the image that is mounted at `target`."""
+    return f"image {target}"
 
 
 def _without_digests(mounts: Iterable[Spec]) -> tuple[list[Spec], dict[str, str]]:

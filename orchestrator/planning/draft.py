@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.planning.blueprint import blueprints, image_reference
+from orchestrator.planning.blueprint import blueprints, image_reference, mounted_references
 from orchestrator.planning.errors import ServiceDisabled, UnknownService
 from orchestrator.planning.graph import DependencyGraph
 from orchestrator.planning.observed import Observed, Spec
@@ -42,6 +42,15 @@ class Draft:
     def image(self, name: str) -> str:
         return self.policy.pins.get(name) or image_reference(self.project.name, self.service(name))
 
+    def needed_images(self, name: str) -> list[int]:
+        """The steps that bring what the service runs and mounts of images."""
+        references = {self.image(name), *self.mounted(name)}
+        return sorted(self.image_steps[r] for r in references if r in self.image_steps)
+
+    def mounted(self, name: str) -> tuple[str, ...]:
+        """The references of the images that the service mounts."""
+        return tuple(mounted_references(self.service(name)).values())
+
     @property
     def services(self) -> tuple[str, ...]:
         """The selected services, each after what it depends on."""
@@ -55,7 +64,7 @@ class Draft:
 def begin(project: Project, observed: Observed, policy: Policy, now: float) -> Draft:
     """Select the services of the run; raises UnknownService, ServiceDisabled, DependencyCycle."""
     canonical = project.canonical()
-    specs = blueprints(canonical)
+    specs = blueprints(canonical, observed.images)
     for name in (*policy.services, *policy.scale):
         if name not in specs:
             raise UnknownService(name, specs)

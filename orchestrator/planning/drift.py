@@ -191,8 +191,16 @@ def _first_network(service: Spec) -> str | None:
 
 
 def same_form(old: Spec, new: Spec) -> bool:
-    """Whether two blueprints differ in nothing that a container could tell."""
-    return not service_drift(old, new, old_image=None, new_image=None)
+    """Whether two blueprints differ in nothing that a container could tell, as far as is known:
+    what a mounted image holds, a blueprint may be older than."""
+    before, after = old.get("contents") or {}, new.get("contents") or {}
+    known = {key for key in before.keys() & after.keys() if None not in (before[key], after[key])}
+    return not service_drift(
+        {**old, "contents": {key: before[key] for key in known}},
+        {**new, "contents": {key: after[key] for key in known}},
+        old_image=None,
+        new_image=None,
+    )
 
 
 def needs_recreate(changes: Iterable[Change]) -> bool:
@@ -254,17 +262,17 @@ def _service_changes(old: Spec, new: Spec) -> Iterator[Change]:
         yield Change(field=field, old=before, new=after, kind=field_class(field, before, after))
 
 
-def _content_changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[Change]:
+def _content_changes(old: Mapping[str, str | None], new: Mapping[str, str | None]) -> list[Change]:
     # A source that is new or gone shows as a change of the service's own list already.
     return [
         Change(
             field=f"{key} content",
             old=_short(old[key]),
-            new=_short(new[key]),
+            new=_short(after) if after is not None else "not there yet",
             kind=FieldClass.RECREATE,
         )
         for key in sorted(old.keys() & new.keys())
-        if old[key] != new[key] and new[key] is not None
+        if old[key] != (after := new[key]) and (after is not None or key.startswith("image "))
     ]
 
 

@@ -181,7 +181,11 @@ def _needs(draft: Draft, service: str, hook: Mapping[str, Any]) -> list[int]:
     spec = draft.blueprints[service]
     image = str(hook.get("image") or draft.image(service))
     return [
-        *(draft.image_steps[i] for i in (image,) if i in draft.image_steps),
+        *(
+            draft.image_steps[reference]
+            for reference in (image, *draft.mounted(service))
+            if reference in draft.image_steps
+        ),
         *(draft.network_steps[n] for n in spec["networks"].values() if n in draft.network_steps),
         *(draft.volume_steps[v] for v in spec["volumes"].values() if v in draft.volume_steps),
     ]

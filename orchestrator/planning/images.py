@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestrator.planning.actions import BuildImage, Cause, PullImage
-from orchestrator.planning.blueprint import image_reference
+from orchestrator.planning.blueprint import image_reference, mounted_images
 from orchestrator.planning.builds import build_bases, build_order
 from orchestrator.planning.draft import Draft
 from orchestrator.planning.errors import PlanningError
@@ -19,23 +19,34 @@ _AGES = {"daily": 86_400.0, "weekly": 604_800.0, "refresh": 0.0}
 
 
 def referenced(project: Project) -> frozenset[str]:
-    """The references of all images that the project's services and their init containers run."""
+    """The references of all images that the project's services and their init containers run
+    and mount."""
     images: set[str] = set()
-    for name, service in project.canonical()["services"].items():
+    services = project.canonical()["services"]
+    for name, service in services.items():
         images.add(image_reference(project.name, {"name": name, **service}))
         images.update(init_images(service))
+        images.update(mounted_images(project.name, services, name).values())
     return frozenset(images)
 
 
 def plan_images(draft: Draft) -> None:
     """Add one step for each image that the selected services need and that is not there."""
     _plan_builds(draft)
+    built = {
+        image_reference(draft.project.name, spec["service"])
+        for spec in draft.blueprints.values()
+        if spec["service"].get("build")
+    }
     for name in sorted(draft.selected):
         service = draft.service(name)
         for own in init_images(service):
             _plan_pull(draft, own, "")
         if not service.get("build") and name not in draft.policy.pins:
             _plan_pull(draft, draft.image(name), _policy(service))
+        for mounted in draft.mounted(name):
+            if mounted not in built:
+                _plan_pull(draft, mounted, "")
 
 
 def _policy(service: Mapping[str, Any]) -> str:
@@ -50,7 +61,7 @@ def _plan_builds(draft: Draft) -> None:
     services = {name: spec["service"] for name, spec in draft.blueprints.items()}
     reasons = {
         name: reason
-        for name in draft.selected
+        for name in {*draft.selected, *_mounted_builds(draft)}
         if name not in draft.policy.pins and (reason := _build_reason(draft, name))
     }
     for name in build_order(services, reasons):
@@ -71,6 +82,17 @@ def _plan_builds(draft: Draft) -> None:
             ),
             after=[draft.image_steps[base] for base in bases if base in draft.image_steps],
         )
+
+
+def _mounted_builds(draft: Draft) -> list[str]:
+    """The services whose builds the selected services mount."""
+    mounted = {reference for name in draft.selected for reference in draft.mounted(name)}
+    return [
+        name
+        for name, spec in draft.blueprints.items()
+        if spec["service"].get("build")
+        and image_reference(draft.project.name, spec["service"]) in mounted
+    ]
 
 
 def _plan_pull(draft: Draft, reference: str, wanted: str) -> None:

@@ -62,9 +62,9 @@ def plan_networks(
             continue
         spec = draft.canonical["networks"][key]
         images = [
-            draft.image_steps[draft.image(service)]
+            step
             for service in draft.users("networks", name)
-            if draft.image(service) in draft.image_steps
+            for step in draft.needed_images(service)
         ]
 
         def create(cause: Cause, after: Iterable[int], *, name: str = name, key: str = key) -> None:

@@ -193,8 +193,7 @@ class ServiceSteps:
         reference = draft.image(replica.service)
         needs = [*after, *self.leftovers.get(replica.service, ())]
         needs += draft.displaced.get(replica.service, ())
-        if reference in draft.image_steps:
-            needs.append(draft.image_steps[reference])
+        needs += draft.needed_images(replica.service)
         needs += [
             draft.network_steps[n] for n in spec["networks"].values() if n in draft.network_steps
         ]
@@ -319,8 +318,7 @@ class ServiceSteps:
         if replica.verdict != "replace" and not replica.bounce:
             return []
         draft = self.draft
-        reference = draft.image(replica.service)
-        steps = [draft.image_steps[reference]] if reference in draft.image_steps else []
+        steps = draft.needed_images(replica.service)
         for dependency, terms in sorted(dependencies(draft.service(replica.service)).items()):
             if terms.get("restart") or not terms.get("required", True):
                 continue

@@ -22,9 +22,9 @@ def plan_volumes(draft: Draft) -> None:
             raise MissingExternal("volume", name)
         if observed is None:
             images = [
-                draft.image_steps[draft.image(service)]
+                step
                 for service in draft.users("volumes", name)
-                if draft.image(service) in draft.image_steps
+                for step in draft.needed_images(service)
             ]
             draft.volume_steps[name] = draft.builder.add(
                 CreateVolume(

@@ -54,6 +54,7 @@ def _container(backend: LocalBackend, record: ContainerRecord, state: str) -> di
         "oneoff": record.oneoff,
         "image": record.image,
         "image_id": record.image_id,
+        "mounted_images": list(record.mounted_images),
         "command": list(record.process.command),
         "state": state,
         "health": health if health != "none" else "",

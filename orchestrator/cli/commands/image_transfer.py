@@ -146,11 +146,12 @@ def _prune(session: Session, *, all: bool, force: bool, filter: tuple[str, ...])
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             return 0
     used = {
-        container["image_id"]
+        id
         for project in session.client.get("/v1/projects")
         for container in session.client.get(
             session.project_path("containers", project["name"]), all=1
         )
+        for id in (container["image_id"], *container["mounted_images"])
     }
     untagged, deleted, freed = transfers.prune(
         session.root, everything=all, used=used, until=until, labels=labels

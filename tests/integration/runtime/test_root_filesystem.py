@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from runtime.container import mounting
 from runtime.container.config import Device, File, Mount, Propagation, Tmpfs
+from runtime.container.overlay import mount_overlay
 from runtime.container.rootfs import Overlay
 from runtime.errors import ContainerStartError, InvalidState, RuntimeFault
 from runtime.linux import mounts, namespaces
@@ -394,7 +394,7 @@ def test_an_overlay_is_mounted_by_path_where_the_kernel_knows_no_better(
     def mount() -> None:
         namespaces.unshare(namespaces.CLONE_NEWNS | _CLONE_FS)
         mounts.change_propagation("/", mounts.MS_PRIVATE | mounts.MS_REC)
-        fd = mounting._mount_overlay(overlay, str(tmp_path / "place"))
+        fd = mount_overlay(overlay, str(tmp_path / "place"))
         content.append(os.read(os.open("file", os.O_RDONLY, dir_fd=fd), 10).decode())
         os.close(fd)
 

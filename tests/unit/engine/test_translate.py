@@ -11,7 +11,15 @@ from orchestrator.engine.errors import EngineError
 from orchestrator.engine.filesystem import Content, anonymous_volumes
 from orchestrator.engine.process import effective_process, signal_number
 from orchestrator.engine.translate import Surroundings, container_config
-from runtime.container.config import ContainerConfig, Device, IoLimit, Mount, Tmpfs, Ulimit
+from runtime.container.config import (
+    ContainerConfig,
+    Device,
+    ImageMount,
+    IoLimit,
+    Mount,
+    Tmpfs,
+    Ulimit,
+)
 from runtime.oci.image_config import ImageConfig, ImageHealthcheck
 
 ID = "0123456789abcdef" * 4
@@ -176,6 +184,32 @@ def test_limits_come_from_the_service_or_its_deploy_section() -> None:
     assert (made.cpus, made.memory, made.pids, made.memory_reservation) == (0.5, 1000, 9, 10)
     assert config({"mem_limit": 7, "cpus": 2.0}).resources.memory == 7
     assert config({}).resources.cpus is None
+
+
+def test_images_are_mounted_with_their_layers() -> None:
+    made = config(
+        {
+            "volumes": [
+                {"type": "image", "source": "tools:1", "target": "/tools"},
+                {
+                    "type": "image",
+                    "source": "tools:1",
+                    "target": "/site",
+                    "image": {"subpath": "srv//site"},
+                },
+            ]
+        },
+        image(volumes=("/tools",)),
+        image_layers={"tools:1": ("/l/1", "/l/2")},
+        borrowed=(ImageMount(layers=(), target="/site"), ImageMount(layers=(), target="/more")),
+    )
+    assert made.mounts == ()
+    assert made.images == (
+        ImageMount(layers=("/l/1", "/l/2"), target="/tools"),
+        ImageMount(layers=("/l/1", "/l/2"), target="/site", subpath="srv/site"),
+        ImageMount(layers=(), target="/more"),
+    )
+    assert ContainerConfig.from_json(made.to_json()) == made
 
 
 def test_no_swapping_at_all_is_a_limit() -> None:

@@ -8,7 +8,13 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.planning.actions import BuildImage, Cause, PullImage
+from orchestrator.planning.actions import (
+    BuildImage,
+    Cause,
+    ContainerAction,
+    CreateContainer,
+    PullImage,
+)
 from orchestrator.planning.builds import plan_builds
 from orchestrator.planning.errors import DependencyCycle, PlanningError, UnknownService
 from orchestrator.planning.images import refresh_age
@@ -113,6 +119,48 @@ def test_builds_that_take_files_from_each_other_are_refused(stack: Stack, world:
         plan_builds(project, (), _model(project))
     with pytest.raises(UnknownService):
         plan_builds(project, ("c",), _model(project))
+
+
+def _mounting(source: str) -> list[dict[str, str]]:
+    return [{"type": "image", "source": source, "target": "/m"}]
+
+
+def test_a_mounted_image_is_there_before_what_mounts_it(stack: Stack, world: Worlds) -> None:
+    project = stack(
+        {
+            "web": {"volumes": _mounting("other"), "pre_start": [{"command": ["true"]}]},
+            "tool": {"volumes": _mounting("made")},
+            "made": {"image": "made:1", "build": {"context": "/made"}},
+        }
+    )
+    for chosen, image, kind in (("web", "other", PullImage), ("tool", "made:1", BuildImage)):
+        plan = world().plan(project, services=(chosen,))
+        (fetched,) = [step for step in plan.steps if step.action.kind == "image"]
+        assert (fetched.action.name, type(fetched.action)) == (image, kind)
+        for step in plan.steps:
+            if isinstance(step.action, CreateContainer):
+                assert fetched.id in step.after
+
+
+def test_what_mounts_an_image_is_replaced_when_the_image_is_another(
+    stack: Stack, world: Worlds
+) -> None:
+    project = stack({"web": {"volumes": _mounting("other")}, "alone": {}})
+    here = world()
+    here.up(project)
+    assert here.plan(project).empty
+    here.backend.images["other"] = "sha256:" + "b2" * 32
+    plan = here.up(project)
+    assert {
+        step.action.service for step in plan.steps if isinstance(step.action, ContainerAction)
+    } == {"web"}
+    assert "image /m content" in plan.text()
+    assert here.plan(project).empty
+
+    del here.backend.images["other"]
+    plan = here.up(project)
+    assert "not there yet" in plan.text()
+    assert here.plan(project).empty
 
 
 def _taking(service: str) -> dict[str, object]:
