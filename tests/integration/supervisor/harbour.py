@@ -142,10 +142,16 @@ class Harbour:
             *(f"link {link}" for link in links if link != "lo"),
             *(f"rules {table}" for table in tables),
             *(f"mount {line}" for line in mounts if f"{self.root.parent}/" in line),
-            *(f"cgroup {path}" for path in Path("/sys/fs/cgroup").glob(f"**/*{tag}*")),
+            *(f"cgroup {path}" for path in control_groups() if tag in path.rpartition("/")[2]),
             *(f"process {pid} {line}" for pid, line in command_lines() if str(self.root) in line),
             *(f"namespace {path}" for path in self.run.glob("netns/*")),
         ]
+
+
+def control_groups() -> Iterator[str]:
+    """Those of others come and go meanwhile."""
+    for directory, names, _ in os.walk("/sys/fs/cgroup"):
+        yield from (f"{directory}/{name}" for name in names)
 
 
 def command_lines() -> Iterator[tuple[int, str]]:
