@@ -26,6 +26,7 @@ _STATUS = {
     "InvalidState": 409,
     "NameTaken": 409,
     "PortInUse": 409,
+    "CannotListen": 409,
     "RolloutNotRunning": 409,
     "SourceSuspended": 409,
     "PlanningError": 400,
@@ -73,7 +74,7 @@ def error_body(error: BaseException) -> dict[str, Any]:
         message = chain(error)
     body: dict[str, Any] = {
         "type": type(error).__name__,
-        "message": message,
+        "message": _text(message),
         "hint": _hint(error),
         "exit_code": _exit_code(error),
     }
@@ -83,6 +84,11 @@ def error_body(error: BaseException) -> dict[str, Any]:
         if getattr(error, name, None):
             body[name] = getattr(error, name)
     return body
+
+
+def _text(message: str) -> str:
+    """The message with the bytes of names that are no text spelled out."""
+    return message.encode(errors="backslashreplace").decode()
 
 
 def expected(error: BaseException) -> bool:
@@ -113,6 +119,6 @@ def _hint(error: BaseException) -> str | None:
     while current is not None:
         hint = getattr(current, "hint", None)
         if hint:
-            return str(hint)
+            return _text(str(hint))
         current = current.__cause__
     return None

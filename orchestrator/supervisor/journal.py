@@ -126,7 +126,7 @@ class Journal:
         self._listening.close()
         if self._timer is not None:
             self._timer.cancel()
-        self.flush()
+        self._flush_safely()
         # A thread may be writing still, and what is published from now on is nobody's.
         with self._lock:
             self._closed = True
@@ -153,7 +153,7 @@ class Journal:
 
     def events(self, wanted: Filter) -> list[tuple[int, dict[str, Any]]]:
         """What is kept of that, oldest first, each with its number. Blocking."""
-        self.flush()
+        self._flush_safely()
         query = "SELECT seq, body FROM events WHERE at >= ? AND at <= ?"
         arguments: list[Any] = [wanted.since or 0.0]
         arguments.append(float("inf") if wanted.until is None else wanted.until)
@@ -170,7 +170,14 @@ class Journal:
         return [(row[0], json.loads(row[1])) for row in rows]
 
     def record(self, operation: Operation) -> None:
-        """Keep that an operation has ended. Blocking."""
+        """Keep that an operation has ended. Blocking; where that fails, the log says so."""
+        try:
+            self._record(operation)
+        except sqlite3.Error as exc:
+            # Whoever waits for the operation's end must hear of it on a full disk, too.
+            _log.error("write the journal: %s", exc)
+
+    def _record(self, operation: Operation) -> None:
         with self._lock, self._database:
             cursor = self._database.execute(
                 "INSERT INTO operations (project, command, revision, started_at, finished_at,"
@@ -244,7 +251,8 @@ class Journal:
 
 def _rows(events: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[tuple[Any, ...]]:
     for number, event in events:
-        body = json.dumps(event, separators=(",", ":"), ensure_ascii=False)
+        # In ASCII: a name that is no text cannot be written down otherwise.
+        body = json.dumps(event, separators=(",", ":"))
         where = (event["at"], event["project"], event.get("service", ""))
         yield (number, *where, event["type"], body)
 

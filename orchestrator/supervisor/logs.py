@@ -23,9 +23,17 @@ class KeyValueFormatter(logging.Formatter):
         return line
 
 
+def is_ours(record: logging.LogRecord) -> bool:
+    """Whether aiohttp tells of a fault of ours, and not of bytes that are no request: of those a
+    stranger could write as many into the log as he likes."""
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__module__ != "aiohttp.http_exceptions"
+
+
 def configure(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(KeyValueFormatter())
+    logging.getLogger("aiohttp.server").addFilter(is_ours)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

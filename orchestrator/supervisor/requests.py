@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TypeVar
 
 from aiohttp import web
@@ -14,6 +15,8 @@ from orchestrator.supervisor.instance import Instance
 INSTANCE: web.AppKey[Instance] = web.AppKey("instance", Instance)
 
 B = TypeVar("B", bound=Body)
+
+_SURROGATE = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
 
 
 def instance_of(request: web.Request) -> Instance:
@@ -27,9 +30,20 @@ async def read_body(request: web.Request, model: type[B]) -> B:
         return model()
     try:
         document = json.loads(raw)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise BadRequest("the request's body is not JSON") from exc
+    if _SURROGATE.search(raw) and not _is_text(document):
+        raise BadRequest("the request's body holds half a character, which is no text")
     return model.model_validate(document)
+
+
+def _is_text(document: object) -> bool:
+    """Whether all texts in it can be written down: JSON can name halves of characters."""
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def flag(request: web.Request, name: str) -> bool:

@@ -11,10 +11,11 @@ from typing import Any
 
 from aiohttp import web
 
+from orchestrator.engine.executor import PARALLEL
 from orchestrator.supervisor.diary import Diary
-from orchestrator.supervisor.errors import error_body, expected
+from orchestrator.supervisor.errors import BadRequest, error_body, expected
 from orchestrator.supervisor.operations import Run
-from orchestrator.supervisor.requests import instance_of
+from orchestrator.supervisor.requests import flag, instance_of
 
 _log = logging.getLogger(__name__)
 
@@ -24,11 +25,18 @@ Operation = Callable[[Run], Awaitable[dict[str, Any]]]
 Write = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-async def stream_run(request: web.Request, operation: Operation) -> web.StreamResponse:
-    """Run `operation` and answer with its events, the result last.
+async def stream_run(
+    request: web.Request, operation: Operation, *, plans: bool = False
+) -> web.StreamResponse:
+    """Run `operation` and answer with its events, the result last; with `parallel` in the query
+    that many actions at once, with `dry_run` only its plan, where all that it does `plans` show.
 
     A client that goes away cancels the run: what is under way ends, the rest is not begun.
     """
+    dry = flag(request, "dry_run")
+    if dry and not plans:
+        raise BadRequest("this operation has no dry run")
+    parallel = _parallel(request)
     response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
     await response.prepare(request)
     events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
@@ -38,7 +46,7 @@ async def stream_run(request: web.Request, operation: Operation) -> web.StreamRe
         diary.see(event)
         events.put_nowait(event)
 
-    run = Run(emit=emit, cancel=asyncio.Event())
+    run = Run(emit=emit, cancel=asyncio.Event(), dry=dry, parallel=parallel)
     instance = instance_of(request)
     runs = instance.runs
     task = asyncio.create_task(_finish(operation, run, events, diary))
@@ -58,6 +66,13 @@ async def stream_run(request: web.Request, operation: Operation) -> web.StreamRe
     return response
 
 
+def _parallel(request: web.Request) -> int:
+    text = request.query.get("parallel", str(PARALLEL))
+    if not text.isdecimal() or not int(text):
+        raise BadRequest(f"parallel={text}: it must be a number from 1 on")
+    return int(text)
+
+
 async def _finish(
     operation: Operation,
     run: Run,
@@ -71,9 +86,11 @@ async def _finish(
             _log.exception("a run failed")
         body = error_body(exc)
         last = {"type": "result", "ok": False, "error": body, "exit_code": body["exit_code"]}
-    await diary.finish(last)
-    events.put_nowait(last)
-    events.put_nowait(None)
+    try:
+        await diary.finish(last)
+    finally:
+        events.put_nowait(last)
+        events.put_nowait(None)
 
 
 async def stream_lines(
@@ -94,4 +111,6 @@ async def stream_lines(
 
 
 def _line(event: dict[str, Any]) -> bytes:
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    # Names of files need not be text: what is not is shown as "?", and ends no stream.
+    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    return text.encode(errors="replace") + b"\n"

@@ -73,3 +73,10 @@ def test_a_bad_body_names_the_field() -> None:
 def test_a_bug_is_not_an_expected_answer() -> None:
     assert expected(UnknownService("a", []))
     assert not expected(KeyError("x"))
+
+
+def test_a_name_that_is_no_text_is_spelled_out() -> None:
+    error = EngineError("cannot read /srv/\udcff", hint="rename \udcff")
+    body = error_body(error)
+    assert body["message"] == r"cannot read /srv/\udcff"
+    assert body["hint"] == r"rename \udcff"

@@ -93,3 +93,31 @@ def test_a_damaged_journal_is_set_aside(tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert (tmp_path / "journal.damaged").exists()
+
+
+def test_an_operation_ends_where_the_journal_cannot_be_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        journal = Journal(tmp_path, EventBus(), lambda _id: {})
+        journal._database.execute("PRAGMA query_only = 1")
+        journal.publish({"type": "plan", "project": "shop", "at": 2.0})
+        journal.record(
+            Operation(project="shop", command="up", started_at=1.0, finished_at=2.0, outcome="done")
+        )
+        assert journal.events(Filter()) == []
+        journal.close()
+
+    asyncio.run(main())
+    assert "write the journal: attempt to write a readonly database" in caplog.text
+
+
+def test_an_event_about_a_name_that_is_no_text_is_kept(tmp_path: Path) -> None:
+    async def main() -> None:
+        journal = Journal(tmp_path, EventBus(), lambda _id: {})
+        journal.publish({"type": "plan", "project": "shop", "at": 2.0, "text": "read \udcff"})
+        journal.flush()
+        assert [event["text"] for _, event in journal.events(Filter())] == ["read \udcff"]
+        journal.close()
+
+    asyncio.run(main())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from orchestrator.supervisor.logs import KeyValueFormatter
+from aiohttp.http_exceptions import BadStatusLine
+
+from orchestrator.supervisor.logs import KeyValueFormatter, is_ours
 
 
 def test_an_entry_is_one_line_of_keys_and_values() -> None:
@@ -13,3 +15,13 @@ def test_an_entry_is_one_line_of_keys_and_values() -> None:
     assert KeyValueFormatter().format(record) == (
         'time=1970-01-01T00:00:00.250Z level=warning logger=x.y message="lost \\"c1\\"\\n"'
     )
+
+
+def test_bytes_that_are_no_request_are_not_written_down() -> None:
+    def record(error: Exception) -> logging.LogRecord:
+        about = (type(error), error, None)
+        return logging.LogRecord("aiohttp.server", logging.ERROR, "f", 1, "x", (), about)
+
+    assert not is_ours(record(BadStatusLine("\x1b[2J")))
+    assert is_ours(record(ValueError()))
+    assert is_ours(logging.LogRecord("aiohttp.server", logging.ERROR, "f", 1, "x", (), None))
