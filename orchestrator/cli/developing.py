@@ -69,15 +69,26 @@ def prepared(
         prune=prune,
         poll=poll,
     )
-    loop.prepare(spec)
+    try:
+        loop.prepare(spec)
+    except BaseException:
+        loop.close()
+        raise
     return loop
 
 
 def follow(loop: DevLoop) -> int:
-    """Act on changes until Ctrl-C, which is raised again once all is left; the exit status of a
+    """Act on changes until Ctrl-C or SIGTERM, which end it once all is left; the exit status of a
     loop that could not go on."""
+    import signal
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    former = signal.signal(signal.SIGTERM, end)
     loop.start()
     try:
         return loop.wait()
     finally:
         loop.stop()
+        signal.signal(signal.SIGTERM, former)

@@ -60,7 +60,8 @@ class DirectoryWatches:
         self._poll.register(self._alarm, select.POLLIN)
 
     def enter(self, directory: str) -> None:
-        """Watch a directory (not what is below it). Raises OSError, WatchLimit."""
+        """Watch a directory (not what is below it), by this name alone. Raises OSError,
+        WatchLimit."""
         try:
             number = self._inotify.add(directory, _MASK)
         except OSError as exc:
@@ -75,6 +76,10 @@ class DirectoryWatches:
             self._release(former)
         self._directories[number] = directory
         self._numbers[directory] = number
+
+    def holds(self, directory: str) -> bool:
+        """Whether what this name meant when it was entered is watched still."""
+        return directory in self._numbers
 
     def leave(self, directory: str) -> None:
         """Watch it no more; one that is not watched is no error."""

@@ -8,23 +8,32 @@ links are files here; they are never followed below a root.
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+_TICK = 20_000_000  # ns; file systems note times by the kernel's clock tick, 10 ms at most
+_numbers = itertools.count(1)
 
 Kind = Literal["file", "directory", "link"]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is remembered of a file; `target` is where a link leads."""
+    """What is remembered of a file; `target` is where a link leads.
+
+    `ctime_ns` changes with content, mode and name, so that two files that have changed places and
+    back are noticed, too: what was copied in between was the other one.
+    """
 
     kind: Kind
     mode: int
     size: int = 0
-    mtime_ns: int = 0
+    ctime_ns: int = 0
     inode: int = 0
     target: str = ""
 
@@ -39,9 +48,12 @@ class Change:
 
 
 class Directories(Protocol):
-    """Who is told which directories to watch."""
+    """Who is told which directories to watch. `holds` is false of one that was entered, and that
+    has been moved or removed since, whatever bears its name now."""
 
     def enter(self, directory: str) -> None: ...
+
+    def holds(self, directory: str) -> bool: ...
 
     def leave(self, directory: str) -> None: ...
 
@@ -165,8 +177,7 @@ class Forest:
         known = self._entries.get(path)
         if known is None:
             return []
-        same = entry is not None and entry.kind == known.kind
-        if same and (known.kind != "directory" or entry is None or entry.inode == known.inode):
+        if entry is not None and self._is_same(path, known, entry):
             return []
         changes = [Change(path, known.kind, there=False)]
         if path in self._roots and known.kind == "directory":
@@ -177,6 +188,15 @@ class Forest:
             ]
         self._forget(path)
         return changes
+
+    def _is_same(self, path: str, known: Entry, entry: Entry) -> bool:
+        """Whether it is of one kind with what is known; a directory must be the one that was
+        entered. Its inode may be another's by now, or it may have been elsewhere meanwhile: then
+        nothing of what happened in it was heard."""
+        if entry.kind != known.kind or entry.kind != "directory":
+            return entry.kind == known.kind
+        held = self._directories.holds(path) or path in self._warned
+        return held and entry.inode == known.inode
 
     def _forget(self, path: str) -> None:
         entry = self._entries.pop(path, None)
@@ -199,6 +219,7 @@ class Forest:
             directory = entry.kind == "directory"
             if path not in self._roots and not self._wanted(path, directory):
                 continue
+            changes += self._drop_if_other(path, entry)
             known = self._entries.get(path)
             if known == entry:
                 continue
@@ -226,6 +247,7 @@ class Forest:
         try:
             return sorted(os.listdir(directory))
         except (FileNotFoundError, NotADirectoryError):
+            self._directories.leave(directory)
             return []
         except OSError as exc:
             self._skip(directory, exc)
@@ -253,7 +275,11 @@ def _look(path: str) -> Entry | None:
         status = os.lstat(path)
         mode = stat.S_IMODE(status.st_mode)
         if stat.S_ISREG(status.st_mode):
-            return Entry("file", mode, status.st_size, status.st_mtime_ns, status.st_ino)
+            ctime = status.st_ctime_ns
+            if abs(time.time_ns() - ctime) < _TICK:
+                # It may be written again without another time to show: it is like nothing else.
+                ctime = -next(_numbers)
+            return Entry("file", mode, status.st_size, ctime, status.st_ino)
         if stat.S_ISDIR(status.st_mode):
             return Entry("directory", mode, inode=status.st_ino)
         if stat.S_ISLNK(status.st_mode):

@@ -100,8 +100,12 @@ class DevLoop:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
-        self._watching.close()
+        self.close()
         self._report.tell("ended")
+
+    def close(self) -> None:
+        """Let go of the files of a loop that was not started."""
+        self._watching.close()
 
     def wait(self) -> int:
         """Until `stop` is called, or the loop cannot go on, which it has told then: status 1."""

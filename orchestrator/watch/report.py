@@ -26,6 +26,8 @@ import time
 from collections.abc import Iterable
 from typing import Any, Protocol, TextIO
 
+from orchestrator.printable import printable, printable_line
+
 SHOWN = 100
 _COLOURS = {"done": 32, "failed": 31, "warning": 33, "held": 33, "waiting": 33}
 
@@ -47,7 +49,8 @@ class JsonReport:
             told["service"] = service
         told |= fields
         with self._lock:
-            print(json.dumps(told, ensure_ascii=False), file=self._out, flush=True)
+            # In ASCII: a name need not be text that can be written.
+            print(json.dumps(told), file=self._out, flush=True)
 
 
 class TextReport:
@@ -73,7 +76,8 @@ class TextReport:
             mark = _COLOURS.get(event)
             if self._colour and mark is not None:
                 head = f"\x1b[{mark}m{head}\x1b[0m" if head else head
-            for line in text.splitlines():
+            # What a build or a command prints may be in colour; the rest is ours, and of names.
+            for line in text.splitlines() if event == "output" else printable(text).split("\n"):
                 print(head + line, file=self._out)
             self._out.flush()
 
@@ -124,7 +128,8 @@ class TextReport:
 
     def _relative(self, path: str) -> str:
         prefix = self._directory.rstrip("/") + "/"
-        return path[len(prefix) :] if path.startswith(prefix) else os.path.normpath(path)
+        near = path[len(prefix) :] if path.startswith(prefix) else os.path.normpath(path)
+        return printable_line(near)
 
 
 def shown(paths: Iterable[str]) -> dict[str, Any]:

@@ -357,10 +357,8 @@ class ServiceLoop:
 
 
 def _overtaken(change: FileChange) -> bool:
-    """Whether the host's file has gone, or come again, since: that comes as a change of its own."""
-    if change.source is None:
-        return False
-    return os.path.lexists(change.source) != isinstance(change, Put)
+    """Whether the host's file has gone since, which comes as a change of its own."""
+    return isinstance(change, Put) and not os.path.lexists(change.source)
 
 
 def _build_line(event: dict[str, Any]) -> str:

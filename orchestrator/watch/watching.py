@@ -64,6 +64,9 @@ class Watching:
             except WatchLimit as exc:
                 self._give_up(exc)
 
+    def holds(self, directory: str) -> bool:
+        return self._watches is None or self._watches.holds(directory)
+
     def leave(self, directory: str) -> None:
         if self._watches is not None:
             self._watches.leave(directory)

@@ -93,6 +93,5 @@ def file_change(rule: Rule, change: Change) -> FileChange:
     target = rule.destination(change.path)
     if change.there:
         return Put(source=Path(change.path), target=target)
-    # A directory that is there again has other files now: what it had goes in any case.
-    source = None if change.kind == "directory" else Path(change.path)
-    return Delete(source=source, target=target)
+    # In any case: should it be there again, that is a change that comes later, or has gone again.
+    return Delete(target=target)

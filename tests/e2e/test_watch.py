@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -298,7 +299,10 @@ def test_ctrl_c_ends_it_and_leaves_the_stack(bay: Bay, project: Project) -> None
     assert container["State"] == "running"
 
 
-def test_ctrl_c_ends_a_build_and_a_command_with_it(bay: Bay, project: Project) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_its_end_is_the_end_of_the_command_that_it_runs(
+    bay: Bay, project: Project, number: signal.Signals, status: int
+) -> None:
     command = "exec: {command: [sh, -c, 'echo begun; exec sleep 4321']}"
     rule = f"{{action: sync+exec, path: ./src, target: /srv, {command}}}"
     directory = project(f"services: {{web: {{{IDLE}, develop: {{watch: [{rule}]}}}}}}\n")
@@ -307,7 +311,7 @@ def test_ctrl_c_ends_a_build_and_a_command_with_it(bay: Bay, project: Project) -
     with watch(bay, directory) as loop:
         (directory / "src" / "a.txt").write_text("a")
         loop.until(lambda: loop.heard("output", line="begun"))
-        assert loop.end() == 130
+        assert loop.end(number) == status
         loop.until(lambda: "4321" not in bay.ok("top", "web", cwd=directory))
 
 

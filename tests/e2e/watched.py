@@ -108,9 +108,9 @@ class Watched:
             for name in cls.here(directory)
         }
 
-    def end(self) -> int:
-        """Press Ctrl-C; the exit status."""
-        self._process.send_signal(signal.SIGINT)
+    def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Press Ctrl-C, or send another signal; the exit status."""
+        self._process.send_signal(number)
         return self._process.wait(60)
 
 

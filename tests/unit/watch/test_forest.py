@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,9 @@ class Directories:
     def enter(self, directory: str) -> None:
         os.listdir(directory)
         self.watched.add(directory)
+
+    def holds(self, directory: str) -> bool:
+        return directory in self.watched
 
     def leave(self, directory: str) -> None:
         self.watched.discard(directory)
@@ -62,7 +66,15 @@ def root(tmp_path: Path) -> Path:
     (place / "a" / "b").mkdir(parents=True)
     (place / "a" / "one.txt").write_text("one")
     (place / "a" / "b" / "two.txt").write_text("two")
+    _age(place)
     return place
+
+
+def _age(place: Path) -> None:
+    """Wait until the clock has moved on since all files were written."""
+    newest = max(path.lstat().st_ctime_ns for path in place.rglob("*"))
+    while time.time_ns() < newest + 30_000_000:
+        time.sleep(0.005)
 
 
 def test_what_is_there_at_first_is_no_change(root: Path) -> None:
@@ -81,6 +93,21 @@ def test_content_mode_and_a_new_inode_are_changes(root: Path) -> None:
     shutil.copy2(root / "a" / "one.txt", root / "a" / "new")
     (root / "a" / "new").replace(root / "a" / "one.txt")
     assert garden.refresh("a/new", "a/one.txt") == [("a/one.txt", "file", True)]
+
+
+def test_writes_within_one_tick_of_the_clock_are_all_changes(root: Path) -> None:
+    garden = Garden(root)
+    for number in range(20):
+        (root / "a" / "one.txt").write_text(f"{number:3}")
+        assert garden.refresh("a/one.txt") == [("a/one.txt", "file", True)]
+
+
+def test_a_file_that_was_away_in_between_has_changed(root: Path) -> None:
+    garden = Garden(root)
+    (root / "a" / "one.txt").rename(root / "a" / "x")
+    (root / "a" / "x").rename(root / "a" / "one.txt")
+
+    assert garden.refresh("a/x", "a/one.txt") == [("a/one.txt", "file", True)]
 
 
 def test_a_directory_that_appears_is_entered_with_all_that_is_in_it(root: Path) -> None:
@@ -117,9 +144,40 @@ def test_directories_that_change_places_are_compared_anew(root: Path) -> None:
     (root / "a").rename(root / "x")
     (root / "c").rename(root / "a")
     (root / "x").rename(root / "c")
+    _age(root)
 
     assert ("a/three.txt", "file", True) in garden.refresh("a", "c", "x")
     assert garden.rescan() == []
+
+
+def test_a_directory_that_moves_away_while_it_is_entered_is_entered_when_it_is_back(
+    root: Path,
+) -> None:
+    garden = Garden(root)
+    (root / "n").mkdir()
+    (root / "n" / "f.txt").write_text("f")
+    enter = garden.directories.enter
+
+    def moving(directory: str) -> None:
+        if directory == f"{root}/n":
+            (root / "n").rename(root / "away")
+        enter(directory)
+
+    garden.directories.enter = moving  # type: ignore[method-assign]  # for the first time
+    assert garden.refresh("n") == [("n", "directory", True)]
+    garden.directories.enter = enter  # type: ignore[method-assign]
+    (root / "away").rename(root / "n")
+
+    assert ("n/f.txt", "file", True) in garden.refresh("n", "away")
+
+
+def test_a_directory_that_has_the_inode_of_one_that_was_removed_is_another(root: Path) -> None:
+    garden = Garden(root)
+    # What the kernel says when a directory goes: its watch is gone, too.
+    garden.directories.leave(f"{root}/a")
+    (root / "a" / "new.txt").write_text("new")
+
+    assert ("a/new.txt", "file", True) in garden.refresh("a")
 
 
 def test_a_file_in_place_of_a_directory_and_back(root: Path) -> None:
@@ -211,6 +269,7 @@ def test_a_rescan_finds_whatever_was_missed(root: Path) -> None:
     (root / "a" / "b" / "two.txt").unlink()
     (root / "a" / "new.txt").write_text("new")
     (root / "a" / "one.txt").write_text("changed")
+    _age(root)
 
     assert sorted(garden.rescan()) == [
         ("a/b/two.txt", "file", False),
@@ -252,7 +311,7 @@ def _as_nobody(place: Path) -> tuple[list[str], list[str]]:
             garden = Garden(place)
             for name in ("a", "z"):
                 (place / name / "f.txt").write_text("changed")
-            changes = [name for name, _, _ in (*garden.rescan(), *garden.rescan())]
+            changes = sorted({name for name, _, _ in (*garden.rescan(), *garden.rescan())})
             os.write(write, json.dumps([garden.warnings, changes]).encode())
             status = 0
         finally:

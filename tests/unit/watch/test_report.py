@@ -84,3 +84,19 @@ def test_only_the_first_paths_are_told_with_their_number() -> None:
     told = shown(str(number) for number in range(5000))
 
     assert (len(told["paths"]), told["count"]) == (100, 5000)
+
+
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_a_name_that_is_no_text_is_told_to_a_strict_terminal(kind: str) -> None:
+    name = "/home/a/src/\x1b[2J\n\udcff.py"
+    raw = io.BytesIO()
+    out = io.TextIOWrapper(raw, encoding="utf-8")
+    strict: JsonReport | TextReport = JsonReport(out)
+    if kind == "text":
+        strict = TextReport(out, colour=False, quiet=False, directory="/home/a")
+    strict.tell("done", "web", action="sync", **shown([name]), bytes=1, seconds=0.1, detail="")
+    told = raw.getvalue().decode()
+    if kind == "json":
+        assert json.loads(told)["paths"] == [name]
+    else:
+        assert told == "web  synced in 100 ms: src/\\x1b[2J\\n\\xff.py\n"
