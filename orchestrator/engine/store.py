@@ -340,14 +340,20 @@ class Store:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing; raises StoreError where the disk does not play along."""
         with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
             try:
+                self._database.execute("BEGIN IMMEDIATE")
                 yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
+                self._database.execute("COMMIT")
+            except BaseException as exc:
+                # A commit that finds no room leaves the transaction open.
+                if self._database.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        self._database.execute("ROLLBACK")
+                if isinstance(exc, sqlite3.Error):
+                    raise StoreError("write the state database") from exc
                 raise
-            self._database.execute("COMMIT")
 
 
 def _dump(value: Mapping[str, Any]) -> str:

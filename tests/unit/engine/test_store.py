@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.engine import migrations
-from orchestrator.engine.errors import NameTaken, StoreError
+from orchestrator.engine.errors import NameTaken, StoreError, chain
 from orchestrator.engine.records import (
     ContainerRecord,
     EndpointRecord,
@@ -152,9 +152,23 @@ def test_networks_are_kept_by_name(tmp_path: Path) -> None:
 def test_a_failed_transaction_leaves_nothing(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.add_container(container())
-        with pytest.raises(sqlite3.OperationalError):
+        with pytest.raises(StoreError):
             store.update_container("c1", no_such_field=1)
         assert store.container("c1") == container()
+
+
+def test_a_full_disk_is_told_and_costs_nothing_but_what_it_had_no_room_for(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.put_project(project({"services": {}}))
+        pages = store._database.execute("PRAGMA page_count").fetchone()[0]
+        store._database.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(StoreError) as caught:
+            store.put_project(project({"services": {"web": {"command": "x" * 100_000}}}))
+        assert chain(caught.value) == "write the state database: database or disk is full"
+        store._database.execute("PRAGMA max_page_count = 1000000")
+        found = store.project("shop")
+        assert found is not None and found.spec == {"services": {}}
+        store.put_project(project({"services": {"web": {}}}))
 
 
 def test_migrations_run_once_and_from_any_version(
