@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 
+from orchestrator.printable import printable
+
 DEBUG_VARIABLE = "BAYPLAN_DEBUG"
 
 
@@ -29,9 +31,9 @@ def report(exc: BaseException) -> int:
 
         traceback.print_exception(exc)
     message, hint, status = describe(exc)
-    print(f"{_mark()}{message}", file=sys.stderr)
+    print(f"{_mark()}{printable(message)}", file=sys.stderr)
     if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+        print(f"hint: {printable(hint)}", file=sys.stderr)
     return status
 
 

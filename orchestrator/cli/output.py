@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
+from orchestrator.printable import printable, printable_line
+
 if TYPE_CHECKING:
     from orchestrator.cli.session import Session
     from orchestrator.cli.templates import Shape
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], out: TextIO | None = None) -> None:
     """Columns as wide as their widest cell, three blanks between, no trailing blanks."""
-    lines = [tuple(heads), *(tuple(row) for row in rows)]
+    lines = [tuple(heads), *(tuple(map(printable_line, row)) for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
@@ -45,7 +47,7 @@ def write(rendered: str, path: str | None) -> None:
 
 
 def warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    print(f"warning: {printable(message)}", file=sys.stderr)
 
 
 def use_colour(session: Session, stream: TextIO) -> bool:

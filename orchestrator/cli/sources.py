@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from orchestrator.cli import output
+from orchestrator.printable import printable, printable_line
 
 _SHORT = 12
 
@@ -34,7 +35,8 @@ def line(source: Mapping[str, Any]) -> str:
     text = f"{source['name']}: {source['state']}"
     if source["last_applied"]:
         text += f" {_revision(source)}"
-    return f"{text}: {_first_line(source['message'])}" if source["message"] else text
+    text = f"{text}: {_first_line(source['message'])}" if source["message"] else text
+    return printable_line(text)
 
 
 def describe(source: Mapping[str, Any]) -> None:
@@ -70,7 +72,7 @@ def describe(source: Mapping[str, Any]) -> None:
         rows.append((f"Project {project['project']}", words))
     width = max(len(head) for head, _ in rows)
     for head, text in rows:
-        print(f"{head.ljust(width)}   {text}".rstrip())
+        print(f"{head.ljust(width)}   {printable_line(text)}".rstrip())
 
 
 def history(entries: Iterable[Mapping[str, Any]]) -> None:
@@ -99,9 +101,10 @@ def difference(shown: Mapping[str, Any]) -> None:
         since = (shown["from"] or "nothing")[:_SHORT]
         print(f"{shown['name']}: {since} -> {shown['to'][:_SHORT]}")
     for commit in shown["commits"]:
-        print(f"  {commit['commit'][:_SHORT]} {commit['subject']} ({commit['author']})")
+        words = f"{commit['commit'][:_SHORT]} {commit['subject']} ({commit['author']})"
+        print(f"  {printable_line(words)}")
     for plan in shown["plans"]:
-        print(plan["text"])
+        print(printable(plan["text"]))
     for project in shown["leaving"]:
         print(f"{project}: has left the repository, and is taken down")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from orchestrator.cli import choosing, output
 from orchestrator.cli.options import Argument, Command, choice, number
 from orchestrator.cli.session import Session
+from orchestrator.printable import printable_line
 
 
 def run(session: Session, *, format: str | None, index: float | None, service: str) -> int:
@@ -16,7 +17,7 @@ def run(session: Session, *, format: str | None, index: float | None, service: s
         output.as_json([{"Kind": kind, "Path": path} for kind, path in found])
         return 0
     for kind, path in found:
-        print(f"{kind} {path}")
+        print(f"{kind} {printable_line(path)}")
     return 0
 
 
