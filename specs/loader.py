@@ -88,7 +88,8 @@ def load_project(options: LoadOptions) -> LoadedProject:
     loading, found, tree = _assemble(options, files)
     name = found.name
     lookup = _lookup(files, found.environment)
-    normalise.normalise(tree, name, lookup)
+    if options.normalise:
+        normalise.normalise(tree, name, lookup)
     if options.confined_to:
         within = options.confined_to[0]
         loading.issues.extend(locations.check_links(tree, files.allows, within))
@@ -108,7 +109,8 @@ def load_project(options: LoadOptions) -> LoadedProject:
     if options.check_consistency:
         loading.issues.extend(consistency.check(project, tree))
         loading.settle()
-    project = selection.without_unused(project)
+    if not options.all_resources:
+        project = selection.without_unused(project)
     project = _with_digests(project, files)
     return LoadedProject(
         project=project,
@@ -131,7 +133,8 @@ def load_model(options: LoadOptions) -> dict[str, Any]:
     """
     files = Files(options)
     _, found, tree = _assemble(options, files)
-    normalise.normalise(tree, found.name, _lookup(files, found.environment))
+    if options.normalise:
+        normalise.normalise(tree, found.name, _lookup(files, found.environment))
     plain: dict[str, Any] = {**tree.plain(), "name": found.name}
     return plain
 

@@ -30,6 +30,8 @@ class LoadOptions:
     `files` is `stdin`. `environ` is the whole of the environment: no other variable is seen.
     `services` also enables the profiles of the services that it names. `inert` names attributes
     of services that the caller's engine does nothing with, for the list of unsupported ones.
+    `normalise` adds what a project implies (the default network, names); with `all_resources`
+    networks, volumes and other resources stay that no service uses.
     `default_name` is used in place of the directory's name. With `confined_to`, nothing outside of
     these directories and files is read, links followed, and no relative path may leave the first.
     """
@@ -49,6 +51,8 @@ class LoadOptions:
     resolve_paths: bool = True
     resolve_environment: bool = True
     check_consistency: bool = True
+    normalise: bool = True
+    all_resources: bool = False
     inert: tuple[str, ...] = ()
     default_name: str = ""
     confined_to: tuple[str, ...] = ()

@@ -216,7 +216,17 @@ def _plain(values: dict[str, Any]) -> dict[str, Value]:
     }
 
 
+_NOT_HERE = {
+    "alpha": "alpha commands are not provided; bay graph draws what alpha viz does",
+    "bridge": "bridge is not provided: stacks are not converted to other orchestrators' files",
+    "publish": "publish is not provided; bay push sends the images, and git the files",
+}
+
+
 def _sentence(exc: typer.TyperException) -> str:
+    for name, text in _NOT_HERE.items():
+        if exc.format_message().startswith(f"No such command '{name}'"):
+            return text
     message = exc.format_message().strip().rstrip(".")
     return message[:1].lower() + message[1:].replace(". Did you mean", "; did you mean")
 

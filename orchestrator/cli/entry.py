@@ -39,9 +39,14 @@ def carry_out(line: Line) -> int:
 
     try:
         session = Session(line.options, environ=os.environ, cwd=os.getcwd())
+        if session.dry_run:
+            from orchestrator.cli import dry
+
+            dry.check(line.command)
         status = line.command.run(session, **line.values)
         sys.stdout.flush()
-        return status
+        # As bay plan says it.
+        return 2 if session.changes and status == 0 else status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live as RichLive
@@ -28,14 +28,14 @@ _BAR = 20
 class Live:
     """Keeps the latest event of each resource and the last lines of running builds."""
 
-    def __init__(self, title: str, *, colour: bool) -> None:
+    def __init__(self, title: str, *, to: TextIO, colour: bool) -> None:
         self._title = title
         self._rows: dict[str, dict[str, Any]] = {}
         self._started: dict[str, float] = {}
         self._pulls: dict[str, Moved] = {}
         self._output: deque[str] = deque(maxlen=_BUILD_LINES)
         self._spinner = Spinner("dots", style="cyan")
-        self._console = Console(stderr=True, no_color=not colour, highlight=False)
+        self._console = Console(file=to, no_color=not colour, highlight=False)
         self._live = RichLive(
             console=self._console,
             get_renderable=self._render,

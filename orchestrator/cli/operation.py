@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from orchestrator.cli import progress
@@ -21,12 +21,12 @@ def follow(
     *,
     title: str,
     on_event: Callable[[dict[str, Any]], None] | None = None,
-    quiet: bool = False,
+    quiet: Collection[str] = (),
     silent: bool = False,
     left: str = "canceled: what was done stands, bay ps shows it",
 ) -> dict[str, Any]:
-    """Show the events of `response` up to the result, which is returned; `left` is said where
-    Ctrl-C ends it.
+    """Show the events of `response` up to the result, which is returned, but for the types in
+    `quiet`; `left` is said where Ctrl-C ends it.
 
     Raises ApiError when the result says failure. Ctrl-C leaves the connection, which
     the daemon takes as the wish to stop: running steps end, the rest is canceled.
@@ -38,9 +38,11 @@ def follow(
             if event["type"] == "result":
                 result = event
                 continue
+            if session.dry_run and event["type"] == "plan":
+                _foretell(session, event)
             if on_event is not None:
                 on_event(event)
-            if not (quiet and event["type"] in ("progress", "pull")):
+            if event["type"] not in quiet:
                 shown.event(event)
     except KeyboardInterrupt:
         print(left, file=sys.stderr)
@@ -60,6 +62,16 @@ def follow(
     return result
 
 
+def _foretell(session: Session, plan: dict[str, Any]) -> None:
+    """Print the plan of an operation that is not carried out."""
+    print(plan["text"].rstrip() or "nothing to do")
+    session.changes = session.changes or not plan["empty"]
+
+
+QUIET_PULL = ("pull",)
+QUIET_BUILD = ("build", "progress")
+
+
 def post(
     session: Session,
     path: str,
@@ -68,7 +80,7 @@ def post(
     title: str,
     on_event: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    response = session.client.stream("POST", path, body)
+    response = session.client.stream("POST", path, body, **session.run_options)
     return follow(session, response, title=title, on_event=on_event)
 
 
@@ -95,9 +107,9 @@ class Stack:
 
     def send(self, verb: str, options: dict[str, Any]) -> Response:
         path = self._session.project_path(verb, self.name)
-        client = self._session.client
+        client, asked = self._session.client, self._session.run_options
         if self._project is None:
-            response = client.stream("POST", path, self._body(options))
+            response = client.stream("POST", path, self._body(options), **asked)
             if response.status != 404:
                 return response
             try:
@@ -107,7 +119,7 @@ class Stack:
                     raise
             self.name = self._read()
             path = self._session.project_path(verb, self.name)
-        return client.stream("POST", path, self._body(options))
+        return client.stream("POST", path, self._body(options), **asked)
 
     def _body(self, options: dict[str, Any]) -> dict[str, Any]:
         return {"project": self._project, "inputs": self._inputs, "options": options}

@@ -145,6 +145,10 @@ GLOBAL_OPTIONS = (
     text("--root", help="State directory [/var/lib/bayplan]", metavar="DIR"),
     text("--run", help="Run-time directory [/run/bayplan]", metavar="DIR"),
     choice("--ansi", help="Colours and cursor control", choices=("auto", "never", "always")),
+    number("--parallel", help="Most actions at once (-1: no bound) [16]", metavar="NUMBER"),
+    flag("--dry-run", help="Show what would be done, and do nothing"),
+    flag("--all-resources", help="Networks and volumes, too, that no service uses"),
+    flag("--compatibility", help="Not supported: names of containers are joined by hyphens"),
     choice(
         "--progress",
         help="How progress is shown",

@@ -1,13 +1,14 @@
 """Shows the events of a long operation: plain lines, JSON lines, nothing, or a live display.
 
-Progress goes to standard error, so that standard output stays what a command prints.
+Progress goes to standard error, so that standard output stays what a command prints, unless
+COMPOSE_STATUS_STDOUT is on.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from orchestrator.cli import output
 from orchestrator.cli.session import Session
@@ -24,16 +25,17 @@ class Progress(Protocol):
 def choose(session: Session, title: str) -> Progress:
     """The display for this terminal and these options."""
     mode = session.progress
+    to = sys.stdout if session.variables.on("COMPOSE_STATUS_STDOUT") else sys.stderr
     if mode == "auto":
-        live = sys.stderr.isatty() and session.environ.get("TERM") != "dumb"
+        live = to.isatty() and session.environ.get("TERM") != "dumb"
         mode = "tty" if live and session.ansi != "never" else "plain"
     if mode == "json":
-        return JsonLines()
+        return JsonLines(to)
     if mode == "quiet":
         return Quiet()
     if mode == "tty":
-        return Deferred(session, title)
-    return Plain()
+        return Deferred(session, title, to)
+    return Plain(to)
 
 
 class Quiet:
@@ -47,8 +49,11 @@ class Quiet:
 class JsonLines:
     """Each event as it came, one JSON object a line."""
 
+    def __init__(self, to: TextIO) -> None:
+        self._to = to
+
     def event(self, event: dict[str, Any]) -> None:
-        print(json.dumps(event, ensure_ascii=False), file=sys.stderr, flush=True)
+        print(json.dumps(event, ensure_ascii=False), file=self._to, flush=True)
 
     def close(self) -> None:
         pass
@@ -58,7 +63,8 @@ class Plain:
     """A line for each change of a step, each line that a build prints, and each blob that has
     come."""
 
-    def __init__(self) -> None:
+    def __init__(self, to: TextIO) -> None:
+        self._to = to
         self._said: dict[str, str] = {}
         self._pulls: dict[str, Moved] = {}
 
@@ -66,7 +72,7 @@ class Plain:
         line = self._line(event)
         if line and self._said.get(event.get("resource", "")) != line:
             self._said[event.get("resource", "")] = line
-            print(line, file=sys.stderr, flush=True)
+            print(line, file=self._to, flush=True)
 
     def _line(self, event: dict[str, Any]) -> str:
         if event["type"] == "step":
@@ -88,7 +94,8 @@ class Plain:
 class Deferred:
     """A live display that costs nothing until there is a step to show."""
 
-    def __init__(self, session: Session, title: str) -> None:
+    def __init__(self, session: Session, title: str, to: TextIO) -> None:
+        self._to = to
         self._session = session
         self._title = title
         self._live: Progress | None = None
@@ -103,7 +110,7 @@ class Deferred:
                 return
             from orchestrator.cli.live import Live
 
-            self._live = Live(self._title, colour=self._session.ansi != "never")
+            self._live = Live(self._title, to=self._to, colour=self._session.ansi != "never")
         self._live.event(event)
 
     def close(self) -> None:
@@ -111,7 +118,7 @@ class Deferred:
             self._live.close()
         # Below the display, which would draw over them.
         for line in self._warnings:
-            print(line, file=sys.stderr)
+            print(line, file=self._to)
 
 
 class Moved:

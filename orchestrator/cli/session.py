@@ -11,7 +11,9 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cli.errors import UsageError
 from orchestrator.cli.options import Value
+from orchestrator.cli.variables import Variables
 from orchestrator.client import daemon
 from orchestrator.client.http import Client, quote
 
@@ -40,8 +42,26 @@ class Session:
         self.value_files = _words(options["value_files"])
         self.settings = _words(options["settings"])
         self.strict = bool(options["strict"])
-        self.ansi = _text(options["ansi"]) or environ.get("COMPOSE_ANSI") or "auto"
-        self.progress = _text(options["progress"]) or environ.get("COMPOSE_PROGRESS") or "auto"
+        self.variables = Variables(
+            environ,
+            cwd=cwd,
+            directory=self.project_directory,
+            files=self.files,
+            env_files=self.env_files,
+        )
+        self.ansi = _text(options["ansi"]) or self.variables.get("COMPOSE_ANSI") or "auto"
+        self.progress = (
+            _text(options["progress"]) or self.variables.get("COMPOSE_PROGRESS") or "auto"
+        )
+        self.all_resources = bool(options["all_resources"])
+        self.dry_run = bool(options["dry_run"])
+        self.changes = False
+        self._parallel = options["parallel"]
+        if options["compatibility"] or self.variables.on("COMPOSE_COMPATIBILITY"):
+            raise UsageError(
+                "--compatibility (or COMPOSE_COMPATIBILITY) is not supported",
+                hint="names of containers are joined by hyphens; container_name gives others",
+            )
         self._client: Client | None = None
 
     def _directory(self, given: Value, variable: str, default: str) -> str:
@@ -58,8 +78,19 @@ class Session:
     @property
     def build_environ(self) -> dict[str, str]:
         """What builds may know of our environment."""
-        names = ("SSH_AUTH_SOCK", "SOURCE_DATE_EPOCH")
+        names = ("SSH_AUTH_SOCK", "SOURCE_DATE_EPOCH", "DOCKER_DEFAULT_PLATFORM")
         return {name: self.environ[name] for name in names if self.environ.get(name)}
+
+    @property
+    def run_options(self) -> dict[str, str]:
+        """What the global options ask of an operation, as the query of its request."""
+        asked: dict[str, str] = {"dry_run": "1"} if self.dry_run else {}
+        given = self._parallel
+        if given is None:
+            given = self.variables.get("COMPOSE_PARALLEL_LIMIT") or None
+        if given is not None:
+            asked["parallel"] = str(_parallel(given))
+        return asked
 
     def load_options(self) -> dict[str, Any]:
         """The options that decide what a load gives, as they are noted beside its inputs."""
@@ -71,6 +102,7 @@ class Session:
             "env_files": list(self.env_files),
             "value_files": list(self.value_files),
             "settings": list(self.settings),
+            **({"all_resources": True} if self.all_resources else {}),
         }
 
     def remembered(self, services: tuple[str, ...] | None = None) -> dict[str, Any] | None:
@@ -126,6 +158,7 @@ class Session:
             value_files=self.value_files,
             settings=self.settings,
             inert=INERT,
+            all_resources=self.all_resources,
             **changes,
         )
 
@@ -157,6 +190,20 @@ class Session:
             "files": dict(loaded.inputs.files),
             "variables": dict(loaded.inputs.variables),
         }
+
+
+_UNBOUNDED = 1_000_000
+
+
+def _parallel(given: object) -> int:
+    """--parallel as a number of actions; Compose's -1 is no bound."""
+    try:
+        number = int(float(str(given)))
+    except ValueError:
+        number = 0
+    if number == 0 or number < -1:
+        raise UsageError(f"--parallel {given}: it must be a number from 1 on, or -1")
+    return _UNBOUNDED if number == -1 else number
 
 
 def _text(value: Value) -> str | None:

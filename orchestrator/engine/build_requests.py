@@ -45,7 +45,7 @@ def service_of(action: actions.BuildImage) -> Spec:
 def platforms_of(action: actions.BuildImage, service: Spec) -> tuple[str, ...]:
     """What to build for, in the order of the spec; empty for this host alone."""
     listed = tuple(str(platform) for platform in service["build"].get("platforms") or ())
-    own = service.get("platform")
+    own = service.get("platform") or action.environ.get("DOCKER_DEFAULT_PLATFORM")
     if action.all_platforms and listed:
         return listed
     if own or len(listed) == 1:

@@ -56,6 +56,14 @@ class Draft:
         """The selected services, each after what it depends on."""
         return tuple(name for name in self.graph if name in self.selected)
 
+    def unused(self, kind: str) -> dict[str, str]:
+        """Networks or volumes that are to be there though no service uses them, as {key: real
+        name}; also those that one does."""
+        if not self.policy.all_resources:
+            return {}
+        defined: Mapping[str, Mapping[str, Any]] = self.canonical.get(kind) or {}
+        return {key: str(spec.get("name") or key) for key, spec in defined.items()}
+
     def users(self, kind: str, name: str) -> tuple[str, ...]:
         """The selected services that use the network or volume of this real name."""
         return tuple(s for s in self.services if name in self.blueprints[s][kind].values())

@@ -105,7 +105,7 @@ def plan_networks(
 
 def _used(draft: Draft) -> list[tuple[str, str]]:
     """(key, real name) of every network that a selected service is on, by key."""
-    used = {
+    used = draft.unused("networks") | {
         key: str(name)
         for service in draft.selected
         for key, name in draft.blueprints[service]["networks"].items()

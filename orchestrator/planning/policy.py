@@ -14,11 +14,12 @@ Pull = Literal["missing", "always", "never"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """How to converge. `services` narrows the run to these and what they need, empty is all;
-    `timeout` (stop) and `wait_timeout` are in seconds, None takes the container's own stop
-    timeout and no bound. Without `refresh`, an image that is there is neither built nor pulled
-    again. `promote` are the services whose canaries have proved themselves, `pins`
-    the image ids that services run whatever their reference stands for by now, `departed` the
-    services that have left the project: they go, whatever files they came from; `environ` is
+    `all_resources` takes in networks and volumes that no service uses, `ignore_orphans` says
+    nothing of orphans; `timeout` (stop) and `wait_timeout` are in seconds, None takes the
+    container's own stop timeout and no bound. Without `refresh`, an image that is there is neither
+    built nor pulled again. `promote` are the services whose canaries have proved themselves,
+    `pins` the image ids that services run whatever their reference stands for by now, `departed`
+    the services that have left the project: they go, whatever files they came from; `environ` is
     what builds may know of the person's environment."""
 
     services: tuple[str, ...] = ()
@@ -28,6 +29,8 @@ class Policy:
     dependencies: bool = True
     recreate_dependencies: bool = False
     remove_orphans: bool = False
+    ignore_orphans: bool = False
+    all_resources: bool = False
     renew_volumes: bool = False
     start: bool = True
     wait: bool = False

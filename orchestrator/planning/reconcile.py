@@ -91,10 +91,11 @@ def _plan_orphans(draft: Draft) -> dict[str, int]:
             f"left alone, as they come from other files: {', '.join(c.name for c in foreign)}"
         )
     if own and not draft.policy.remove_orphans:
-        draft.builder.note(
-            f"orphans, whose services are not in the project: {', '.join(c.name for c in own)}; "
-            "--remove-orphans removes them"
-        )
+        if not draft.policy.ignore_orphans:
+            draft.builder.note(
+                f"orphans, whose services are not in the project: "
+                f"{', '.join(c.name for c in own)}; --remove-orphans removes them"
+            )
         own = []
     for container in sorted((*own, *departed), key=lambda c: c.name):
         cause = Cause(reason=f"the project has no service {container.service}")

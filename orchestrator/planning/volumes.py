@@ -10,7 +10,7 @@ from orchestrator.planning.errors import MissingExternal
 
 def plan_volumes(draft: Draft) -> None:
     """Add one step for each named volume of the selected services that does not exist."""
-    used = {
+    used = draft.unused("volumes") | {
         key: str(name)
         for service in draft.selected
         for key, name in draft.blueprints[service]["volumes"].items()

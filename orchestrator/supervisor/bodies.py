@@ -35,6 +35,8 @@ class UpOptions(Options):
     no_deps: bool = False
     no_start: bool = False
     remove_orphans: bool = False
+    ignore_orphans: bool = False
+    all_resources: bool = False
     renew_anon_volumes: bool = False
     wait: bool = False
     wait_timeout: float | None = None
@@ -61,6 +63,8 @@ class UpOptions(Options):
             dependencies=not self.no_deps,
             recreate_dependencies=self.always_recreate_deps,
             remove_orphans=self.remove_orphans,
+            ignore_orphans=self.ignore_orphans,
+            all_resources=self.all_resources,
             renew_volumes=self.renew_anon_volumes,
             start=not self.no_start,
             wait=self.wait,

@@ -18,7 +18,7 @@ from typing import Any
 
 from orchestrator.engine.errors import EngineError, chain
 from orchestrator.engine.events import BuildEvent, Event, PullEvent, StepEvent, WarningEvent
-from orchestrator.engine.executor import Outcome, execute
+from orchestrator.engine.executor import PARALLEL, Outcome, execute
 from orchestrator.engine.exits import HOST_FAULTS
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.preflight import check_ports
@@ -47,10 +47,13 @@ Emit = Callable[[dict[str, Any]], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """Where a run's events go, and what ends it early."""
+    """Where a run's events go, and what ends it early; a `dry` one only tells its plan, and
+    `parallel` bounds the actions under way."""
 
     emit: Emit
     cancel: asyncio.Event
+    dry: bool = False
+    parallel: int = PARALLEL
 
 
 class Operations:
@@ -243,6 +246,8 @@ class Operations:
     async def _execute(self, plan: Plan, run: Run) -> dict[str, Any] | None:
         """Tell and execute a plan; the result of the run where it failed, else None."""
         run.emit({"type": "plan", **plan.to_json()})
+        if run.dry:
+            return None
         outcome = await self._run(plan, run)
         return None if outcome.ok else result(outcome)
 
@@ -267,7 +272,9 @@ class Operations:
                 run.emit(event.to_json())
 
         with bus.listen(pass_on):
-            return await execute(plan, self._backend, tell, cancel=run.cancel)
+            return await execute(
+                plan, self._backend, tell, parallel=run.parallel, cancel=run.cancel
+            )
 
     async def _undo(self, plan: Plan, outcome: Outcome, project: Project) -> None:
         """Take away what the failed run made in vain; a failure of that is not the cause."""

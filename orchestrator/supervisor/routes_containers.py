@@ -71,7 +71,7 @@ async def remove_containers(request: web.Request) -> web.StreamResponse:
             )
             return await instance.operations.carry_out(plan, run)
 
-    return await stream_run(request, operation)
+    return await stream_run(request, operation, plans=True)
 
 
 @ROUTES.post("/v1/projects/{project}/{verb:pause|unpause}")

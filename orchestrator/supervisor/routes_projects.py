@@ -75,7 +75,7 @@ async def down(request: web.Request) -> web.StreamResponse:
     project = Project.from_canonical(body.project) if body.project is not None else None
     operations = instance_of(request).operations
     return await stream_run(
-        request, lambda run: operations.down(name, project, body.options.removal(), run)
+        request, lambda run: operations.down(name, project, body.options.removal(), run), plans=True
     )
 
 
@@ -85,7 +85,9 @@ async def build(request: web.Request) -> web.StreamResponse:
     body = await read_body(request, BuildBody)
     project = _project(request, body)
     operations = instance_of(request).operations
-    return await stream_run(request, lambda run: operations.build(project, body.options, run))
+    return await stream_run(
+        request, lambda run: operations.build(project, body.options, run), plans=True
+    )
 
 
 @ROUTES.post("/v1/projects/{project}/{verb:start|stop|restart|kill}")
@@ -95,7 +97,9 @@ async def lifecycle(request: web.Request) -> web.StreamResponse:
     name, verb = request.match_info["project"], request.match_info["verb"]
     operations = instance_of(request).operations
     return await stream_run(
-        request, lambda run: operations.lifecycle(name, verb, body.services, body.options, run)
+        request,
+        lambda run: operations.lifecycle(name, verb, body.services, body.options, run),
+        plans=True,
     )
 
 

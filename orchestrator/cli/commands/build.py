@@ -52,7 +52,7 @@ def run(
         return preview(session, options, service)
     response = Stack(session, service).send("build", options)
     operation.follow(session, response, title="build", silent=quiet)
-    if push:
+    if push and not session.dry_run:
         from orchestrator.engine import transfers
 
         transfer.one_by_one(

@@ -43,6 +43,7 @@ def _rendered(
     no_path_resolution: bool,
     no_env_resolution: bool,
     no_consistency: bool,
+    no_normalize: bool,
     resolve_image_digests: bool,
     lock_image_digests: bool,
     **aspects: bool,
@@ -53,12 +54,19 @@ def _rendered(
     if explain is not None:
         return _explanation(session, explain, format)
     if no_interpolate or aspect == "variables":
-        return _uninterpolated(session, aspect, format, resolve_paths=not no_path_resolution)
+        return _uninterpolated(
+            session,
+            aspect,
+            format,
+            resolve_paths=not no_path_resolution,
+            normalise=not no_normalize,
+        )
     loaded = session.load(
         service,
         resolve_paths=not no_path_resolution,
         resolve_environment=not no_env_resolution and aspect not in _WITHOUT_ENVIRONMENT,
         check_consistency=not no_consistency,
+        normalise=not no_normalize,
     )
     if rendered:
         return _templates(loaded)
@@ -81,12 +89,12 @@ def _schema() -> str:
 
 
 def _uninterpolated(
-    session: Session, aspect: str | None, format: str | None, *, resolve_paths: bool
+    session: Session, aspect: str | None, format: str | None, **switches: Any
 ) -> str:
     from specs import rendering
     from specs.loader import load_model
 
-    model = load_model(session.load_request(interpolate=False, resolve_paths=resolve_paths))
+    model = load_model(session.load_request(interpolate=False, **switches))
     if aspect == "variables":
         return rendering.variable_table(rendering.variables(model))
     return rendering.render_model(model, form=format or "yaml")
@@ -190,6 +198,7 @@ COMMAND = Command(
         flag("--no-path-resolution", help="Leave relative paths as they are"),
         flag("--no-env-resolution", help="Leave env files unread"),
         flag("--no-consistency", help="Do not check the whole for consistency"),
+        flag("--no-normalize", help="Leave out what is implied, such as the default network"),
         flag("--resolve-image-digests", help="Pin images to the digests of their tags"),
         flag("--lock-image-digests", help="Only an override file that pins the images"),
         text("-o", "--output", help="Write to a file", metavar="FILE"),

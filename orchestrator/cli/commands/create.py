@@ -7,14 +7,19 @@ from typing import Any
 from orchestrator.cli import operation
 from orchestrator.cli.commands import plan
 from orchestrator.cli.operation import Stack
-from orchestrator.cli.options import Argument, Command
+from orchestrator.cli.options import Argument, Command, flag
 from orchestrator.cli.session import Session
 
 
-def run(session: Session, **chosen: Any) -> int:
-    options = {**plan.request(**chosen, no_start=True), "environ": session.build_environ}
+def run(session: Session, *, quiet_pull: bool, yes: bool, **chosen: Any) -> int:
+    del yes  # Nothing is asked; the flag is there for Compose's sake.
+    asked = plan.request(session, **chosen, no_start=True)
+    options = {**asked, "environ": session.build_environ}
     stack = Stack(session, chosen["service"])
-    operation.follow(session, stack.send("up", options), title="create")
+    if session.dry_run:
+        return plan.show(stack.send("plan", options).json(), format=None)
+    quiet = operation.QUIET_PULL if quiet_pull else ()
+    operation.follow(session, stack.send("up", options), title="create", quiet=quiet)
     return 0
 
 
@@ -22,6 +27,10 @@ COMMAND = Command(
     "create",
     run,
     summary="Create containers without starting them",
-    options=tuple(option for option in plan.OPTIONS if option.name != "no_start"),
+    options=(
+        *(option for option in plan.OPTIONS if option.name != "no_start"),
+        flag("--quiet-pull", help="Do not show the progress of pulls"),
+        flag("-y", "--yes", help="Answer yes to every question (none is asked)"),
+    ),
     arguments=(Argument("service", many=True, required=False, help="Services (default: all)"),),
 )

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from orchestrator.cli import operation
+from orchestrator.cli.commands.plan import removes_orphans
 from orchestrator.cli.options import Argument, Command, choice, flag, number
 from orchestrator.cli.session import Session
 
@@ -22,7 +23,7 @@ def run(
     project = session.project_name()
     options = {
         "volumes": volumes,
-        "remove_orphans": remove_orphans,
+        "remove_orphans": remove_orphans or removes_orphans(session),
         "timeout": timeout,
         "rmi": rmi,
         "services": list(service),
@@ -40,7 +41,7 @@ def run(
         title="down",
         on_event=note,
     )
-    if empty and session.progress != "quiet":
+    if empty and not session.dry_run and session.progress != "quiet":
         print(f"{project}: nothing to remove", file=sys.stderr)
     return 0
 

@@ -15,7 +15,8 @@ CHANGES = 2
 
 def run(session: Session, *, format: str | None, **chosen: Any) -> int:
     return show(
-        Stack(session, chosen["service"]).send("plan", request(**chosen)).json(), format=format
+        Stack(session, chosen["service"]).send("plan", request(session, **chosen)).json(),
+        format=format,
     )
 
 
@@ -27,12 +28,26 @@ def show(plan: dict[str, Any], *, format: str | None) -> int:
     return 0 if plan["empty"] else CHANGES
 
 
-def request(*, scale: tuple[str, ...], service: tuple[str, ...], **chosen: Any) -> dict[str, Any]:
+def request(
+    session: Session, *, scale: tuple[str, ...], service: tuple[str, ...], **chosen: Any
+) -> dict[str, Any]:
     """The options of a plan as the daemon takes them."""
+    ignored = session.variables.on("COMPOSE_IGNORE_ORPHANS")
+    if ignored and chosen["remove_orphans"]:
+        raise UsageError("--remove-orphans and COMPOSE_IGNORE_ORPHANS exclude each other")
+    chosen["remove_orphans"] = chosen["remove_orphans"] or (
+        not ignored and removes_orphans(session)
+    )
+    chosen |= {"ignore_orphans": ignored, "all_resources": session.all_resources}
     for one, other in _EXCLUSIVE:
         if chosen[one] and chosen[other]:
             raise UsageError(f"{_flag(one)} and {_flag(other)} exclude each other")
     return {**chosen, "scale": scales(scale), "services": list(service)}
+
+
+def removes_orphans(session: Session) -> bool:
+    """What holds where --remove-orphans is not given."""
+    return session.variables.on("COMPOSE_REMOVE_ORPHANS")
 
 
 def _flag(name: str) -> str:

@@ -30,7 +30,7 @@ def run(
     if not doomed:
         print("no stopped containers", file=sys.stderr)
         return 0
-    if not force and not _confirmed(doomed):
+    if not (force or session.dry_run) and not _confirmed(doomed):
         return 0
     body = {
         "services": list(service),

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from orchestrator.cli import operation
+from orchestrator.cli.commands.plan import removes_orphans
 from orchestrator.cli.operation import Stack
 from orchestrator.cli.options import Argument, Command, Option, choice, flag, repeated, text
 from orchestrator.cli.session import Session
@@ -28,7 +29,9 @@ def run(
     service_ports: bool,
     use_aliases: bool,
     remove_orphans: bool,
+    quiet: bool,
     quiet_pull: bool,
+    quiet_build: bool,
     **wished: Any,
 ) -> int:
     from orchestrator.cli import oneoff
@@ -50,14 +53,19 @@ def run(
         "no_deps": no_deps,
         "service_ports": service_ports,
         "use_aliases": use_aliases,
-        "remove_orphans": remove_orphans,
+        "remove_orphans": remove_orphans or removes_orphans(session),
         "attach": not detach,
         "remove": rm,
         "size": os.get_terminal_size()[::-1] if tty else None,
         "environ": session.build_environ,
     }
     stack = Stack(session, (service,))
-    result = operation.follow(session, stack.send("run", options), title="run", quiet=quiet_pull)
+    hidden = (
+        *(operation.QUIET_PULL if quiet_pull else ()),
+        *(operation.QUIET_BUILD if quiet_build else ()),
+    )
+    response = stack.send("run", options)
+    result = operation.follow(session, response, title="run", quiet=hidden, silent=quiet)
     if detach:
         print(result["container"])
         return 0
@@ -97,7 +105,9 @@ COMMAND = Command(
         flag("--use-aliases", help="Answer to the service's names on its networks"),
         flag("--build", help="Build the image first"),
         choice("--pull", help="When to pull images", choices=("always", "missing", "never")),
+        flag("-q", "--quiet", help="Show no progress at all"),
         flag("--quiet-pull", help="Do not show the progress of pulls"),
+        flag("--quiet-build", help="Do not show what builds print"),
         flag("--remove-orphans", help="Remove containers of services that are not defined"),
     ),
     arguments=(

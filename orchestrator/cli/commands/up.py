@@ -39,6 +39,7 @@ def run(
     abort_on_container_failure: bool,
     exit_code_from: str | None,
     quiet_pull: bool,
+    quiet_build: bool,
     yes: bool,
     watch: bool,
     menu: bool | None,
@@ -61,13 +62,13 @@ def run(
     if detach or wait:
         wish.check_detached("--detach" if detach else "--wait")
     watching = Watching(session, chosen["service"])
-    if watch and not dry_run:
+    if watch and not (dry_run or session.dry_run):
         wish.check_watched()
         _check_watched(chosen, detached=detach or wait)
         watching.prepare()
-    options = {**plan.request(**chosen), "environ": session.build_environ}
+    options = {**plan.request(session, **chosen), "environ": session.build_environ}
     stack = Stack(session, chosen["service"])
-    if dry_run:
+    if dry_run or session.dry_run:
         return plan.show(stack.send("plan", options).json(), format=None)
     options |= {"wait": wait, "wait_timeout": wait_timeout}
     since = time.time()
@@ -82,9 +83,11 @@ def run(
                     output.warn(remark)
             plans.append(event)
 
-    operation.follow(
-        session, stack.send("up", options), title="up", on_event=note, quiet=quiet_pull
+    quiet = (
+        *(operation.QUIET_PULL if quiet_pull else ()),
+        *(operation.QUIET_BUILD if quiet_build else ()),
     )
+    operation.follow(session, stack.send("up", options), title="up", on_event=note, quiet=quiet)
     if all(shown["empty"] for shown in plans) and session.progress != "quiet":
         print(f"{stack.name}: nothing to do, everything is up to date", file=sys.stderr)
     if detach or wait or chosen["no_start"]:
@@ -135,6 +138,7 @@ COMMAND = Command(
             metavar="SERVICE",
         ),
         flag("--quiet-pull", help="Do not show the progress of pulls"),
+        flag("--quiet-build", help="Do not show what builds print"),
         flag("-w", "--watch", help="Sync, restart or rebuild services when their files change"),
         Option(
             "--menu",

@@ -41,6 +41,6 @@ COMMAND = Command(
     summary="Show the version of bay and of the running daemon",
     options=(
         flag("--short", help="Only the version number"),
-        choice("--format", help="Output format", choices=("pretty", "json")),
+        choice("-f", "--format", help="Output format", choices=("pretty", "json")),
     ),
 )
