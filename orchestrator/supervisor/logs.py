@@ -7,6 +7,8 @@ import logging
 import sys
 import time
 
+from orchestrator.printable import printable_line
+
 
 class KeyValueFormatter(logging.Formatter):
     """`time=… level=info logger=… message="…"`; an exception's traceback follows on lines of its
@@ -14,9 +16,11 @@ class KeyValueFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        # Words of others are in it, and somebody reads it on a terminal.
+        message = printable_line(json.dumps(record.getMessage(), ensure_ascii=False))
         line = (
             f"time={stamp}.{int(record.msecs):03d}Z level={record.levelname.lower()} "
-            f"logger={record.name} message={json.dumps(record.getMessage(), ensure_ascii=False)}"
+            f"logger={record.name} message={message}"
         )
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)

@@ -25,3 +25,8 @@ def test_bytes_that_are_no_request_are_not_written_down() -> None:
     assert not is_ours(record(BadStatusLine("\x1b[2J")))
     assert is_ours(record(ValueError()))
     assert is_ours(logging.LogRecord("aiohttp.server", logging.ERROR, "f", 1, "x", (), None))
+
+
+def test_words_of_others_cannot_steer_who_reads_the_log() -> None:
+    record = logging.LogRecord("x", logging.INFO, "f", 1, "größer \x9b2J\x1b[2J \udcff", (), None)
+    assert KeyValueFormatter().format(record).endswith('message="größer \\x9b2J\\u001b[2J \\xff"')
