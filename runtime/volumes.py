@@ -7,6 +7,7 @@ the `local` driver's options `o: bind` and `device` a host directory stands for 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -50,8 +51,12 @@ class Volumes:
         driver: str = "local",
         driver_opts: Mapping[str, str] | None = None,
         labels: Mapping[str, str] | None = None,
+        beneath: str = "",
     ) -> Volume:
-        """Make the volume, or give the one that is there, whatever its options."""
+        """Make the volume, or give the one that is there, whatever its options.
+
+        `beneath` is a directory that no link on the way to the `device` may lead out of.
+        """
         if not _NAME.fullmatch(name):
             raise RuntimeFault(
                 f"volume name {name!r} is not valid",
@@ -62,7 +67,7 @@ class Volumes:
                 f"volume {name}: driver {driver}", hint="only the driver local is built in"
             )
         options = dict(driver_opts or {})
-        target = self._target(name, options)
+        target = self._target(name, options, beneath)
         with files.locked(self._directory / ".lock"):
             with contextlib.suppress(NotFound):
                 return self.get(name)
@@ -85,7 +90,7 @@ class Volumes:
             files.sync_directory(self._directory)
         return volume
 
-    def _target(self, name: str, options: Mapping[str, str]) -> str | None:
+    def _target(self, name: str, options: Mapping[str, str], beneath: str) -> str | None:
         """The host directory that stands for the volume, where its options name one."""
         if not options:
             return None
@@ -95,12 +100,13 @@ class Volumes:
                 f"volume {name}: options {', '.join(sorted(options))}",
                 hint="only a bind (type: none, o: bind, device: /path) is built in",
             )
-        if not os.path.isdir(options["device"]):
-            raise RuntimeFault(
-                f"volume {name}: {options['device']} is not a directory on this host",
-                hint="create it first",
-            )
-        return os.path.realpath(options["device"])
+        device = options["device"]
+        if beneath:
+            # The links are followed when it is mounted, as they are then.
+            return _beneath(name, os.path.normpath(device), beneath)
+        if not os.path.isdir(device):
+            raise _no_directory(name, device)
+        return os.path.realpath(device)
 
     def get(self, name: str) -> Volume:
         """Raises NotFound."""
@@ -147,3 +153,25 @@ class Volumes:
             for entry in left:
                 with contextlib.suppress(OSError, RuntimeFault):
                     discard(entry)
+
+
+def _beneath(name: str, device: str, beneath: str) -> str:
+    """`device`, when it is a directory in `beneath` through whatever links."""
+    top = os.open(beneath, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        resolve = files.RESOLVE_BENEATH | files.RESOLVE_NO_MAGICLINKS
+        path = os.path.relpath(device, beneath)
+        os.close(files.openat2(top, path, os.O_PATH | os.O_DIRECTORY, resolve=resolve))
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise RuntimeFault(f"volume {name}: {device} leads out of {beneath}") from error
+        raise _no_directory(name, device) from error
+    finally:
+        os.close(top)
+    return device
+
+
+def _no_directory(name: str, device: str) -> RuntimeFault:
+    return RuntimeFault(
+        f"volume {name}: {device} is not a directory on this host", hint="create it first"
+    )

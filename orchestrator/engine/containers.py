@@ -25,6 +25,7 @@ from orchestrator.engine.host import Host
 from orchestrator.engine.process import Process, effective_process, signal_number
 from orchestrator.engine.records import ContainerRecord, EndpointRecord, ProcessRecord
 from orchestrator.engine.sandboxes import network_files, open_sandbox, own_sandbox
+from orchestrator.engine.shared_trees import shared_tree
 from orchestrator.engine.stopping import ask_to_end, tell_killed
 from orchestrator.engine.traffic import Traffic
 from orchestrator.engine.translate import Surroundings, container_config
@@ -101,10 +102,12 @@ class ContainerWork:
         owner = self._network_owner(record)
         files = network_files(host, owner, endpoints or owner.endpoints)
         names = {*record.spec["volumes"].values(), *volumes.values()}
+        paths = {name: host.volumes.get(name).mountpoint for name in sorted(names)}
         surroundings = Surroundings(
             layers=self._layers(image),
             anonymous=volumes,
-            volume_paths={name: host.volumes.get(name).mountpoint for name in sorted(names)},
+            volume_paths=paths,
+            volume_trees={name: shared_tree(host.root, path) for name, path in paths.items()},
             image_layers={name: self._layers(found) for name, found in mounted.items()},
             contents=contents,
             namespaces=self._namespaces(record),

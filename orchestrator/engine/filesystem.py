@@ -65,11 +65,12 @@ def mounts(
     volume_names: Mapping[str, str],
     anonymous: Mapping[str, str],
     volume_paths: Mapping[str, str],
+    volume_trees: Mapping[str, str],
 ) -> tuple[tuple[Mount, ...], tuple[Tmpfs, ...]]:
     """Binds and tmpfs of a service.
 
     `volume_names` maps the project's keys to real names, `volume_paths` real names to
-    directories on the host.
+    directories on the host, `volume_trees` to what no link on the way there may lead out of.
     """
     binds: list[Mount] = []
     memory = [_tmpfs(entry) for entry in service.get("tmpfs") or ()]
@@ -90,8 +91,8 @@ def mounts(
                     read_only=read_only,
                     # Somebody has made what is mounted, so it is not for us to fill.
                     seed=not options.get("nocopy") and not subpath,
-                    # Whoever has the volume may have left links in it.
-                    beneath=volume_paths[name] if subpath else "",
+                    # Whoever has the volume, or what it lies in, may have left links there.
+                    beneath=volume_trees.get(name) or (volume_paths[name] if subpath else ""),
                 )
             )
         elif kind == "tmpfs":

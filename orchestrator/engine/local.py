@@ -22,6 +22,7 @@ from orchestrator.engine.observe import (
 )
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.engine.rollouts import RolloutWork
+from orchestrator.engine.shared_trees import shared_tree
 from orchestrator.engine.updates import UpdateWork
 from orchestrator.planning import actions
 from orchestrator.planning.observed import ContainerStatus, Observed, ObservedVolume
@@ -143,11 +144,13 @@ class LocalBackend:
 
     async def create_volume(self, action: actions.CreateVolume) -> None:
         spec = action.spec
+        options = spec.get("driver_opts") or {}
         await asyncio.to_thread(
             self.host.volumes.create,
             action.name,
             driver=spec.get("driver") or "local",
-            driver_opts=spec.get("driver_opts"),
+            driver_opts=options,
+            beneath=shared_tree(self.host.root, str(options.get("device") or "")),
             labels={
                 **(spec.get("labels") or {}),
                 PROJECT_LABEL: action.project,

@@ -18,14 +18,16 @@ class Surroundings:
     """What a container finds on this host.
 
     `namespaces` maps "network", "pid" and "ipc" to the path of a namespace that is joined;
-    `volume_paths` real volume names to directories; `image_layers` the references of mounted
-    images to their unpacked layers; `borrowed` are the mounts of other containers that it has
-    besides its own; `hosts` and `resolv_conf` are the texts of those files.
+    `volume_paths` real volume names to directories, `volume_trees` to the shared trees around
+    them; `image_layers` the references of mounted images to their unpacked layers; `borrowed` are
+    the mounts of other containers that it has besides its own; `hosts` and `resolv_conf` are the
+    texts of those files.
     """
 
     layers: tuple[str, ...]
     anonymous: Mapping[str, str] = field(default_factory=dict)
     volume_paths: Mapping[str, str] = field(default_factory=dict)
+    volume_trees: Mapping[str, str] = field(default_factory=dict)
     image_layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     contents: Mapping[str, Content] = field(default_factory=dict)
     namespaces: Mapping[str, str] = field(default_factory=dict)
@@ -47,7 +49,11 @@ def container_config(
     service = spec["service"]
     hostname = surroundings.hostname
     binds, memory = mounts(
-        service, spec["volumes"], surroundings.anonymous, surroundings.volume_paths
+        service,
+        spec["volumes"],
+        surroundings.anonymous,
+        surroundings.volume_paths,
+        surroundings.volume_trees,
     )
     images = image_mounts(service, surroundings.image_layers)
     own = _targets(binds) | _targets(memory) | _targets(images)

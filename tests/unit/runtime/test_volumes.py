@@ -90,3 +90,25 @@ def test_a_sweep_removes_what_a_crash_left(volumes: Volumes, tmp_path: Path) -> 
     volumes.sweep()
     assert sorted(entry.name for entry in (tmp_path / "volumes").iterdir()) == [".lock", "data"]
     volumes.remove("data")
+
+
+def test_no_link_leads_a_bound_volume_out_of_what_it_lies_in(
+    volumes: Volumes, tmp_path: Path
+) -> None:
+    tree, outside = tmp_path / "tree", tmp_path / "outside"
+    (tree / "data").mkdir(parents=True)
+    outside.mkdir()
+    (tree / "near").symlink_to("data")
+    (tree / "far").symlink_to(outside)
+
+    def make(name: str) -> str:
+        options = {"type": "none", "o": "bind", "device": str(tree / name)}
+        return volumes.create(name, driver_opts=options, beneath=str(tree)).mountpoint
+
+    assert make("data") == str(tree / "data")
+    # Where a link leads is decided at each mount: another container may change it.
+    assert make("near") == str(tree / "near")
+    with pytest.raises(RuntimeFault, match="leads out"):
+        make("far")
+    with pytest.raises(RuntimeFault, match="is not a directory"):
+        make("missing")
