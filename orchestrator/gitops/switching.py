@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
 from orchestrator.gitops.checkout import (
     DIRECTORY,
     LINK,
@@ -27,6 +26,7 @@ from orchestrator.gitops.checkout import (
     is_blob,
     write_atomically,
 )
+from orchestrator.gitops.found_files import holds_blob, same_content
 
 _NOTE = "tree.json"
 _STAGE = ".stage"
@@ -226,7 +226,7 @@ class _Switcher:
             return False
         if stat.S_IMODE(found.st_mode) != stat.S_IMODE(wanted.st_mode):
             return False
-        return _same_content(directory, name, source)
+        return same_content(directory, name, source)
 
     @contextlib.contextmanager
     def _directory(self, path: str) -> Iterator[int | None]:
@@ -263,7 +263,8 @@ class _Switcher:
     def _make_directory(self, path: str) -> None:
         parent, _, name = path.rpartition("/")
         with self._directory(parent) as directory:
-            assert directory is not None, "directories are made before those in them"
+            if directory is None:
+                raise _changed_meanwhile(parent)
             with contextlib.suppress(FileNotFoundError):
                 found = os.stat(name, dir_fd=directory, follow_symlinks=False)
                 if stat.S_ISDIR(found.st_mode):
@@ -275,7 +276,7 @@ class _Switcher:
         parent, _, name = path.rpartition("/")
         with self._directory(parent) as directory:
             if directory is None:
-                raise NotADirectoryError(20, "something changed the directory meanwhile", parent)
+                raise _changed_meanwhile(parent)
             with contextlib.suppress(FileNotFoundError):
                 found = os.stat(name, dir_fd=directory, follow_symlinks=False)
                 if stat.S_ISDIR(found.st_mode) or not self._is_ours(directory, name, path):
@@ -313,11 +314,8 @@ class _Switcher:
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISLNK(found.st_mode):
             content = os.fsencode(os.readlink(name, dir_fd=directory))
-        elif stat.S_ISREG(found.st_mode):
-            with os.fdopen(os.open(name, _READING, dir_fd=directory), "rb") as file:
-                content = file.read()
         else:
-            return False
+            return holds_blob(directory, name, placed.entry.object)
         return is_blob(content, placed.entry.object)
 
     def _remove_owned_below(self, path: str) -> bool:
@@ -349,17 +347,9 @@ class _Switcher:
                         raise
 
 
-_READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_THERE = (2, 20, 40)  # ENOENT, ENOTDIR, ELOOP
 _NOT_OURS = (2, 16, 20, 21, 39)  # ENOENT, EBUSY, ENOTDIR, EISDIR, ENOTEMPTY
 
 
-def _same_content(directory: int, name: str, source: Path) -> bool:
-    descriptor = os.open(name, _READING, dir_fd=directory)
-    with os.fdopen(descriptor, "rb") as ours, source.open("rb") as wanted:
-        while True:
-            one, other = ours.read(2**17), wanted.read(2**17)
-            if one != other:
-                return False
-            if not one:
-                return True
+def _changed_meanwhile(directory: str) -> NotADirectoryError:
+    return NotADirectoryError(20, "something changed the directory meanwhile", directory)
