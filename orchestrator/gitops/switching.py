@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
 from orchestrator.gitops.checkout import (
     DIRECTORY,
     LINK,

@@ -371,13 +371,13 @@ def test_a_change_that_hides_is_found_and_what_nobody_touched_is_not_read_again(
     (checkout.stable / "a").write_text("x")
     os.utime(checkout.stable / "a", ns=(times.st_atime_ns, times.st_mtime_ns))
     compared = []
-    same = switching._same_content
+    same = switching.same_content
 
     def counted(directory: int, name: str, source: Path) -> bool:
         compared.append(name)
         return same(directory, name, source)
 
-    monkeypatch.setattr(switching, "_same_content", counted)
+    monkeypatch.setattr(switching, "same_content", counted)
     assert asyncio.run(switch(checkout)).written == ["a"]
     assert compared == ["a"]
 
