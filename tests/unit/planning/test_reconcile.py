@@ -238,6 +238,7 @@ def test_orphans_stay_and_are_named_unless_they_are_to_go(stack: Stack, world: M
     assert plan.notes == (
         "orphans, whose services are not in the project: shop-old-1; --remove-orphans removes them",
     )
+    assert host.plan(project, ignore_orphans=True).notes == ()
     assert host.plan(project, remove_orphans=True).text() == lines("""
         #1 stop container shop-old-1: the project has no service old
         #2 remove container shop-old-1 (after #1): stopped
@@ -454,3 +455,18 @@ def test_a_service_waits_until_the_one_that_leaves_has_given_up_its_port(
         #3 create container shop-new-1 (after #2): does not exist
         #4 start container shop-new-1 (after #3): created
     """)
+
+
+def test_what_no_service_uses_is_made_if_asked(stack: Stack, world: MakeWorld) -> None:
+    project = stack(
+        {"web": {}},
+        networks={"default": {"name": "shop_default"}, "spare": {"name": "shop_spare"}},
+        volumes={"shelf": {"name": "shop_shelf"}},
+    )
+    host = world()
+    host.up(project)
+    assert set(host.backend.networks) == {"shop_default"} and not host.backend.volumes
+    host.up(project, all_resources=True)
+    assert set(host.backend.networks) == {"shop_default", "shop_spare"}
+    assert set(host.backend.volumes) == {"shop_shelf"}
+    assert host.plan(project, all_resources=True).empty

@@ -249,3 +249,15 @@ def test_what_the_callers_engine_does_nothing_with_is_listed_too(load: Load) -> 
         "services.a.gpus",
         "services.a.deploy.update_config",
     ]
+
+
+def test_what_no_service_uses_is_left_out_unless_asked_for(load: Load) -> None:
+    text = WEB + "networks: {spare: }\nvolumes: {shelf: }\n"
+    assert set(load(text).project.networks) == {"default"}
+    everything = load(text, all_resources=True).project
+    assert set(everything.networks) == {"default", "spare"}
+    assert set(everything.volumes) == {"shelf"}
+
+
+def test_what_is_implied_can_be_left_out(load: Load) -> None:
+    assert not load(WEB, normalise=False).project.networks
