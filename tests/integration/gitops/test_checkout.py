@@ -13,6 +13,7 @@ import pytest
 from orchestrator.gitops import switching
 from orchestrator.gitops.checkout import Checkout, load, sweep
 from orchestrator.gitops.errors import GitOpsError, TooLarge, UnsafeTree
+from orchestrator.gitops.found_files import same_content
 from orchestrator.gitops.mirror import Mirror
 from orchestrator.gitops.switching import Switched, current, switch
 from tests.integration.gitops.repository import Repository, needs_git, taken
@@ -371,7 +372,7 @@ def test_a_change_that_hides_is_found_and_what_nobody_touched_is_not_read_again(
     (checkout.stable / "a").write_text("x")
     os.utime(checkout.stable / "a", ns=(times.st_atime_ns, times.st_mtime_ns))
     compared = []
-    same = switching.same_content
+    same = same_content
 
     def counted(directory: int, name: str, source: Path) -> bool:
         compared.append(name)
