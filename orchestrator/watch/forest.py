@@ -95,11 +95,14 @@ class Forest:
 
     def below(self, root: str) -> Iterator[tuple[str, Entry]]:
         """What is known at and below `root`, parents first."""
-        entry = self._entries.get(root)
-        if entry is not None:
-            yield root, entry
-            for name in sorted(self._names.get(root, ())):
-                yield from self.below(f"{root}/{name}")
+        pending = [root]
+        while pending:
+            path = pending.pop()
+            entry = self._entries.get(path)
+            if entry is not None:
+                yield path, entry
+                names = sorted(self._names.get(path, ()), reverse=True)
+                pending += [f"{path}/{name}" for name in names]
 
     def concerns(self, path: str) -> bool:
         """Whether something at `path` may be a change of ours."""
@@ -199,14 +202,16 @@ class Forest:
         return held and entry.inode == known.inode
 
     def _forget(self, path: str) -> None:
-        entry = self._entries.pop(path, None)
-        if entry is None:
-            return
         parent, name = os.path.split(path)
-        self._names.get(parent, set()).discard(name)
-        if entry.kind == "directory":
-            for child in self._names.pop(path, set()).copy():
-                self._forget(f"{path}/{child}")
+        if path in self._entries:
+            self._names.get(parent, set()).discard(name)
+        pending = [path]
+        while pending:
+            path = pending.pop()
+            entry = self._entries.pop(path, None)
+            if entry is None or entry.kind != "directory":
+                continue
+            pending += [f"{path}/{name}" for name in self._names.pop(path, ())]
             if path not in self._above:
                 self._directories.leave(path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -322,3 +323,17 @@ def _as_nobody(place: Path) -> tuple[list[str], list[str]]:
     assert os.waitpid(child, 0)[1] == 0
     warnings, changes = json.loads(text)
     return warnings, changes
+
+
+def test_a_tree_that_is_deeper_than_calls_can_be_comes_and_goes(root: Path) -> None:
+    garden = Garden(root)
+    path = str(root)
+    for _ in range(1200):
+        path += "/d"
+        os.mkdir(path)
+    assert len(garden.rescan()) == 1200
+    assert sum(1 for _ in garden.forest.below(str(root / "d"))) == 1200
+    os.rename(root / "d", root.parent / "elsewhere")
+    assert garden.rescan() == [("d", "directory", False)]
+    assert not any(os.path.basename(path) == "d" for path in garden.directories.watched)
+    subprocess.run(["rm", "-rf", str(root.parent / "elsewhere")], check=True)
