@@ -335,6 +335,8 @@ class Monitor:
         # Nobody is let go before: that a connection ends tells that the exit is on disk.
         self._accept_late()
         for watcher in self._watchers:
+            # Who has not read what it was told before learns it from the end of the connection.
+            watcher.setblocking(False)
             with contextlib.suppress(OSError):
                 sockets.send(watcher, {"exited": dataclasses.asdict(record)})
         self._attachments.finish(record.exit_code)
