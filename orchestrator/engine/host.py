@@ -24,6 +24,7 @@ from orchestrator.engine.events import (
 )
 from orchestrator.engine.keepsakes import open_store
 from orchestrator.engine.records import ContainerRecord
+from orchestrator.engine.reserve import Reserve
 from orchestrator.engine.store import Store
 from runtime.container.containers import Containers
 from runtime.images.store import ImageStore
@@ -49,6 +50,7 @@ class Host:
     networks: Networks
     images: ImageStore
     volumes: Volumes
+    reserve: Reserve
     resolver: Resolver | None = None
     _slow: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="slow")
@@ -60,7 +62,9 @@ class Host:
         """Open all parts; raises what they raise."""
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
         run.mkdir(mode=0o711, parents=True, exist_ok=True)
-        return cls(
+        reserve = Reserve(root)
+        reserve.give()  # a daemon that cannot start helps nobody to make room
+        host = cls(
             root=root,
             run=run,
             store=open_store(root),
@@ -69,7 +73,10 @@ class Host:
             networks=Networks(root, run),
             images=ImageStore(root),
             volumes=Volumes(root),
+            reserve=reserve,
         )
+        reserve.keep()
+        return host
 
     def close(self) -> None:
         """Let go of everything. What belongs to no container and no network any more (the

@@ -167,6 +167,7 @@ class Controller:
                 await self.drift.sandboxes(self._running)
             case "images":
                 await self.backend.builds.tidy()
+                await asyncio.to_thread(self.host.reserve.keep)
             case "project":
                 await asyncio.to_thread(self._keepsakes.keep_project, name)
             case _:

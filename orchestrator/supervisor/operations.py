@@ -193,6 +193,7 @@ class Operations:
         self, name: str, project: Project | None, removal: Removal, run: Run
     ) -> dict[str, Any]:
         """Take the project down; what is not there is no error."""
+        await self.make_room()
         async with self.exclusive(name):
             images: set[str] = set()
             if removal.images is not None:
@@ -214,6 +215,8 @@ class Operations:
         self, name: str, verb: str, services: tuple[str, ...], options: LifecycleOptions, run: Run
     ) -> dict[str, Any]:
         """start, stop, restart or kill the project's containers."""
+        if verb in ("stop", "kill"):
+            await self.make_room()
         if verb == "kill":
             # At once: what another operation is doing may be what is to be ended.
             observed = await self._backend.observe(name)
@@ -238,6 +241,10 @@ class Operations:
                         deaf_timeout=options.deaf_timeout,
                     )
             return await self._execute(plan, run) or result(None)
+
+    async def make_room(self) -> None:
+        """What takes things down must be able to write that down, on a full disk, too."""
+        await asyncio.to_thread(self._backend.host.reserve.give)
 
     async def carry_out(self, plan: Plan, run: Run) -> dict[str, Any]:
         """Execute a plan of the caller's, who holds the project; gives the last event."""

@@ -58,6 +58,7 @@ async def remove_containers(request: web.Request) -> web.StreamResponse:
     instance, name = instance_of(request), request.match_info["project"]
 
     async def operation(run: Run) -> dict[str, Any]:
+        await instance.operations.make_room()
         async with instance.operations.exclusive(name):
             observed = await instance.backend.observe(name)
             plan = remove(
