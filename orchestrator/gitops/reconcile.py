@@ -11,7 +11,7 @@ brought back to the last revision that proved healthy whenever it is not known t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.engine.gitops_table import Belonging, SourceRecord
@@ -100,6 +100,7 @@ Step = Probe | Apply | Return | Settle | Rest
 
 def decide(record: SourceRecord, terms: Terms, sight: Sight, now: float) -> Step:
     """What the source needs at `now`, in seconds since the epoch."""
+    sight = _until(sight, now)
     pinned, held = record.pinned, record.suspended or record.pinned is not None
     if record.suspended and not _is_reverting(record):
         return Rest()
@@ -129,6 +130,19 @@ def decide(record: SourceRecord, terms: Terms, sight: Sight, now: float) -> Step
             return Settle()
         times.append(check)
     return Rest(until=min(times, default=None))
+
+
+def _until(sight: Sight, now: float) -> Sight:
+    """What was seen up to `now`: a clock that was set back must not put off for hours what is
+    due every minute, so what seems to come from the future counts as long past."""
+    return replace(
+        sight,
+        probed_at=None if (sight.probed_at or 0.0) > now else sight.probed_at,
+        checked_at=None if (sight.checked_at or 0.0) > now else sight.checked_at,
+        failed_at=sight.failed_at if sight.failed_at <= now else 0.0,
+        troubled_at=sight.troubled_at if sight.troubled_at <= now else 0.0,
+        setback_at=sight.setback_at if sight.setback_at <= now else 0.0,
+    )
 
 
 def _is_reverting(record: SourceRecord) -> bool:

@@ -124,9 +124,9 @@ def after_probe(
     results = (*state.results, kept)[-KEPT_RESULTS:]
     if result.exit_code == 0:
         return HealthState(status="healthy", failing_streak=0, results=results)
-    excused = (
-        state.status == "starting" and result.started_at - container_started_at < check.start_period
-    )
+    # Less than nothing is no start period, but a clock that was set back.
+    since_start = result.started_at - container_started_at
+    excused = state.status == "starting" and 0 <= since_start < check.start_period
     streak = state.failing_streak + (0 if excused else 1)
     status: HealthStatus = "unhealthy" if streak >= check.retries else state.status
     return HealthState(status=status, failing_streak=streak, results=results)
@@ -143,7 +143,9 @@ def next_probe(
     last = state.results[-1].finished_at if state.results else container_started_at
     # Results of an earlier run of the same container do not delay this run's first probe.
     last = max(last, container_started_at)
-    in_start_period = last - container_started_at < check.start_period
+    # After a clock was set back the past is no later than now.
+    last = min(last, now)
+    in_start_period = 0 <= last - container_started_at < check.start_period
     interval = (
         check.start_interval if in_start_period and state.status == "starting" else check.interval
     )

@@ -309,3 +309,16 @@ def test_steps_come_to_a_rest(found: SourceRecord, sight: Sight, health: list[st
     else:
         raise AssertionError(f"no rest: {found} {sight}")
     assert found.settled or found.applied is None or sight.troubles
+
+
+def test_a_clock_that_was_set_back_puts_nothing_off() -> None:
+    earlier = NOW - 10_000
+    assert decide(GOOD, TERMS, QUIET, earlier) == Probe()
+    asked = dataclasses.replace(QUIET, probed_at=earlier)
+    assert decide(GOOD, TERMS, asked, earlier) == Settle()
+    silent = dataclasses.replace(QUIET, failures=2, failed_at=NOW)
+    assert decide(GOOD, TERMS, silent, earlier) == Probe()
+    troubled = dataclasses.replace(asked, troubles=3, troubled_at=NOW)
+    assert decide(GOOD, TERMS, troubled, earlier) == Settle()
+    cut_off = dataclasses.replace(asked, head="b", setbacks=3, setback_at=NOW)
+    assert decide(GOOD, TERMS, cut_off, earlier) == Apply(commit="b")

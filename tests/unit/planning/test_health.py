@@ -65,6 +65,16 @@ def test_a_probe_that_was_due_while_nobody_looked_is_due_now() -> None:
     assert next_probe(CHECK, HealthState(), 100.0, 1000.0) == 1000.0
 
 
+def test_a_clock_that_was_set_back_neither_stops_probes_nor_excuses_failures() -> None:
+    state = HealthState(results=(result(0, at=5000.0),))
+    assert next_probe(CHECK, state, 4000.0, 1000.0) == 1000.0 + CHECK.interval
+    assert next_probe(CHECK, HealthState(), 4000.0, 1000.0) == 1000.0 + CHECK.interval
+    state = HealthState()
+    for number in range(CHECK.retries):
+        state = after_probe(CHECK, state, result(1, at=1000.0 + number), 4000.0)
+    assert state.status == "unhealthy"
+
+
 def test_results_of_an_earlier_run_do_not_hurry_the_first_probe() -> None:
     old = HealthState(results=(result(0, at=50.0),))
     assert next_probe(CHECK, old, 100.0, 100.0) == 130.0
