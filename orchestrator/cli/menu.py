@@ -11,7 +11,7 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TextIO
 
 from orchestrator.cli.logs import Printer
@@ -135,11 +135,11 @@ class AboveMenu(io.TextIOBase):
         return self._out.isatty()
 
 
-def wanted(flag: bool | None, environ: Mapping[str, str], *, colour: bool) -> bool:
-    """Whether there is to be a menu: as the flag says, else COMPOSE_MENU, else wherever this is a
-    terminal that is ours and takes escape sequences."""
+def wanted(flag: bool | None, variable: str, *, colour: bool) -> bool:
+    """Whether there is to be a menu: as the flag says, else COMPOSE_MENU (`variable`), else
+    wherever this is a terminal that is ours and takes escape sequences."""
     if flag is None:
-        flag = environ.get("COMPOSE_MENU", "").lower() not in _OFF
+        flag = variable.lower() not in _OFF
     if not (flag and colour and sys.stdin.isatty() and sys.stdout.isatty()):
         return False
     try:

@@ -10,6 +10,7 @@ from orchestrator.cli.session import Session
 
 if TYPE_CHECKING:
     from orchestrator.engine.transfers import TransferEvent
+    from specs.project import Project
 
 _DONE = {"Pulling": "Pulled", "Pushing": "Pushed", "Copying": "Copied"}
 
@@ -86,6 +87,13 @@ def images_of(
     session: Session, services: tuple[str, ...], *, dependencies: bool
 ) -> dict[str, tuple[str, bool]]:
     """The image of each service, and whether it is built here."""
+    return images(*selected(session, services, dependencies=dependencies))
+
+
+def selected(
+    session: Session, services: tuple[str, ...], *, dependencies: bool
+) -> tuple[Project, list[str]]:
+    """The project, and which of its services are meant."""
     project = session.load(services).project
     wanted = set(services or project.services)
     pending = list(wanted) if dependencies else []
@@ -94,9 +102,26 @@ def images_of(
             if name not in wanted and name in project.services:
                 wanted.add(name)
                 pending.append(name)
-    found = {}
-    for name, service in sorted(project.services.items()):
-        if name in wanted:
-            built = service.build is not None
-            found[name] = (service.image or f"{project.name}-{name}", built)
-    return found
+    return project, [name for name in sorted(project.services) if name in wanted]
+
+
+def images(project: Project, services: Iterable[str]) -> dict[str, tuple[str, bool]]:
+    """The image of each service, and whether it is built here."""
+    return {
+        name: (
+            project.services[name].image or f"{project.name}-{name}",
+            project.services[name].build is not None,
+        )
+        for name in services
+    }
+
+
+def mounted_images(project: Project, services: Iterable[str]) -> list[str]:
+    """The references of what the services mount of images; one that names a service is that
+    service's own."""
+    return [
+        mount.source
+        for name in services
+        for mount in project.services[name].volumes
+        if mount.type == "image" and mount.source not in project.services
+    ]

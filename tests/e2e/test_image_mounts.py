@@ -70,3 +70,5 @@ def test_a_mounted_image_that_nobody_has_is_named(bay: Bay, project: Callable[..
     failed = bay("up", "-d", cwd=directory)
     assert failed.status == 1 and "127.0.0.1:1/no:where" in failed.err
     assert not bay.containers(directory)
+    pulled = bay("pull", "--policy", "missing", cwd=directory)
+    assert pulled.status == 1 and "127.0.0.1:1" in pulled.err

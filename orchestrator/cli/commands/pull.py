@@ -19,14 +19,18 @@ def run(
     from orchestrator.cli import transfer
     from orchestrator.engine import transfers
 
-    found = transfer.images_of(session, service, dependencies=include_deps)
+    project, names = transfer.selected(session, service, dependencies=include_deps)
+    found = transfer.images(project, names)
+    buildable = {image for image, built in found.values() if built}
     wanted = dict.fromkeys(
         image
-        for image, built in found.values()
-        if not (built and ignore_buildable)
+        for image in (
+            *(image for image, _ in found.values()),
+            *transfer.mounted_images(project, names),
+        )
+        if not (image in buildable and ignore_buildable)
         and not (policy == "missing" and transfers.present(session.root, image))
     )
-    buildable = {image for image, built in found.values() if built}
     for carry_on in (False, True):
         # What can be built here need not be in any registry.
         some = [image for image in wanted if (image in buildable) == carry_on]

@@ -102,7 +102,11 @@ def run(
         timestamps=timestamps,
         timeout=chosen["timeout"],
         watching=watching,
-        menu=wanted(menu, session.environ, colour=output.use_colour(session, sys.stdout)),
+        menu=wanted(
+            menu,
+            session.variables.get("COMPOSE_MENU"),
+            colour=output.use_colour(session, sys.stdout),
+        ),
     )
 
 
