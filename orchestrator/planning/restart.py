@@ -16,6 +16,7 @@ from orchestrator.planning.errors import PlanningError
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 60.0
 LONG_RUN = 10.0
+_SLACK = 1.0  # seconds; for two looks at the clock and their rounding
 
 Condition = Literal["no", "on-failure", "always", "unless-stopped"]
 
@@ -106,6 +107,13 @@ class Exit:
     finished_at: float
     exit_code: int
     stopped: bool = False
+
+
+def restart_wait(at: float, delay: float, now: float) -> float:
+    """Seconds until the restart that was decided on for `at`; 0 where that is further away than
+    its whole delay: then the clock was set back since."""
+    wait = at - now
+    return wait if 0 < wait <= delay + _SLACK else 0.0
 
 
 def after_exit(

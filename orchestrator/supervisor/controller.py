@@ -29,6 +29,7 @@ from orchestrator.engine.keepsakes import Keepsakes
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.planning import lifecycle
+from orchestrator.planning.restart import restart_wait
 from orchestrator.supervisor.drift import DriftKeeper, Exclusive
 from orchestrator.supervisor.health import HealthKeeper
 from orchestrator.supervisor.metrics import Metrics
@@ -222,7 +223,8 @@ class Controller:
         if record.restart_at is None:
             await self.backend.containers.rest(record)
             return None
-        if (wait := record.restart_at - time()) > 0:
+        wait = restart_wait(record.restart_at, record.restart_delay, time())
+        if wait > 0:
             return wait
         self.host.tell("restart", record)
         try:

@@ -14,6 +14,7 @@ from orchestrator.planning.restart import (
     RestartPolicy,
     RestartState,
     after_exit,
+    restart_wait,
 )
 
 
@@ -102,3 +103,9 @@ def test_the_services_own_policy_goes_first(
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(PlanningError, match="not a restart policy: sometimes"):
         RestartPolicy.parse("sometimes")
+
+
+def test_a_restart_is_waited_for_no_longer_than_its_delay_where_a_clock_was_set_back() -> None:
+    assert restart_wait(160.0, 60.0, 130.0) == 30.0
+    assert restart_wait(160.0, 60.0, 170.0) == 0.0
+    assert restart_wait(160.0, 60.0, -7100.0) == 0.0
