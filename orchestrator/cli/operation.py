@@ -11,6 +11,7 @@ from orchestrator.cli.errors import UsageError
 from orchestrator.cli.session import Session
 from orchestrator.client.errors import ApiError, ProtocolError
 from orchestrator.client.http import Response
+from orchestrator.printable import printable
 
 _UNKNOWN_PROJECT = ("NoSuchProject", "UnknownProject")
 
@@ -64,7 +65,7 @@ def follow(
 
 def _foretell(session: Session, plan: dict[str, Any]) -> None:
     """Print the plan of an operation that is not carried out."""
-    print(plan["text"].rstrip() or "nothing to do")
+    print(printable(plan["text"]).rstrip() or "nothing to do")
     session.changes = session.changes or not plan["empty"]
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TextIO
 
 from orchestrator.cli import output
 from orchestrator.cli.session import Session
+from orchestrator.printable import printable, printable_line
 
 
 class Progress(Protocol):
@@ -152,12 +153,12 @@ def step_text(event: dict[str, Any]) -> str:
     detail = event.get("detail")
     if event["status"] in ("failed", "skipped", "canceled") and detail:
         text = f"{text}: {detail}"
-    return f"{event.get('resource', '')}  {text}"
+    return printable_line(f"{event.get('resource', '')}  {text}")
 
 
 def warning_text(event: dict[str, Any]) -> str:
     hint = event.get("hint")
-    return f"warning: {event.get('message', '')}{f' ({hint})' if hint else ''}"
+    return printable(f"warning: {event.get('message', '')}{f' ({hint})' if hint else ''}")
 
 
 def build_text(event: dict[str, Any]) -> str:

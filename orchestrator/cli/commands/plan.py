@@ -9,6 +9,7 @@ from orchestrator.cli.errors import UsageError
 from orchestrator.cli.operation import Stack, scales
 from orchestrator.cli.options import Argument, Command, choice, flag, number, repeated
 from orchestrator.cli.session import Session
+from orchestrator.printable import printable
 
 CHANGES = 2
 
@@ -24,7 +25,7 @@ def show(plan: dict[str, Any], *, format: str | None) -> int:
     if format == "json":
         output.as_json(plan)
     else:
-        print(plan["text"].rstrip() or "nothing to do, everything is up to date")
+        print(printable(plan["text"]).rstrip() or "nothing to do, everything is up to date")
     return 0 if plan["empty"] else CHANGES
 
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from orchestrator.cli import output, sources
+from orchestrator.cli import output, progress, sources
 from orchestrator.cli.errors import UsageError, report
 from orchestrator.printable import printable, printable_line
 
@@ -35,3 +35,12 @@ def test_tables_and_sources_are_printed_without_them() -> None:
     assert out.getvalue().splitlines()[1] == rf"{SPELLED}   x\ny"
     source = {"name": "shop", "state": "Failed", "last_applied": None, "message": HOSTILE}
     assert sources.line(source) == f"shop: Failed: {SPELLED}"
+
+
+def test_steps_and_warnings_are_printed_without_them(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = progress.Plain()
+    step = {"type": "step", "status": "failed", "resource": "Container a", "detail": HOSTILE}
+    shown.event(step)
+    shown.event({"type": "warning", "message": HOSTILE})
+    told = capsys.readouterr().err
+    assert told == f" Container a  Failed: {SPELLED}\nwarning: {SPELLED}\n"
