@@ -37,10 +37,10 @@ def test_tables_and_sources_are_printed_without_them() -> None:
     assert sources.line(source) == f"shop: Failed: {SPELLED}"
 
 
-def test_steps_and_warnings_are_printed_without_them(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = progress.Plain()
+def test_steps_and_warnings_are_printed_without_them() -> None:
+    out = io.StringIO()
+    shown = progress.Plain(out)
     step = {"type": "step", "status": "failed", "resource": "Container a", "detail": HOSTILE}
     shown.event(step)
     shown.event({"type": "warning", "message": HOSTILE})
-    told = capsys.readouterr().err
-    assert told == f" Container a  Failed: {SPELLED}\nwarning: {SPELLED}\n"
+    assert out.getvalue() == f" Container a  Failed: {SPELLED}\nwarning: {SPELLED}\n"
