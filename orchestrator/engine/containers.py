@@ -296,10 +296,13 @@ class ContainerWork:
         return settled
 
     async def _clear_half_made(self, name: str) -> None:
-        """Remove the record that a crash left before the runtime knew the container."""
+        """Remove the record that a crash left before the runtime knew the container, or after.
+
+        Nobody takes over the anonymous volumes of a one-off, as init containers are.
+        """
         record = self._host.store.container_named(name)
         if record is not None and not self._known(record.id):
-            await asyncio.to_thread(self.unmake, record, release=False)
+            await asyncio.to_thread(self.unmake, record, release=False, volumes=record.oneoff)
 
     def _known(self, id: str) -> bool:
         try:
