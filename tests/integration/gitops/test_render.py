@@ -86,7 +86,7 @@ def bench(tmp_path: Path, memory: Path) -> Bench:
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], service: str = "web") -> list[str]:
     """What a plan would say of a service between two projects."""
-    one, two = (blueprints(project)[service] for project in (old, new))
+    one, two = (blueprints(project, {})[service] for project in (old, new))
     found = service_drift(one, two, old_image="sha256:1", new_image="sha256:1")
     return [change.text() for change in found]
 
