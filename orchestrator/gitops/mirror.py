@@ -32,6 +32,7 @@ _KEPT = "refs/bayplan/kept"
 _FORMAT = "%H%x00%s%x00%an <%ae>%x00%ct%x00"
 _SHORTENED = 500
 _PACKS = 50
+_REFERENCES = 100_000
 _HEX = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
@@ -221,7 +222,8 @@ class Mirror:
         listed = await self._listed(patterns)
         if ref.semver:
             tags = (name.removeprefix("refs/tags/") for name in listed if not name.endswith("^{}"))
-            tag = semver.newest(tags, ref.semver)
+            # A server may name any number of tags, and the daemon has other things to do.
+            tag = await asyncio.to_thread(semver.newest, list(tags), ref.semver)
             if tag is None:
                 raise RefNotFound(f"{self.source.url} has no tag in the range {ref.semver}")
             patterns = [f"refs/tags/{tag}"]
@@ -237,6 +239,8 @@ class Mirror:
             commit, _, name = line.partition("\t")
             if _HEX.fullmatch(commit):
                 listed[name] = commit
+                if len(listed) > _REFERENCES:
+                    raise TooLarge(f"{self.source.url} has more than {_REFERENCES:,} tags")
         return listed
 
     async def _bring(self, wanted: _Wanted) -> None:

@@ -42,11 +42,18 @@ def newest(tags: Iterable[str], wanted: str) -> str | None:
     import nodesemver
 
     wanted = check_range(wanted)
-    candidates = sorted(tag for tag in tags if len(tag) <= _TAG_LENGTH and _TAG.fullmatch(tag))
-    best: str | None = None
-    for tag in candidates:
-        if nodesemver.satisfies(tag, wanted, True) and (
-            best is None or nodesemver.compare(tag, best, True) >= 0
-        ):
-            best = tag
-    return best
+    candidates = [tag for tag in tags if len(tag) <= _TAG_LENGTH and _TAG.fullmatch(tag)]
+    # Each look at a range takes long, so the highest version comes first.
+    candidates.sort(key=lambda tag: (_precedence(tag), tag), reverse=True)
+    return next((tag for tag in candidates if nodesemver.satisfies(tag, wanted, True)), None)
+
+
+def _precedence(tag: str) -> tuple[tuple[int, ...], bool, tuple[tuple[bool, int, str], ...]]:
+    """What versions are ordered by (semver.org, 11): a release comes after its pre-releases,
+    numbers come before words, and what comes after a plus does not count."""
+    version, _, before = tag.removeprefix("v").partition("+")[0].partition("-")
+    words = tuple(
+        (False, int(word), "") if word.isdecimal() else (True, 0, word)
+        for word in before.split(".")
+    )
+    return tuple(map(int, version.split("."))), not before, words if before else ()

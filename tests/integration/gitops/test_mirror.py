@@ -413,3 +413,16 @@ def test_a_list_of_files_that_ends_early_is_no_commit(
             await mirror.tree(commit)
 
     asyncio.run(lose_a_directory())
+
+
+def test_a_server_with_tags_without_end_is_given_up(
+    tmp_path: Path, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.commit({"a": "1"})
+    for number in range(4):
+        repository.git("tag", f"v1.0.{number}")
+    mirror = repository.mirror(tmp_path / "mirror", ref={"semver": "1.x"})
+    assert asyncio.run(mirror.probe()) == repository.head()
+    monkeypatch.setattr(mirrors, "_REFERENCES", 3)
+    with pytest.raises(TooLarge, match="more than 3 tags"):
+        asyncio.run(mirror.probe())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import nodesemver
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestrator.gitops.semver import check_range, newest
 
@@ -56,3 +59,28 @@ def test_what_is_no_range_is_refused(text: str) -> None:
 def test_tags_that_anybody_can_push_cost_little() -> None:
     hostile = [f"v1.0.0-{'a.' * 5000}b", "v" + "1" * 100_000, "v1.0.0-" + "-" * 120]
     assert newest([*hostile, "v1.0.0"], "1.x") == "v1.0.0"
+
+
+WORDS = st.sampled_from(["0", "1", "2", "10", "rc", "alpha", "beta", "a-1", "01"])
+TAG = st.builds(
+    lambda v, numbers, before, build: (
+        v
+        + ".".join(map(str, numbers))
+        + (f"-{'.'.join(before)}" if before else "")
+        + (f"+{build}" if build else "")
+    ),
+    st.sampled_from(["", "v"]),
+    st.tuples(*[st.integers(0, 11)] * 3),
+    st.lists(WORDS, max_size=3),
+    st.sampled_from(["", "5", "build-1.x"]),
+)
+
+
+@given(st.lists(TAG, min_size=1, max_size=8), st.sampled_from(["*", "1.x", ">=0.1.0-0 <9", "^2"]))
+def test_the_order_is_the_one_of_the_specification(tags: list[str], wanted: str) -> None:
+    found = newest(tags, wanted)
+    matching = [tag for tag in tags if nodesemver.satisfies(tag, wanted, True)]
+    assert (found is None) == (not matching)
+    if found is not None:
+        assert found in matching
+        assert all(nodesemver.compare(found, tag, True) >= 0 for tag in matching)
