@@ -47,12 +47,11 @@ class Doorkeeper:
             lambda: _Arrival(self), host, port, backlog=_BACKLOG, reuse_address=True
         )
 
-    async def close(self) -> None:
-        """Let nobody in any more; who is inside is left to the protocols."""
+    def close(self) -> None:
+        """Let nobody in any more; who is inside is left to the protocols, and not waited for."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
-            await server.wait_closed()
         for _, timer in self._inside.values():
             timer.cancel()
         self._inside.clear()

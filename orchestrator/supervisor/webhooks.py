@@ -112,7 +112,7 @@ class Webhooks:
         runner, keeper, self.address = self._runner, self._keeper, ""
         self._runner = self._keeper = None
         if keeper is not None:
-            await keeper.close()
+            keeper.close()
         if runner is not None:
             await runner.cleanup()
 

@@ -219,6 +219,19 @@ def test_a_connection_that_asks_nothing_is_ended() -> None:
                     writer.close()
             assert len(made) == 4
         finally:
-            await keeper.close()
+            keeper.close()
 
     asyncio.run(main())
+
+
+def test_one_who_says_nothing_does_not_keep_the_listener_from_its_end(tmp_path: Path) -> None:
+    async def body(client: aiohttp.ClientSession, poked: list[str], webhooks: Webhooks) -> None:
+        host, port = parse_address(webhooks.address)
+        reader, writer = await asyncio.open_connection(host, port)
+        assert await status(client, PATH, **github(1)) == 202  # both have arrived by now
+        await webhooks.close()
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        writer.close()
+
+    serve(tmp_path, body)
