@@ -42,7 +42,7 @@ def harbour(tmp_path: Path) -> Iterator[Harbour]:
             harbour.stop()
         assert gone["ok"], gone
         # The kernel takes links away by itself, some time after their namespace.
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (left := harbour.leftovers()) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert left == []

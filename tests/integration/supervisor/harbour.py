@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
 import subprocess
 import sys
 import tarfile
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from orchestrator.client.errors import ClientError
 from orchestrator.client.http import Client
 from runtime.container.record import StartRecord, read_start
 from runtime.images.store import ImageStore, host_platform
@@ -107,11 +110,16 @@ class Harbour:
         found = self.client.get("/v1/projects/shop/containers", all=1)
         return {container["name"]: container for container in found}
 
-    def await_event(self, project: dict[str, Any], wanted: Any) -> None:
-        """Read the events of an `up` until one satisfies `wanted`, or there are no more."""
-        for event in self.post("up", project=project, options={"wait": True}):
-            if wanted(event):
-                return
+    def kill_when(self, project: dict[str, Any], wanted: Any) -> None:
+        """kill -9 at the event of an `up` that satisfies `wanted`, or after its last one.
+
+        While the answer is still being read: one that is let go of is a run that is canceled.
+        """
+        events = self.post("up", project=project, options={"wait": True})
+        any(wanted(event) for event in events)
+        self.kill()
+        with contextlib.suppress(ClientError):
+            deque(events, maxlen=0)
 
     def runs(self) -> dict[str, StartRecord]:
         """Who runs which container now, by its id."""

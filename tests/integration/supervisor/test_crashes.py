@@ -59,7 +59,7 @@ UP = {
 }
 
 
-def until(true: Callable[[], object], what: str, seconds: float = 20) -> None:
+def until(true: Callable[[], object], what: str, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"after {seconds:g} s it is still not so that {what}"
@@ -75,8 +75,7 @@ def test_an_up_that_is_cut_short_is_completed_by_the_next(harbour: Harbour, mome
         seen += 1
         return seen == moment
 
-    harbour.await_event(stack(), at_the_moment)
-    harbour.kill()
+    harbour.kill_when(stack(), at_the_moment)
     harbour.start()
     harbour.up(stack())
     until(lambda: states(harbour) == UP, "everything runs, and the job has ended")
@@ -86,8 +85,7 @@ def test_an_up_that_is_cut_short_is_completed_by_the_next(harbour: Harbour, mome
 def test_a_recreation_that_is_cut_short_is_completed(harbour: Harbour) -> None:
     harbour.up(stack())
     changed = stack(store={"environment": {"A": "1"}})
-    harbour.await_event(changed, lambda event: event.get("text") == "Removed")
-    harbour.kill()
+    harbour.kill_when(changed, lambda event: event.get("text") == "Removed")
     harbour.start()
     harbour.up(changed)
     until(lambda: states(harbour) == UP, "everything runs, and the job has ended")

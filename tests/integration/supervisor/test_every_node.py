@@ -129,7 +129,7 @@ def differences(wanted: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]
 
 def settled(harbour: Harbour, wanted: dict[str, Any], where: str) -> None:
     """Wait until there is what is wanted: links go some time after their namespaces."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while different := differences(wanted, inventory(harbour)):
         assert time.monotonic() < deadline, (where, different)
         time.sleep(0.1)
@@ -214,5 +214,4 @@ def kill_at(harbour: Harbour, project: dict[str, Any], id: int, status: str) -> 
     def reached(event: dict[str, Any]) -> bool:
         return event["type"] == "step" and (event["id"], event["status"]) == (id, status)
 
-    harbour.await_event(project, reached)
-    harbour.kill()
+    harbour.kill_when(project, reached)
