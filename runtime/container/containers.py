@@ -346,7 +346,8 @@ class Containers:
             self._drop_lock(id)
         lost = []
         for state in self.list():
-            files.remove_drafts(self._paths(state.id).directory, age=_DRAFT_AGE)
+            with contextlib.suppress(FileNotFoundError):  # removed by somebody else meanwhile
+                files.remove_drafts(self._paths(state.id).directory, age=_DRAFT_AGE)
             # A damaged description tells nothing of a start that was cut short.
             with contextlib.suppress(RuntimeFault):
                 if state.status in ("created", "exited") and self._repair(state.id):

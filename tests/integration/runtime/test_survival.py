@@ -159,11 +159,13 @@ def test_a_sweep_lets_another_launcher_go_and_every_start_is_answered(
     threads = [threading.Thread(target=start) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for _ in range(5):
-        assert yard.containers.sweep() == []
-    stop.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for _ in range(5):
+            assert yard.containers.sweep() == []
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
     assert failures == []
     assert yard.containers.get(id).status == "running"
     until(lambda: first not in yard.processes(f"launcher of {yard.root}"), what="the first ends")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import time
@@ -19,6 +20,8 @@ import pytest
 
 from tests.integration.supervisor.harbour import IMAGE, Harbour, command_lines
 from tests.integration.supervisor.test_crashes import CHECK
+
+_DESCRIPTOR = re.compile(r"--ready-fd \d+ ?")
 
 NODES = (
     "build image shop-api",
@@ -111,7 +114,9 @@ def inventory(harbour: Harbour) -> dict[str, Any]:
         "leases": _leases(harbour),
         "rules": _elements(_output(*inside, "nft", "-j", "list", "ruleset")),
         "processes": sorted(
-            named(line) for _, line in command_lines() if str(harbour.root) in line
+            named(_DESCRIPTOR.sub("", line))
+            for _, line in command_lines()
+            if str(harbour.root) in line
         ),
     }
 
