@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from bridge.config import ANY_ADDRESS
@@ -18,8 +19,10 @@ _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 def probe(host_ip: str, host_port: int, protocol: str) -> int:
     """Bind a socket to the address ("" for all) and port for a moment; the port that it had.
 
-    0 lets the kernel choose from net.ipv4.ip_local_port_range. Raises PortInUse with the
-    holder where it can be found, NetworkError when the host has no such address.
+    0 lets the kernel choose from net.ipv4.ip_local_port_range. A port that the host's own
+    connections go out by, or did until lately, is free: what comes in is translated before it
+    could meet them. Raises PortInUse with the holder where it can be found, NetworkError when
+    the host has no such address.
     """
     address = host_ip or ANY_ADDRESS
     with socket.socket(socket.AF_INET, _KINDS[protocol]) as probing:
@@ -30,6 +33,8 @@ def probe(host_ip: str, host_port: int, protocol: str) -> int:
             probing.bind((address, host_port))
         except OSError as exc:
             if exc.errno == errno.EADDRINUSE:
+                if protocol == "tcp" and only_connections(host_port):
+                    return host_port
                 holder = find_holder(host_port, protocol)
                 raise PortInUse(address, host_port, protocol, holder) from None
             if exc.errno == errno.EADDRNOTAVAIL:
@@ -41,6 +46,16 @@ def probe(host_ip: str, host_port: int, protocol: str) -> int:
                 f"cannot publish on {address}:{host_port}/{protocol}: {exc.strerror}"
             ) from exc
         return int(probing.getsockname()[1])
+
+
+def only_connections(port: int, *, proc: Path = Path("/proc")) -> bool:
+    """Whether a TCP port that cannot be bound has connections, but nobody who listens."""
+    states: set[str] = set()
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            text = (proc / "thread-self" / "net" / table).read_text()
+            states |= {fields[3] for fields in _sockets(text, port)}
+    return bool(states) and _TCP_LISTEN not in states
 
 
 def find_holder(port: int, protocol: str, *, proc: Path = Path("/proc")) -> str | None:
@@ -72,11 +87,16 @@ def find_holder(port: int, protocol: str, *, proc: Path = Path("/proc")) -> str 
 
 def _inodes(table: str, port: int, *, tcp: bool) -> set[str]:
     """Inodes of the sockets in a /proc/net table that are bound to `port` (for TCP: listen)."""
-    found = set()
+    return {
+        fields[9]
+        for fields in _sockets(table, port)
+        if fields[9] != "0" and not (tcp and fields[3] != _TCP_LISTEN)
+    }
+
+
+def _sockets(table: str, port: int) -> Iterator[list[str]]:
+    """The lines of a /proc/net table whose local port is this one, in fields."""
     for line in table.splitlines()[1:]:
         fields = line.split()
-        if len(fields) < 10 or (tcp and fields[3] != _TCP_LISTEN):
-            continue
-        if int(fields[1].rpartition(":")[2], 16) == port and fields[9] != "0":
-            found.add(fields[9])
-    return found
+        if len(fields) >= 10 and int(fields[1].rpartition(":")[2], 16) == port:
+            yield fields
