@@ -34,6 +34,7 @@ class LoadOptions:
     networks, volumes and other resources stay that no service uses.
     `default_name` is used in place of the directory's name. With `confined_to`, nothing outside of
     these directories and files is read, links followed, and no relative path may leave the first.
+    `render` makes the text of templates.
     """
 
     files: tuple[str, ...] = ()
@@ -56,6 +57,7 @@ class LoadOptions:
     inert: tuple[str, ...] = ()
     default_name: str = ""
     confined_to: tuple[str, ...] = ()
+    render: templates.Render = templates.render
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +168,7 @@ class Files:
             raise SpecError([found])
         source.text = source.text.removeprefix("\ufeff")
         if templates.is_template(path):
-            source = templates.RenderedSource(source, self.template_values())
+            source = templates.RenderedSource(source, self.template_values(), self.options.render)
         self.sources[path] = source
         return source
 

@@ -7,7 +7,7 @@ is mapped back to the template's line. jinja2 is imported when the first templat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from specs import scalars
@@ -26,6 +26,11 @@ _MARKER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 
 # A template that renders more than this is a mistake or an attack.
 _SIZE_LIMIT = 16 * 2**20
+_MARKED_LIMIT = 4 * _SIZE_LIMIT
+
+Render = Callable[[Source, Mapping[str, Any], bool], str]
+"""Gives a template's text for values; with True every line carries the template's number for it.
+Raises SpecError."""
 
 
 def is_template(path: str) -> bool:
@@ -69,13 +74,14 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 class RenderedSource(Source):
     """The text that a template made; its positions are those of the template."""
 
-    __slots__ = ("_origins", "_values", "template")
+    __slots__ = ("_origins", "_render", "_values", "template")
 
-    def __init__(self, template: Source, values: Mapping[str, Any]) -> None:
+    def __init__(self, template: Source, values: Mapping[str, Any], render: Render) -> None:
         self.template = template
         self._values = values
+        self._render = render
         self._origins: list[int] | None = None
-        super().__init__(template.name, _render(template, values, marked=False))
+        super().__init__(template.name, render(template, values, False))
 
     def origin(self, line: int, column: int) -> tuple[int, int, str | None]:
         if self._origins is None:
@@ -88,7 +94,7 @@ class RenderedSource(Source):
     def _find_origins(self) -> list[int]:
         origins = []
         current = 1
-        for line in _render(self.template, self._values, marked=True).splitlines():
+        for line in self._render(self.template, self._values, True).splitlines():
             if match := _MARKER.search(line):
                 current = int(match.group(1))
             origins.append(current)
@@ -148,9 +154,11 @@ def _repeated_size(left: Any, right: Any) -> int:
     return len(sized) * count if hasattr(sized, "__len__") and isinstance(count, int) else 0
 
 
-def _render(template: Source, values: Mapping[str, Any], *, marked: bool) -> str:
+def render(template: Source, values: Mapping[str, Any], marked: bool) -> str:
+    """A template's text, made in this process: a `Render`."""
     import jinja2
 
+    limit = _MARKED_LIMIT if marked else _SIZE_LIMIT
     environment = _environment(marked=marked)
     try:
         code = environment.compile(template.text, template.name, template.name)
@@ -161,7 +169,7 @@ def _render(template: Source, values: Mapping[str, Any], *, marked: bool) -> str
         size = 0
         for piece in compiled.generate(**values):
             size += len(piece)
-            if size > _SIZE_LIMIT and not marked:
+            if size > limit:
                 raise SpecError(
                     [issue("template renders more than 16 MiB", mark=Mark(template, 1, 1))]
                 )
@@ -174,6 +182,9 @@ def _render(template: Source, values: Mapping[str, Any], *, marked: bool) -> str
         mark = Mark(template, _line_of(exc, template.name), 1)
         hint = "give it with --values FILE or --set key=value"
         raise SpecError([issue(message, mark=mark, hint=hint)]) from exc
+    except MemoryError as exc:
+        mark = Mark(template, _line_of(exc, template.name), 1)
+        raise SpecError([issue("template takes too much memory", mark=mark)]) from exc
     except (
         jinja2.TemplateError,
         ArithmeticError,
@@ -182,7 +193,6 @@ def _render(template: Source, values: Mapping[str, Any], *, marked: bool) -> str
         ValueError,
         AttributeError,
         RecursionError,
-        MemoryError,
         OverflowError,
     ) as exc:
         # The template is a program that the person wrote: its exceptions are faults of the spec.

@@ -5,6 +5,7 @@ GitOpsError
 ├── TransportError         may succeed when it is tried again
 │   ├── Unreachable        no answer, or not within the time
 │   └── GitFailed          git ended with something else
+├── HostFailed             this host, its disk or its memory, does not do it; tried again, too
 ├── AuthenticationFailed   the server, or its key, does not accept or convince
 ├── RefNotFound            the repository has no such branch, tag or commit
 ├── HistoryRewritten       the branch or tag does not go on from what was taken last
@@ -21,7 +22,7 @@ GitOpsError
 ├── WebhookRefused         a delivery that proves nothing
 └── NotificationFailed
 
-All but TransportError stay as they are until a commit, a key or the source changes.
+All but TransportError and HostFailed stay as they are until a commit, a key or the source changes.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class GitOpsError(Exception):
     @property
     def transient(self) -> bool:
         """Whether the same thing may succeed when it is simply tried again."""
-        return isinstance(self, TransportError)
+        return isinstance(self, TransportError | HostFailed)
 
 
 class GitMissing(GitOpsError):
@@ -74,6 +75,12 @@ class GitFailed(TransportError):
         super().__init__(message, hint=hint)
         self.exit_code = exit_code
         self.said = said
+
+
+class HostFailed(GitOpsError):
+    """What this host was asked for and did not give: room on a disk, memory, a process."""
+
+    reason = "HostFailed"
 
 
 class AuthenticationFailed(GitOpsError):

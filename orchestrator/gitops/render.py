@@ -29,6 +29,7 @@ from orchestrator.gitops.errors import (
     SubmodulesUnsupported,
 )
 from orchestrator.gitops.source import GitSource
+from orchestrator.gitops.templating import Templates
 from orchestrator.gitops.vault import Vault
 from specs import canonical, discovery
 from specs.build import Build
@@ -51,8 +52,9 @@ def render(
     `environ` is the daemon's environment, of which only what the source names is seen. `vault`
     takes what is decrypted. Raises GitOpsError.
     """
+    apart = Templates()
     projects = [
-        _render_one(source, checkout, environ, vault, path)
+        _render_one(source, checkout, environ, vault, path, apart)
         for path in stack_paths(source, checkout)
     ]
     names: dict[str, str] = {}
@@ -102,8 +104,9 @@ def _render_one(
     environ: Mapping[str, str],
     vault: Vault,
     path: str,
+    apart: Templates,
 ) -> LoadedProject:
-    options = _options(source, checkout, environ, path)
+    options = _options(source, checkout, environ, path, apart)
     try:
         loaded = load_project(options)
     except SpecError as exc:
@@ -116,7 +119,11 @@ def _render_one(
 
 
 def _options(
-    source: GitSource, checkout: Checkout, environ: Mapping[str, str], path: str
+    source: GitSource,
+    checkout: Checkout,
+    environ: Mapping[str, str],
+    path: str,
+    apart: Templates,
 ) -> LoadOptions:
     entry = checkout.entries.get(path)
     files: tuple[str, ...]
@@ -153,6 +160,7 @@ def _options(
         default_name=source.name if directory == "." else "",
         confined_to=(home, *source.host_paths, *outer),
         inert=INERT,
+        render=apart.render,
     )
 
 
