@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,3 +130,13 @@ def discard(path: Path) -> None:
         raise RuntimeFault(f"cannot remove {path}") from error
     finally:
         os.close(parent)
+
+
+@contextlib.contextmanager
+def passing_directory(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new directory in `parent` for the length of a block, which others may fill."""
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    try:
+        yield path
+    finally:
+        discard(path)

@@ -21,6 +21,7 @@ from pathlib import Path
 from runtime.errors import NotFound, RuntimeFault, Unsupported
 from runtime.linux import files
 from runtime.removal import discard
+from runtime.tree_sizes import tree_size
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
 
@@ -139,12 +140,7 @@ class Volumes:
 
     def size(self, name: str) -> int:
         """Bytes that the content takes on disk."""
-        total = 0
-        for directory, _names, names in os.walk(self.get(name).mountpoint):
-            for file in names:
-                with contextlib.suppress(FileNotFoundError):
-                    total += os.lstat(os.path.join(directory, file)).st_blocks * 512
-        return total
+        return tree_size(self.get(name).mountpoint, on_disk=True)
 
     def sweep(self) -> None:
         """Remove what a crash has left half made or half removed."""

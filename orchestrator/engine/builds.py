@@ -27,6 +27,7 @@ from runtime.build import agents, checkouts, events
 from runtime.build.builder import build_platforms
 from runtime.build.cache import StepCache
 from runtime.build.run import ContainerStepRunner
+from runtime.removal import discard
 
 _log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class BuildWork:
         """Remove what builds have left that a crash cut short. Blocking."""
         for prefix in (checkouts.PREFIX, agents.PREFIX):
             for left in self._scratch.glob(f"{prefix}*"):
-                shutil.rmtree(left)
+                discard(left)
         for state in self._host.containers.list():
             if state.id.startswith(PREFIX):
                 self._host.containers.delete(state.id, force=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -22,6 +21,7 @@ from runtime.images.load import load
 from runtime.images.merged import MergedTree
 from runtime.images.save import save
 from runtime.images.store import ImageStore
+from runtime.tree_sizes import tree_size
 
 if TYPE_CHECKING:
     from runtime.registry.progress import TransferEvent as TransferEvent
@@ -149,14 +149,7 @@ def usage_of(root: str) -> Any:
 
 def directory_size(path: str) -> int:
     """Bytes on disk below a directory, links not followed."""
-    total = 0
-    for place, _names, files in os.walk(path):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(place, name)).st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return total
+    return tree_size(path, on_disk=True)
 
 
 def export_container(root: str, run: str, id: str, stream: IO[bytes]) -> None:

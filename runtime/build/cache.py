@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,8 @@ from runtime.linux.files import try_lock, write_atomically
 from runtime.oci.descriptor import Descriptor
 from runtime.oci.digest import check_digest, digest_of, encoded
 from runtime.oci.documents import serialise
+from runtime.removal import discard
+from runtime.tree_sizes import tree_size
 
 _log = logging.getLogger(__name__)
 _VERSION = 1
@@ -192,7 +193,7 @@ class StepCache:
         if held is None:
             return False
         try:
-            shutil.rmtree(path)
+            discard(path)
         finally:
             os.close(held)
         return True
@@ -201,16 +202,6 @@ class StepCache:
         name = encoded(key)
         directory = self._directory / name[:2]
         return directory / f"{name}.json", directory / f"{name}.pin"
-
-
-def tree_size(path: Path) -> int:
-    """The bytes of the files below a directory."""
-    total = 0
-    for directory, _, names in os.walk(path):
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                total += os.lstat(os.path.join(directory, name)).st_size
-    return total
 
 
 def _lock_of(path: Path) -> int | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.build.cache import StepCache, tree_size
+from runtime.build.cache import StepCache
 from runtime.errors import InUse, NotFound
 from runtime.images.merged import MergedTree
 from runtime.images.pack import pack
@@ -21,6 +21,7 @@ from runtime.images.streams import CHUNK, Prefixed, decompressed, media_type
 from runtime.images.tar_reader import Source
 from runtime.images.unpack import unpack
 from runtime.linux.files import try_lock
+from runtime.tree_sizes import tree_size
 
 _DATA = "data"
 _ID = "id"

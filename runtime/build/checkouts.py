@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from runtime.build.copying import CopyRefused
 from runtime.build.git import check_out, find_commit, is_git
 from runtime.errors import BuildError
 from runtime.linux.files import open_in_root
+from runtime.removal import passing_directory
 
 PREFIX = "checkout-"
 
@@ -38,10 +38,10 @@ def checked_out(
             hint="it can be a directory, or a git repository, whose address ends in .git",
         )
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=scratch) as name:
+    with passing_directory(scratch, PREFIX) as place:
         try:
             source = find_commit(address, ssh)
-            target = Path(name, "tree")
+            target = place / "tree"
             check_out(source, target, ssh, keep=keep_git)
         except CopyRefused as exc:
             raise BuildError(f"the build context {address}: {exc}") from exc

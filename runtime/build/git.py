@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.build.copying import CopyRefused
+from runtime.removal import discard
 
 _PROTOCOLS = "http:https:ssh:git"
 _SCP = re.compile(r"[\w.-]+@[\w.-]+:")
@@ -81,12 +82,25 @@ def check_out(source: GitSource, target: Path, ssh: Mapping[str, str], *, keep: 
     git("checkout", "-q", "--detach", source.commit)
     git("submodule", "update", "-q", "--init", "--recursive", "--depth", "1")
     if not keep:
-        for directory, folders, files in os.walk(target):
-            if ".git" in folders:
-                folders.remove(".git")
-                shutil.rmtree(os.path.join(directory, ".git"))
-            if ".git" in files:
-                os.unlink(os.path.join(directory, ".git"))
+        _drop_git(target)
+
+
+def _drop_git(top: Path) -> None:
+    """Remove what git keeps of its own, the submodules' too. Not by os.walk, which holds a frame
+    for each level of what a stranger's repository has."""
+    waiting = [top]
+    while waiting:
+        directory = waiting.pop()
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                folder = entry.is_dir(follow_symlinks=False)
+                if entry.name != ".git":
+                    if folder:
+                        waiting.append(Path(entry.path))
+                elif folder:
+                    discard(Path(entry.path))
+                else:
+                    os.unlink(entry.path)
 
 
 def _git(words: tuple[str, ...], ssh: Mapping[str, str]) -> str:

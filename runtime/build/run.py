@@ -7,7 +7,6 @@ import functools
 import os
 import secrets
 import select
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -21,6 +20,7 @@ from runtime.container.containers import Containers
 from runtime.container.log_reader import LogFollower
 from runtime.errors import BuildError, InvalidState, NotFound, RuntimeFault, Unsupported
 from runtime.images.merged import MergedTree, split
+from runtime.removal import passing_directory
 
 _HOSTNAME = "build"
 _LOG = LogConfig(max_size=64 * 1024 * 1024, max_files=2)
@@ -207,10 +207,9 @@ def _mount_places(scratch: Path, step: RunStep) -> Iterator[Path]:
         return
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="places-", dir=scratch) as name,
+        passing_directory(scratch, "places-") as places,
         MergedTree(step.layers) as tree,
     ):
-        places = Path(name)
         places.chmod(0o755)
         _base_places(places)
         for target, is_directory in wanted:

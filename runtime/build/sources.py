@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from runtime.build.ignore import IgnoreRules, glob_regex
-from runtime.images.merged import Found, MergedTree, Parts, split
+from runtime.images.merged import Found, MergedTree, Parts, check_depth, split
 
 _CHUNK = 1024 * 1024
 _WILD = frozenset("*?[")
@@ -171,6 +171,7 @@ class SourceTree:
         self, parts: Parts, relative: Parts, found: Found, held: list[Item]
     ) -> Iterator[Item]:
         """`held` are parents that are themselves ignored: they come with their first child."""
+        check_depth(parts)
         item = Item(parts=parts, relative=relative, status=found.status)
         if parts and self.rules and self.rules.ignores(_text(parts)):
             if not found.is_directory or not self.rules.may_hold_kept(_text(parts)):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from runtime.images.merged import MergedTree, Parts, is_opaque, is_whiteout
+from runtime.images.merged import MergedTree, Parts, check_depth, is_opaque, is_whiteout
 from runtime.images.upper import shown
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,6 +39,7 @@ def changes(upper: str | os.PathLike[str], lower: MergedTree) -> tuple[Change, .
 
 
 def _changes(fd: int, parts: Parts, lower: MergedTree) -> Iterator[Change]:
+    check_depth(parts)
     for name in sorted(map(os.fsencode, os.listdir(fd))):
         here = (*parts, name)
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ from runtime.images.unpack import Limits, Unpacked, unpack
 from runtime.linux.files import locked, sync_file_system
 from runtime.oci.descriptor import LAYER, LAYER_GZIP, Descriptor
 from runtime.oci.digest import chain_id, encoded
+from runtime.removal import discard
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -318,8 +318,7 @@ class Layers:
                     if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                         raise
                     # somebody else has just published the same chain
-        if directory.exists():
-            shutil.rmtree(directory)
+        discard(directory)  # still there where somebody else has published the chain
         return Layer(diff_id=diff_id, chain_id=chain, descriptor=descriptor, size=unpacked.size)
 
     @contextlib.contextmanager

@@ -10,12 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.linux.files import locked, try_lock
+from runtime.removal import discard
 
 
 class Lease:
@@ -61,7 +61,7 @@ class Leases:
         try:
             yield Lease(directory, self.collection)
         finally:
-            shutil.rmtree(directory)
+            discard(directory)
             os.close(held)
 
     def kept(self) -> set[str]:
@@ -86,10 +86,8 @@ class Leases:
                 if held is None:
                     continue
                 try:
-                    shutil.rmtree(directory)
+                    discard(directory)
                     removed += 1
-                except FileNotFoundError:
-                    continue
                 finally:
                     os.close(held)
         return removed

@@ -17,12 +17,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from runtime.errors import ImageError
+
 Parts = tuple[bytes, ...]
 
 MAX_LINKS = 40
 OPAQUE = ("trusted.overlay.opaque", "user.overlay.opaque")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT = 64
+MAX_DEPTH = 256
+"""Directories in one another. Whoever reads a tree holds a frame, whoever writes one a descriptor
+for each: what is nested deeper is refused before it can use them up."""
 
 
 def split(path: bytes) -> Parts:
@@ -75,6 +80,13 @@ class Found:
             flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC,
             dir_fd=self.directory,
         )
+
+
+def check_depth(parts: Parts) -> None:
+    """Raises ImageError for what is nested deeper than is read and written."""
+    if len(parts) > MAX_DEPTH:
+        start = b"/".join(parts)[:40].decode(errors="backslashreplace")
+        raise ImageError(f"/{start}… is nested deeper than the {MAX_DEPTH} levels of an image")
 
 
 def without_links(parts: Parts, look: Callable[[Parts], Found | None], *, follow: bool) -> Parts:

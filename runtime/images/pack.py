@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from runtime.errors import ImageError
-from runtime.images.merged import MergedTree, is_opaque, is_whiteout
+from runtime.images.merged import MergedTree, check_depth, is_opaque, is_whiteout
 from runtime.images.tar_reader import (
     BLOCK,
     BLOCK_DEVICE,
@@ -86,6 +86,7 @@ class _Packing:
         self.size = 0
 
     def directory(self, fd: int, parts: tuple[bytes, ...]) -> None:
+        check_depth(parts)
         for name in sorted(map(os.fsencode, os.listdir(fd))):
             here = (*parts, name)
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)

@@ -13,7 +13,7 @@ import stat
 from dataclasses import dataclass
 
 from runtime.errors import ImageError
-from runtime.images.merged import MergedTree, Parts, is_whiteout, split
+from runtime.images.merged import MergedTree, Parts, check_depth, is_whiteout, split
 from runtime.images.tar_reader import (
     BLOCK_DEVICE,
     CHARACTER,
@@ -328,6 +328,7 @@ def _safe(name: bytes) -> Parts:
     parts = split(name)
     if b".." in parts:
         raise ImageError("the path contains ..")
+    check_depth(parts)
     return parts
 
 

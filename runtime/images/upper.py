@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from types import TracebackType
 from typing import Self
@@ -26,6 +25,7 @@ from runtime.images.merged import (
     split,
     without_links,
 )
+from runtime.removal import remove_tree
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -151,8 +151,7 @@ class UpperTree:
             os.unlink(name, dir_fd=fd)
         except IsADirectoryError:
             self._forget(parts)
-            # rmtree by dir_fd never follows links and never leaves the directory.
-            shutil.rmtree(os.fsdecode(name), dir_fd=fd)
+            remove_tree(fd, os.fsdecode(name))
 
     def clear_if_there(self, parts: Parts, fd: int) -> None:
         """As `clear`, for a name that may be free."""

@@ -177,6 +177,8 @@ HOSTILE = {
     "whiteout of a path's parent": [member("d/.wh...")],
     "below a whiteout": [member(".wh.d/x")],
     "giant owner": [member("a", uid=2**40)],
+    "nested too deeply": [directory("d/" * 257)],
+    "file nested too deeply": [member("d/" * 1200 + "f")],
     "long component": [member("x" * 300)],
     "unknown kind": [member("a", kind=b"Z")],
     "device out of range": [member("a", kind=BLOCK_DEVICE, major=0o77777, minor=1)],
