@@ -84,14 +84,14 @@ class ContainerWork:
         volumes = anonymous_volumes(record.id, service, image.config.volumes, action.anonymous)
         contents = read_contents(action.project.contents(), {record.service: service})
         mounted = {
-            reference: host.images.resolve(reference)
-            for reference in mounted_references(service).values()
+            target: host.images.resolve(action.mounted.get(target, reference))
+            for target, reference in mounted_references(service).items()
         }
         # On record first, so that a crash leaves their names.
         updated = host.store.update_container(
             record.id,
             image_id=image.id,
-            spec=_with_images(record.spec, {name: found.id for name, found in mounted.items()}),
+            spec=_with_images(record.spec, {at: found.id for at, found in mounted.items()}),
             process=process_record(process),
             volumes=volumes,
         )
@@ -108,7 +108,7 @@ class ContainerWork:
             anonymous=volumes,
             volume_paths=paths,
             volume_trees={name: shared_tree(host.root, path) for name, path in paths.items()},
-            image_layers={name: self._layers(found) for name, found in mounted.items()},
+            image_layers={at: self._layers(found) for at, found in mounted.items()},
             contents=contents,
             namespaces=self._namespaces(record),
             borrowed=self._borrowed(record),
@@ -400,11 +400,10 @@ class ContainerWork:
 
 
 def _with_images(spec: Spec, ids: Mapping[str, str]) -> Spec:
-    """The blueprint with the ids of the images that are really mounted."""
+    """The blueprint with the ids of the images that are really mounted, by target."""
     if not ids:
         return spec
-    references = mounted_references(spec["service"])
-    mounted = {image_content(target): ids[name] for target, name in references.items()}
+    mounted = {image_content(target): id for target, id in ids.items()}
     return {**spec, "contents": {**spec["contents"], **mounted}}
 
 

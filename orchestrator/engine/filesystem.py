@@ -115,7 +115,7 @@ def mounts(
 
 
 def image_mounts(service: Spec, layers: Mapping[str, tuple[str, ...]]) -> tuple[ImageMount, ...]:
-    """Mounts of images; `layers` has their unpacked layers by reference."""
+    """Mounts of images; `layers` has their unpacked layers by target."""
     found = []
     for mount in service.get("volumes") or ():
         if mount.get("type") == "image":
@@ -123,7 +123,7 @@ def image_mounts(service: Spec, layers: Mapping[str, tuple[str, ...]]) -> tuple[
             subpath = str((mount.get("image") or {}).get("subpath") or "")
             found.append(
                 ImageMount(
-                    layers=layers[str(mount["source"])],
+                    layers=layers[target],
                     target=target,
                     subpath=_subpath(subpath, target, "image"),
                 )

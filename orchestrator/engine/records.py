@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.planning.blueprint import image_content, mounted_references
+from orchestrator.planning.blueprint import mounted_ids
 from orchestrator.planning.health import HealthState
 from orchestrator.planning.observed import Intent, Role, Spec
 from specs.canonical import digest
@@ -134,9 +134,7 @@ class ContainerRecord:
     @property
     def mounted_images(self) -> tuple[str, ...]:
         """The ids of the images that are mounted in it."""
-        contents = self.spec.get("contents") or {}
-        targets = mounted_references(self.spec["service"])
-        return tuple(id for target in targets if (id := contents.get(image_content(target))))
+        return tuple(mounted_ids(self.spec).values())
 
     @property
     def labels(self) -> dict[str, str]:

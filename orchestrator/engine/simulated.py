@@ -179,7 +179,7 @@ class SimulatedBackend:
             for volume in action.spec["volumes"].values():
                 if volume not in self.volumes:
                     raise EngineError(f"no such volume: {volume}")
-            mounted = mounted_references(action.spec["service"])
+            mounted = mounted_references(action.spec["service"]) | dict(action.mounted)
             for image in (action.image, *mounted.values()):
                 if image not in self.images:
                     raise EngineError(f"no such image: {image}")

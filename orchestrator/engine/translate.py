@@ -19,7 +19,7 @@ class Surroundings:
 
     `namespaces` maps "network", "pid" and "ipc" to the path of a namespace that is joined;
     `volume_paths` real volume names to directories, `volume_trees` to the shared trees around
-    them; `image_layers` the references of mounted images to their unpacked layers; `borrowed` are
+    them; `image_layers` the targets of mounted images to their unpacked layers; `borrowed` are
     the mounts of other containers that it has besides its own; `hosts` and `resolv_conf` are the
     texts of those files.
     """

@@ -175,7 +175,8 @@ class ContainerAction(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateContainer(ContainerAction):
-    """Create replica `number`; `spec` is the blueprint to store with it, `image` a reference.
+    """Create replica `number`; `spec` is the blueprint to store with it, `image` a reference or
+    an id, as are by target the images `mounted`.
 
     `anonymous` are the anonymous volumes that it takes over from the container it replaces.
     """
@@ -187,6 +188,7 @@ class CreateContainer(ContainerAction):
     number: int
     image: str
     spec: Spec
+    mounted: Mapping[str, str] = field(default_factory=dict)
     anonymous: Mapping[str, str] = field(default_factory=dict)
     role: Role = "current"
 

@@ -98,6 +98,17 @@ def mounted_references(service: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def mounted_ids(spec: Spec) -> dict[str, str]:
+    """The ids of the images that a container of this blueprint mounts, where they are known:
+    {target: id}."""
+    contents = spec.get("contents") or {}
+    return {
+        target: id
+        for target in mounted_references(spec["service"])
+        if (id := contents.get(image_content(target)))
+    }
+
+
 def image_content(target: str) -> str:
     """The key among a blueprint's contents of the image that is mounted at `target`."""
     return f"image {target}"

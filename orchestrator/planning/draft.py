@@ -6,7 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.planning.blueprint import blueprints, image_reference, mounted_references
+from orchestrator.planning.blueprint import (
+    blueprints,
+    image_content,
+    image_reference,
+    mounted_references,
+)
 from orchestrator.planning.errors import ServiceDisabled, UnknownService
 from orchestrator.planning.graph import DependencyGraph
 from orchestrator.planning.observed import Observed, Spec
@@ -40,16 +45,19 @@ class Draft:
         return service
 
     def image(self, name: str) -> str:
-        return self.policy.pins.get(name) or image_reference(self.project.name, self.service(name))
+        """What the service runs: a reference, or the id of an image that is pinned."""
+        pin = self.policy.pins.get(name)
+        return pin.image if pin else image_reference(self.project.name, self.service(name))
 
     def needed_images(self, name: str) -> list[int]:
         """The steps that bring what the service runs and mounts of images."""
-        references = {self.image(name), *self.mounted(name)}
+        references = {self.image(name), *self.mounted(name).values()}
         return sorted(self.image_steps[r] for r in references if r in self.image_steps)
 
-    def mounted(self, name: str) -> tuple[str, ...]:
-        """The references of the images that the service mounts."""
-        return tuple(mounted_references(self.service(name)).values())
+    def mounted(self, name: str) -> dict[str, str]:
+        """The images that the service mounts, by target: references, or ids of pinned ones."""
+        pin = self.policy.pins.get(name)
+        return mounted_references(self.service(name)) | (dict(pin.mounted) if pin else {})
 
     @property
     def services(self) -> tuple[str, ...]:
@@ -73,6 +81,9 @@ def begin(project: Project, observed: Observed, policy: Policy, now: float) -> D
     """Select the services of the run; raises UnknownService, ServiceDisabled, DependencyCycle."""
     canonical = project.canonical()
     specs = blueprints(canonical, observed.images)
+    for name, pin in policy.pins.items():
+        ids = {image_content(target): id for target, id in pin.mounted.items()}
+        specs[name] = {**specs[name], "contents": {**specs[name]["contents"], **ids}}
     for name in (*policy.services, *policy.scale):
         if name not in specs:
             raise UnknownService(name, specs)

@@ -157,6 +157,7 @@ def plan_init(draft: Draft, service: str, after: Iterable[int], start_after: Ite
                 number=number,
                 image=str(hook.get("image") or draft.image(service)),
                 spec=_init_spec(draft.blueprints[service], hook),
+                mounted=draft.mounted(service),
             ),
             after=[*last, *_needs(draft, service, hook)],
         )
@@ -183,7 +184,7 @@ def _needs(draft: Draft, service: str, hook: Mapping[str, Any]) -> list[int]:
     return [
         *(
             draft.image_steps[reference]
-            for reference in (image, *draft.mounted(service))
+            for reference in (image, *draft.mounted(service).values())
             if reference in draft.image_steps
         ),
         *(draft.network_steps[n] for n in spec["networks"].values() if n in draft.network_steps),

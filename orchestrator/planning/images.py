@@ -44,8 +44,9 @@ def plan_images(draft: Draft) -> None:
             _plan_pull(draft, own, "")
         if not service.get("build") and name not in draft.policy.pins:
             _plan_pull(draft, draft.image(name), _policy(service))
-        for mounted in draft.mounted(name):
-            if mounted not in built:
+        pinned = draft.policy.pins[name].mounted if name in draft.policy.pins else {}
+        for target, mounted in draft.mounted(name).items():
+            if mounted not in built and target not in pinned:
                 _plan_pull(draft, mounted, "")
 
 
@@ -86,7 +87,7 @@ def _plan_builds(draft: Draft) -> None:
 
 def _mounted_builds(draft: Draft) -> list[str]:
     """The services whose builds the selected services mount."""
-    mounted = {reference for name in draft.selected for reference in draft.mounted(name)}
+    mounted = {reference for name in draft.selected for reference in draft.mounted(name).values()}
     return [
         name
         for name, spec in draft.blueprints.items()

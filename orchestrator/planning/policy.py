@@ -12,15 +12,24 @@ Pull = Literal["missing", "always", "never"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """The ids of a service's images, whatever their references stand for by now: of the one that
+    it runs, and by target of those that it mounts."""
+
+    image: str
+    mounted: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """How to converge. `services` narrows the run to these and what they need, empty is all;
     `all_resources` takes in networks and volumes that no service uses, `ignore_orphans` says
     nothing of orphans; `timeout` (stop) and `wait_timeout` are in seconds, None takes the
     container's own stop timeout and no bound. Without `refresh`, an image that is there is neither
     built nor pulled again. `promote` are the services whose canaries have proved themselves,
-    `pins` the image ids that services run whatever their reference stands for by now, `departed`
-    the services that have left the project: they go, whatever files they came from; `environ` is
-    what builds may know of the person's environment."""
+    `pins` by service the images that are settled beforehand, `departed` the services that have
+    left the project: they go, whatever files they came from; `environ` is what builds may know
+    of the person's environment."""
 
     services: tuple[str, ...] = ()
     recreate: Recreate = "diverged"
@@ -39,7 +48,7 @@ class Policy:
     scale: Mapping[str, int] = field(default_factory=dict)
     refresh: bool = True
     promote: frozenset[str] = frozenset()
-    pins: Mapping[str, str] = field(default_factory=dict)
+    pins: Mapping[str, Pin] = field(default_factory=dict)
     departed: frozenset[str] = frozenset()
     environ: Mapping[str, str] = field(default_factory=dict)
 

@@ -113,7 +113,7 @@ class RolloutSteps:
     def _start_first(self, replica: Replica, after: list[int]) -> int:
         steps, name = self._steps, replica.next_name
         if replica.candidate is None:
-            after = [steps.create(replica, after, name=name, role="next")]
+            after = [steps.create(replica, after, name=name, role="next", told=False)]
         if replica.candidate is None or not replica.candidate.alive:
             after = [steps.start_step(replica, name, Cause(reason="created"), after)]
         judged = self._judge(replica, name, after)

@@ -186,8 +186,10 @@ class ServiceSteps:
         *,
         name: str | None = None,
         role: Role = "current",
+        told: bool = True,
     ) -> int:
-        """Create the replica's container, in a rollout by another name beside the current one."""
+        """Create the replica's container, in a rollout by another name beside the current one;
+        `told` where a step before this one has said why."""
         draft = self.draft
         spec = draft.blueprints[replica.service]
         reference = draft.image(replica.service)
@@ -210,11 +212,14 @@ class ServiceSteps:
             CreateContainer(
                 name=name or replica.name,
                 service=replica.service,
-                cause=_again(replica.cause, "recreated") if replica.observed else replica.cause,
+                cause=_again(replica.cause, "recreated")
+                if told and replica.observed
+                else replica.cause,
                 project=draft.project,
                 number=replica.number,
                 image=reference,
                 spec=spec,
+                mounted=draft.mounted(replica.service),
                 anonymous=inherited,
                 role=role,
             ),

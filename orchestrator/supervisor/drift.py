@@ -19,6 +19,7 @@ from orchestrator.engine.exits import HOST_FAULTS, state_of
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.records import ContainerRecord, ProjectRecord
 from orchestrator.planning.actions import Cause, CreateContainer, StartContainer
+from orchestrator.planning.blueprint import mounted_ids
 from orchestrator.planning.hooks import with_hooks
 from orchestrator.planning.observed import Observed
 from orchestrator.planning.plan import Plan, PlanBuilder
@@ -205,6 +206,7 @@ def _again(record: ContainerRecord, project: ProjectRecord) -> Plan:
             number=record.number,
             image=record.image,
             spec=record.spec,
+            mounted=mounted_ids(record.spec),
             anonymous=record.volumes,
         )
     )

@@ -25,12 +25,13 @@ from orchestrator.engine.preflight import check_ports
 from orchestrator.engine.rollout_table import RolloutRecord
 from orchestrator.planning import lifecycle
 from orchestrator.planning.actions import BuildImage
+from orchestrator.planning.blueprint import mounted_ids
 from orchestrator.planning.builds import plan_builds
 from orchestrator.planning.errors import PlanningError
 from orchestrator.planning.images import referenced
 from orchestrator.planning.observed import Observed
 from orchestrator.planning.plan import Plan
-from orchestrator.planning.policy import Policy, Removal
+from orchestrator.planning.policy import Pin, Policy, Removal
 from orchestrator.planning.reconcile import reconcile, reconcile_images
 from orchestrator.planning.teardown import tear_down
 from orchestrator.planning.undo import undo
@@ -76,7 +77,7 @@ class Operations:
         )
 
     async def plan(self, project: Project, policy: Policy) -> Plan:
-        observed = await self.observe(project, policy.pins.values())
+        observed = await self.observe(project, [pin.image for pin in policy.pins.values()])
         return reconcile(project, observed, policy, time())
 
     async def up(self, project: Project, policy: Policy, run: Run) -> dict[str, Any]:
@@ -150,9 +151,10 @@ class Operations:
             store = self._backend.host.store
             if not await self._rollouts.revert_record(record, "undone"):
                 raise EngineError(f"the rollout of service {service} cannot be undone")
-            project = former_project(store, name, service, record.old["spec"]["service"])
-            pins = {service: str(record.old["image_id"])}
-            policy = Policy(services=(service,), dependencies=False, pins=pins)
+            former = record.old["spec"]
+            project = former_project(store, name, service, former["service"])
+            pin = Pin(image=str(record.old["image_id"]), mounted=mounted_ids(former))
+            policy = Policy(services=(service,), dependencies=False, pins={service: pin})
             plan = await self.plan(project, policy)
             if not plan.empty:
                 await asyncio.to_thread(check_ports, self._backend.host, plan)

@@ -62,6 +62,28 @@ def test_a_stack_mounts_what_it_builds_and_follows_it(
     assert (directory / "copied").read_text() == "second\n"
 
 
+def test_an_undone_rollout_mounts_the_image_that_it_had(
+    bay: Bay, project: Callable[..., Path]
+) -> None:
+    directory = project(_STACK.replace("scale: 0", "scale: 0\n    pull_policy: missing"))
+    update = "    deploy: {update_config: {order: start-first, monitor: 200ms}}\n"
+    compose = directory / "compose.yaml"
+    compose.write_text(compose.read_text().replace("  site:\n", f"{update}  site:\n", 1))
+    page = directory / "site" / "page"
+    page.parent.mkdir()
+    read = ("exec", "-T", "web", "cat", "/site/page")
+    for text in ("first\n", "second\n"):
+        page.write_text(text)
+        bay.ok("up", "-d", "--build", cwd=directory)
+        assert bay.ok(*read, cwd=directory) == text
+
+    bay.ok("rollout", "undo", "web", cwd=directory)
+
+    assert bay.ok(*read, cwd=directory) == "first\n"
+    planned = bay("plan", cwd=directory)
+    assert planned.status == 2 and "image /site content" in planned.out
+
+
 def test_a_mounted_image_that_nobody_has_is_named(bay: Bay, project: Callable[..., Path]) -> None:
     directory = project(
         "services:\n  web:\n    image: debian:bookworm\n    volumes:\n"

@@ -200,7 +200,7 @@ def test_images_are_mounted_with_their_layers() -> None:
             ]
         },
         image(volumes=("/tools",)),
-        image_layers={"tools:1": ("/l/1", "/l/2")},
+        image_layers=dict.fromkeys(("/tools", "/site"), ("/l/1", "/l/2")),
         borrowed=(ImageMount(layers=(), target="/site"), ImageMount(layers=(), target="/more")),
     )
     assert made.mounts == ()

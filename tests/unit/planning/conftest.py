@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -27,18 +27,20 @@ class World:
     def __init__(self, images: Mapping[str, str], behaviours: Mapping[str, Behaviour]) -> None:
         self.backend = SimulatedBackend(images=images, behaviours=behaviours)
 
-    def observe(self, project: Project) -> Observed:
+    def observe(self, project: Project, images: Iterable[str] = ()) -> Observed:
         return asyncio.run(
             self.backend.observe(
                 project.name,
-                images=referenced(project),
+                images={*referenced(project), *images},
                 networks=[network.name for network in project.networks.values()],
                 volumes=[volume.name for volume in project.volumes.values()],
             )
         )
 
     def plan(self, project: Project, **policy: Any) -> Plan:
-        return reconcile(project, self.observe(project), Policy(**policy), NOW)
+        wish = Policy(**policy)
+        pinned = [pin.image for pin in wish.pins.values()]
+        return reconcile(project, self.observe(project, pinned), wish, NOW)
 
     def up(self, project: Project, **policy: Any) -> Plan:
         plan = self.plan(project, **policy)

@@ -18,7 +18,7 @@ from orchestrator.planning.actions import (
 from orchestrator.planning.builds import plan_builds
 from orchestrator.planning.errors import DependencyCycle, PlanningError, UnknownService
 from orchestrator.planning.images import refresh_age
-from orchestrator.planning.policy import Policy, Pull
+from orchestrator.planning.policy import Pin, Policy, Pull
 from orchestrator.planning.reconcile import reconcile
 from specs.project import Project
 from tests.unit.planning.conftest import NOW, World
@@ -161,6 +161,26 @@ def test_what_mounts_an_image_is_replaced_when_the_image_is_another(
     plan = here.up(project)
     assert "not there yet" in plan.text()
     assert here.plan(project).empty
+
+
+def test_pinned_images_are_mounted_whatever_their_references_stand_for(
+    stack: Stack, world: Worlds
+) -> None:
+    project = stack({"web": {"volumes": _mounting("other")}, "alone": {}})
+    old, new = ("sha256:" + letter * 64 for letter in "ab")
+    here = world(images={"app": "sha256:a1", "other": new, old: old, "sha256:a1": "sha256:a1"})
+    here.up(project)
+    pins = {"web": Pin(image="sha256:a1", mounted={"/m": old})}
+    del here.backend.images["other"]
+
+    plan = here.up(project, pins=pins)
+
+    (made,) = [step.action for step in plan.steps if isinstance(step.action, CreateContainer)]
+    assert (made.service, made.mounted) == ("web", {"/m": old})
+    assert not any(isinstance(step.action, PullImage) for step in plan.steps)
+    (web,) = here.observe(project).of_service("web")
+    assert web.spec["contents"]["image /m"] == old
+    assert here.plan(project, pins=pins).empty
 
 
 def _taking(service: str) -> dict[str, object]:
