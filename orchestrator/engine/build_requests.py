@@ -17,7 +17,7 @@ from orchestrator.planning.blueprint import image_reference
 from runtime.build.agents import agent
 from runtime.build.checkouts import checked_out, is_address
 from runtime.build.request import ENTITLEMENTS, INSECURE, BuildRequest
-from runtime.build.steps import Network
+from runtime.build.steps import BuildSecret, Network
 from runtime.registry.settings import read_settings
 
 Spec = Mapping[str, Any]
@@ -55,19 +55,11 @@ def platforms_of(action: actions.BuildImage, service: Spec) -> tuple[str, ...]:
 
 def without_effect(build: Spec) -> list[str]:
     """What of a build section nothing comes of, a line each."""
-    lines = [
+    return [
         f"build.{name} has no effect"
         for name, harmless in _NO_EFFECT.items()
         if str(build.get(name) or harmless).lower() != harmless
     ]
-    for secret in build.get("secrets") or ():
-        for name in ("uid", "gid", "mode"):
-            if secret.get(name) not in (None, ""):
-                lines.append(
-                    f"build.secrets {secret['source']}: {name} has no effect, "
-                    "RUN --mount=type=secret in the Dockerfile decides"
-                )
-    return lines
 
 
 @contextmanager
@@ -247,14 +239,27 @@ def _extra_hosts(
                 )
 
 
-def _secrets(action: actions.BuildImage, build: Spec) -> dict[str, bytes]:
+def _secrets(action: actions.BuildImage, build: Spec) -> dict[str, BuildSecret]:
     definitions = action.project.canonical().get("secrets") or {}
-    return {
-        str(use.get("target") or use["source"]): read_content(
-            "secret", use["source"], definitions.get(use["source"]) or {}
+    secrets = {}
+    for use in build.get("secrets") or ():
+        source, mode = use["source"], use.get("mode")
+        secrets[str(use.get("target") or source)] = BuildSecret(
+            content=read_content("secret", source, definitions.get(source) or {}),
+            uid=_owner(action.service, use, "uid"),
+            gid=_owner(action.service, use, "gid"),
+            **({} if mode is None else {"mode": int(mode)}),
         )
-        for use in build.get("secrets") or ()
-    }
+    return secrets
+
+
+def _owner(service: str, use: Spec, key: str) -> int:
+    text = str(use.get(key) or "0")
+    if not text.isdecimal():
+        raise EngineError(
+            f"service {service}: build.secrets {use['source']}: {key} {text} is not a number"
+        )
+    return int(text)
 
 
 def _agents(

@@ -15,7 +15,7 @@ from runtime.build.configure import DEFAULT_SHELL
 from runtime.build.events import BuildEvent
 from runtime.build.scope import Scope
 from runtime.build.sources import SourceTree
-from runtime.build.steps import Network, StepRunner, Stop
+from runtime.build.steps import BuildSecret, Network, StepRunner, Stop
 from runtime.container.config import Ulimit
 from runtime.errors import BuildError
 from runtime.images.layers import Layer
@@ -33,8 +33,8 @@ class Surroundings:
     """What all stages of one build share.
 
     `open_source` gives the tree that `--from` names (None: the build context), for the line
-    that asks; `epoch` is SOURCE_DATE_EPOCH in seconds; `secrets` are contents and `ssh` are
-    agents' sockets by ID; `keys` collects the cache keys of the steps; `wait` passes the given
+    that asks; `epoch` is SOURCE_DATE_EPOCH in seconds; `secrets` and `ssh` (agents'
+    sockets) are by ID; `keys` collects the cache keys of the steps; `wait` passes the given
     seconds and raises BuildError once the build is to end; `stop` ends the steps that run;
     `fetch_step` takes the result of a step, by its key, over from a cache elsewhere, if it can;
     `memory` (bytes) and `entitlements` as in BuildRequest.
@@ -57,7 +57,7 @@ class Surroundings:
     memory: int | None = None
     entitlements: frozenset[str] = frozenset()
     network: Network = "default"
-    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    secrets: Mapping[str, BuildSecret] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)
     keys: dict[str, None] = field(default_factory=dict)
 

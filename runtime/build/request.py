@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from runtime.build.ignore import IgnoreRules, parse_ignore
 from runtime.build.parser import Dockerfile, parse
-from runtime.build.steps import Network
+from runtime.build.steps import BuildSecret, Network
 from runtime.container.config import Ulimit
 from runtime.errors import BuildError
 from runtime.linux.files import read_in_root
@@ -38,7 +38,7 @@ class BuildRequest:
     `docker-image://REFERENCE`, by the name that FROM and --from use; `no_cache_filter` are
     stages that are built anew; `cache_from` and `cache_to` as in `cache_places`, and `registry`
     is how registries are spoken to for them; `extra_hosts` pairs of name and address;
-    `shm_size` in bytes; `secrets` are contents and `ssh` are agents' sockets by ID, for
+    `shm_size` in bytes; `secrets` and `ssh` (agents' sockets) are by ID, for
     `RUN --mount`; `memory` bounds each command, in bytes; `entitlements` are what commands may
     have beyond the usual (`ENTITLEMENTS`); `environ` is where SOURCE_DATE_EPOCH is looked up.
     """
@@ -62,7 +62,7 @@ class BuildRequest:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     shm_size: int | None = None
     ulimits: tuple[Ulimit, ...] = ()
-    secrets: Mapping[str, bytes] = field(default_factory=dict)
+    secrets: Mapping[str, BuildSecret] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)
     memory: int | None = None
     entitlements: frozenset[str] = frozenset()

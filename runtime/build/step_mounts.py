@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runtime.build.agent_relay import relayed
 from runtime.build.cache_mounts import mount_name
 from runtime.build.copying import Copier, Destination
 from runtime.build.memory_files import file_in_memory
 from runtime.build.sources import SourceTree
+from runtime.build.steps import BuildSecret
 from runtime.container.config import File, Mount, Tmpfs
 from runtime.images.leases import Lease
 from runtime.images.merged import MergedTree
@@ -58,8 +60,8 @@ class StepMount:
     sharing: str = "shared"
     required: bool = False
     mode: int | None = None
-    uid: int = 0
-    gid: int = 0
+    uid: int | None = None
+    gid: int | None = None
     env: str = ""
     size: int | None = None
 
@@ -107,8 +109,8 @@ def parse_mount(text: str, expand: Callable[[str], str], cwd: str) -> StepMount:
         sharing=values.get("sharing", "shared"),
         required=_boolean("required", values.get("required", "false")),
         mode=None if "mode" not in values else _number(text, values["mode"], 8),
-        uid=_number(text, values.get("uid", "0"), 10),
-        gid=_number(text, values.get("gid", "0"), 10),
+        uid=None if "uid" not in values else _number(text, values["uid"], 10),
+        gid=None if "gid" not in values else _number(text, values["gid"], 10),
         env=values.get("env", ""),
         size=None if "size" not in values else _size(text, values["size"]),
     )
@@ -125,7 +127,7 @@ def parse_mount(text: str, expand: Callable[[str], str], cwd: str) -> StepMount:
 
 class StepMounts:
     """Prepares mounts. `caches` is the directory of cache mounts, `locks` that of their locks;
-    `secrets` are contents by ID, `ssh` the sockets of agents by ID; `wait` passes seconds while
+    `secrets` and `ssh` (the sockets of agents) are by ID; `wait` passes seconds while
     another step holds a cache mount, and raises where the build is to end."""
 
     def __init__(
@@ -135,7 +137,7 @@ class StepMounts:
         locks: Path,
         lease: Lease,
         open_source: Callable[[str | None, int], AbstractContextManager[SourceTree]],
-        secrets: Mapping[str, bytes],
+        secrets: Mapping[str, BuildSecret],
         ssh: Mapping[str, str],
         wait: Callable[[float], object],
     ) -> None:
@@ -159,6 +161,8 @@ class StepMounts:
                     entry["content"] = source.digest(tuple(source.items(selected)))
             elif mount.kind != "tmpfs":
                 entry |= {"id": mount.id, "env": mount.env}
+                flags = {"mode": mount.mode, "uid": mount.uid, "gid": mount.gid}
+                entry |= {name: value for name, value in flags.items() if value is not None}
             fields.append(entry)
         return fields
 
@@ -181,7 +185,7 @@ class StepMounts:
                     case "secret":
                         self._secret(mount, binds, files, env, stack)
                     case _:
-                        self._agent(mount, binds, env)
+                        self._agent(mount, binds, env, stack)
             yield Prepared(mounts=tuple(binds), tmpfs=tuple(tmpfs), files=tuple(files), env=env)
 
     def _bind(self, mount: StepMount, line: int) -> Mount:
@@ -248,7 +252,7 @@ class StepMounts:
             draft.mkdir()
         os.chmod(draft, 0o755 if mount.mode is None else mount.mode)
         if os.geteuid() == 0:
-            os.chown(draft, mount.uid, mount.gid)
+            os.chown(draft, mount.uid or 0, mount.gid or 0)
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         (directory.parent / "id").write_text(mount.id or mount.target)
         os.rename(draft, directory)
@@ -262,12 +266,12 @@ class StepMounts:
         stack: contextlib.ExitStack,
     ) -> None:
         name = mount.id or posixpath.basename(mount.target)
-        content = self._secrets.get(name)
-        if content is None:
+        secret = self._secrets.get(name)
+        if secret is None:
             if mount.required:
                 raise MountRefused(f"the secret {name!r} is required, but was not given")
             return
-        text = _text(content)
+        text = _text(secret.content)
         if mount.env:
             if text is None:
                 raise MountRefused(
@@ -277,23 +281,35 @@ class StepMounts:
         if not mount.target and mount.env:
             return
         target = mount.target or f"/run/secrets/{name}"
-        mode = 0o400 if mount.mode is None else mount.mode
+        mode = secret.mode if mount.mode is None else mount.mode
+        uid = secret.uid if mount.uid is None else mount.uid
+        gid = secret.gid if mount.gid is None else mount.gid
         if text is None:
-            held = file_in_memory(content, mode=mode, uid=mount.uid, gid=mount.gid)
+            held = file_in_memory(secret.content, mode=mode, uid=uid, gid=gid)
             path = str(stack.enter_context(held))
             binds.append(Mount(source=path, target=target, read_only=True))
             return
-        files.append(
-            File(target=target, content=text, mode=mode, uid=mount.uid, gid=mount.gid, secret=True)
-        )
+        files.append(File(target=target, content=text, mode=mode, uid=uid, gid=gid, secret=True))
 
-    def _agent(self, mount: StepMount, binds: list[Mount], env: dict[str, str]) -> None:
+    def _agent(
+        self,
+        mount: StepMount,
+        binds: list[Mount],
+        env: dict[str, str],
+        stack: contextlib.ExitStack,
+    ) -> None:
         name = mount.id or "default"
         path = self._ssh.get(name)
         if path is None:
             if mount.required:
                 raise MountRefused(f"the ssh agent {name!r} is required, but was not given")
             return
+        if (mount.uid, mount.gid, mount.mode) != (None, None, None):
+            own = self._lease.path("agent")
+            mode = 0o600 if mount.mode is None else mount.mode
+            relay = relayed(path, own, uid=mount.uid or 0, gid=mount.gid or 0, mode=mode)
+            stack.enter_context(relay)
+            path = str(own)
         target = mount.target or f"/run/buildkit/ssh_agent.{len(binds)}"
         binds.append(Mount(source=path, target=target))
         env.setdefault("SSH_AUTH_SOCK", target)

@@ -14,6 +14,17 @@ from runtime.container.config import File, Mount, Tmpfs, Ulimit
 Network = Literal["default", "none", "host"]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildSecret:
+    """What a build may read without keeping it. Owner and mode hold where `RUN --mount` says
+    nothing else."""
+
+    content: bytes
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0o400
+
+
 class Stop:
     """Says once that a build is to end; who runs a step of it hears of it at once."""
 

@@ -47,7 +47,7 @@ services:
       tags: [every-web:second]
       secrets:
         - from-file
-        - {source: from-variable, target: renamed, mode: 0400}
+        - {source: from-variable, target: renamed, uid: "65534", gid: "12", mode: 0440}
       ssh: ["key=./key", default]
       additional_contexts:
         other: ./other
@@ -75,6 +75,7 @@ RUN echo "$GIVEN $TAKEN" > /args; \
     df -k /dev/shm | tail -1 > /shm; \
     ulimit -Sn > /limits; ulimit -Hn >> /limits; grep processes /proc/self/limits >> /limits; \
     grep CapEff /proc/self/status > /confined
+RUN --mount=type=secret,id=renamed stat -c '%u %g %a' /run/secrets/renamed > /owner
 RUN --mount=type=secret,id=from-file --mount=type=secret,id=renamed,env=RENAMED \
     cat /run/secrets/from-file > /secrets; echo " $RENAMED" >> /secrets
 RUN --mount=type=ssh,id=key --mount=type=ssh,id=default,target=/other.sock,required=true \
@@ -144,7 +145,6 @@ def test_every_key_of_a_build_section_is_honoured_or_named(
         "build.isolation has no effect",
         "build.provenance has no effect",
         "build.sbom has no effect",
-        "build.secrets from-variable: mode has no effect",
     ):
         assert line in told
     image = found(bay, "every-web")
@@ -164,7 +164,8 @@ def test_every_key_of_a_build_section_is_honoured_or_named(
     assert links.split() == ["lo"] and len(own_links.split()) > 1
     confined, unconfined = files(bay, "every-web", "/confined", "/unconfined")
     assert int(confined.split()[1], 16) < int(unconfined.split()[1], 16)
-    assert files(bay, "every-web", "/secrets", "/agents") == [
+    assert files(bay, "every-web", "/owner", "/secrets", "/agents") == [
+        "65534 12 440\n",
         "of a file of a variable\n",
         "sockets\n",
     ]

@@ -24,7 +24,7 @@ from runtime.build.builder import BuildRequest, build
 from runtime.build.events import BuildEvent, StepCached, StepDone
 from runtime.build.ground import DEFAULT_PATH
 from runtime.build.run import ContainerStepRunner, host_network
-from runtime.build.steps import RunStep
+from runtime.build.steps import BuildSecret, RunStep
 from runtime.container.containers import Containers
 from runtime.errors import ImageError
 from runtime.images import bootstrap as bootstrapping
@@ -147,7 +147,10 @@ def _request(context: Path, case: dict[str, Any], tag: str) -> BuildRequest:
         tags=(tag,),
         target=case.get("target"),
         args=case.get("args", {}),
-        secrets={name: text.encode() for name, text in case.get("secrets", {}).items()},
+        secrets={
+            name: BuildSecret(content=text.encode())
+            for name, text in case.get("secrets", {}).items()
+        },
         contexts={name: str(context / path) for name, path in case.get("contexts", {}).items()},
     )
 

@@ -16,7 +16,7 @@ from runtime.build.builder import BuildRequest, build
 from runtime.build.events import BuildEvent, StepCached, StepOutput
 from runtime.build.memory_files import SHARED_MEMORY
 from runtime.build.run import ContainerStepRunner, host_network
-from runtime.build.steps import RunStep
+from runtime.build.steps import BuildSecret, RunStep
 from runtime.container.config import Ulimit
 from runtime.container.containers import Containers
 from runtime.errors import BuildError
@@ -196,12 +196,16 @@ def test_mounts_are_there_for_the_step_alone(site: Site) -> None:
         " && touch /scratch/f /var/cache/x/kept && ! touch /base-etc/f 2>/dev/null"
         " && stat -c %a%u /run/secrets/key\n"
     )
-    image = site.build(f"FROM base\n{dockerfile}", secrets={"key": b"s3cret\n"})
+    image = site.build(
+        f"FROM base\n{dockerfile}", secrets={"key": BuildSecret(content=b"s3cret\n")}
+    )
     assert "from the contexts3cret\nroot:x:0" in site.output()
     assert site.output().endswith("4000\n")
     with site.tree(image) as tree:
         assert tree.names(()) == [b"bin", b"etc"]
-    site.build(f"FROM base\n{dockerfile}", secrets={"key": b"x\n"}, no_cache=True)
+    site.build(
+        f"FROM base\n{dockerfile}", secrets={"key": BuildSecret(content=b"x\n")}, no_cache=True
+    )
     assert "\nkept\n" in site.output(), "the cache mount outlives the build"
 
 
@@ -267,13 +271,16 @@ def test_a_secret_may_be_any_bytes(site: Site) -> None:
         "RUN --mount=type=secret,id=key,target=/key,mode=0440,uid=33 "
         "sha256sum /key; stat -c '%a %u' /key; echo x 2>/dev/null >/key || echo kept\n"
         "RUN test ! -s /key\n",
-        secrets={"key": secret},
+        secrets={"key": BuildSecret(content=secret)},
     )
     digest = hashlib.sha256(secret).hexdigest()
     assert site.output().splitlines()[:3] == [f"{digest}  /key", "440 33", "kept"]
     assert list(SHARED_MEMORY.glob("*bayplan-*")) == []
     with pytest.raises(BuildError, match="not text, so it cannot be the variable KEY"):
-        site.build("RUN --mount=type=secret,id=key,env=KEY x\n", secrets={"key": secret})
+        site.build(
+            "RUN --mount=type=secret,id=key,env=KEY x\n",
+            secrets={"key": BuildSecret(content=secret)},
+        )
 
 
 def test_a_stage_that_fails_kills_the_steps_of_the_others(site: Site) -> None:

@@ -22,7 +22,7 @@ from runtime.build.events import (
     StepOutput,
     StepStarted,
 )
-from runtime.build.steps import RunStep
+from runtime.build.steps import BuildSecret, RunStep
 from runtime.errors import BuildError
 from runtime.images.store import ImageStore
 from tests.unit.runtime.build.workshop import ScriptedRunner, Workshop
@@ -646,18 +646,38 @@ def test_mounts_are_prepared_and_leave_nothing(shop: Workshop) -> None:
         " --mount=type=secret,id=key --mount=type=secret,id=key,env=TOKEN"
         " --mount=type=secret,id=absent x\n"
     )
-    image = shop.build(dockerfile, secrets={"key": b"s3cret"})
+    image = shop.build(dockerfile, secrets={"key": BuildSecret(content=b"s3cret")})
     assert seen == [
         {"/ctx": ["f"], "/w/rel": ["f"], "/cache": [], "/t": 1 << 20,
          "/run/secrets/key": ("s3cret", "0o400"), "env": ["TOKEN=s3cret"]},
     ]  # fmt: skip
     assert "s3cret" not in str(image.config)
     shop.write({"d/f": "2"})
-    shop.build(dockerfile, secrets={"key": b"other"})
+    shop.build(dockerfile, secrets={"key": BuildSecret(content=b"other")})
     assert seen[1]["/cache"] == ["written"], "a cache keeps what a step wrote"
     assert os.listdir(shop.store.root / "ingest") == []
     shop.build(dockerfile)
     assert len(seen) == 2, "neither a secret nor a cache is part of the key"
+
+
+def test_a_secret_s_owner_and_mode_hold_where_the_mount_says_nothing(shop: Workshop) -> None:
+    def build(flags: str, secret: BuildSecret) -> list[tuple[int, int, str]]:
+        shop.build(
+            f"FROM scratch\nRUN --mount=type=secret,id=key{flags} x\n", secrets={"key": secret}
+        )
+        return [
+            (file.uid, file.gid, oct(file.mode))
+            for step in shop.runner.steps
+            for file in step.files
+        ]
+
+    plain = BuildSecret(content=b"x")
+    owned = BuildSecret(content=b"x", uid=7, gid=8, mode=0o440)
+    assert build("", owned) == [(7, 8, "0o440")]
+    assert build("", plain) == [], "the result is the same whoever may read the secret"
+    assert build(",uid=9,mode=0400", owned) == [(9, 8, "0o400")]
+    assert build(",uid=0", owned) == [(0, 8, "0o440")]
+    assert build(",mode=0444", plain) == [(0, 0, "0o444")]
 
 
 @pytest.mark.parametrize(
