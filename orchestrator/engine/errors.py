@@ -16,7 +16,13 @@ EngineError
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+
+SHORTAGES = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
+)
+"""Numbers of an OSError that tell what this host lacks, and nothing of what was asked of it."""
 
 
 class EngineError(Exception):

@@ -8,16 +8,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestrator.engine.errors import SHORTAGES
 from orchestrator.gitops import checkout as checkouts
-from orchestrator.gitops.errors import RefNotFound
+from orchestrator.gitops.errors import HostFailed, RefNotFound
 from orchestrator.gitops.mirror import Mirror, Revision
 from orchestrator.gitops.render import render
 from orchestrator.gitops.source import GitSource, identifier
@@ -34,6 +36,17 @@ DECRYPTED = "decrypted"
 
 Projects = Mapping[str, Mapping[str, Any]]
 """Canonical projects by name."""
+
+
+@contextlib.contextmanager
+def _of_host(what: str, numbers: frozenset[int] | None = None) -> Iterator[None]:
+    """Has an OSError, of these numbers or any, be a HostFailed."""
+    try:
+        yield
+    except OSError as exc:
+        if numbers is not None and exc.errno not in numbers:
+            raise
+        raise HostFailed(f"{what}: {exc}") from exc
 
 
 _locks: weakref.WeakValueDictionary[Path, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -59,24 +72,27 @@ class GitRepository:
 
     async def probe(self) -> str:
         """The commit that is wanted now; raises RefNotFound where there is none."""
-        found = await self.mirror.probe()
+        with _of_host(f"ask {self.source.url}"):
+            found = await self.mirror.probe()
         if found is None:
             raise RefNotFound(f"{self.source.url} has no {self.source.ref}")
         return found
 
     async def fetch(self, *, accept_rewrite: bool) -> Revision:
-        self._fetched = await self.mirror.fetch(accept_rewrite=accept_rewrite)
+        with _of_host(f"fetch {self.source.url}"):
+            self._fetched = await self.mirror.fetch(accept_rewrite=accept_rewrite)
         return self._fetched
 
     async def render(self, commit: str) -> dict[str, dict[str, Any]]:
         """Verify and check out a commit, and give its projects in the order of their paths; what
         containers bind stays as it is."""
-        revision = self._fetched
-        if revision is None or revision.commit != commit:
-            revision = await self.mirror.revision(commit)
-        async with self._lock:
-            await verify(self.mirror, revision)
-            return await self._render(commit)
+        with _of_host(f"render {commit[:12]}"):
+            revision = self._fetched
+            if revision is None or revision.commit != commit:
+                revision = await self.mirror.revision(commit)
+            async with self._lock:
+                await verify(self.mirror, revision)
+                return await self._render(commit)
 
     async def _render(self, commit: str) -> dict[str, dict[str, Any]]:
         checkout = await checkouts.check_out(self.mirror, commit, self.home)
@@ -116,9 +132,10 @@ class GitRepository:
     async def switch(self, commit: str, projects: Projects) -> None:
         """Have what containers bind be this commit's, and what `projects` need decrypted be
         there."""
-        async with self._lock:
-            await self._recall(commit, projects)
-            await switch(await checkouts.check_out(self.mirror, commit, self.home))
+        with _of_host(f"check out {commit[:12]}", SHORTAGES):
+            async with self._lock:
+                await self._recall(commit, projects)
+                await switch(await checkouts.check_out(self.mirror, commit, self.home))
 
     async def retain(self, kept: Mapping[str, Projects]) -> None:
         """Hold on to these commits with what their projects need, and let go of others."""

@@ -138,7 +138,7 @@ def _failure(project: str, ended: Result, reason: str) -> Failure:
         words += str(error["output_tail"]).strip().splitlines()[-1:]
     transient = bool(error.get("transient"))
     return Failure(
-        reason="Unreachable" if transient else reason,
+        reason=str(error.get("reason") or reason),
         message=f"project {project}: {': '.join(words)}",
         transient=transient,
     )

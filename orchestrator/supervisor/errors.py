@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.engine.errors import EngineError, chain
+from orchestrator.engine.errors import SHORTAGES, EngineError, chain
 from orchestrator.planning.errors import PlanningError
 
 # By class name along the class's ancestry, so that the API needs no import of the layers below.
@@ -61,7 +61,7 @@ def status_of(error: BaseException) -> int:
 
 def error_body(error: BaseException) -> dict[str, Any]:
     """`{"type", "message", "hint", "exit_code"}`; the message is the whole chain of causes. One
-    that may pass by itself is marked `transient`."""
+    that may pass by itself is marked `transient`, with a `reason`."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, ValidationError):
@@ -78,8 +78,8 @@ def error_body(error: BaseException) -> dict[str, Any]:
         "hint": _hint(error),
         "exit_code": _exit_code(error),
     }
-    if _is_transient(error):
-        body["transient"] = True
+    if reason := _passing(error):
+        body |= {"transient": True, "reason": reason}
     for name in ("dockerfile", "line", "output_tail"):
         if getattr(error, name, None):
             body[name] = getattr(error, name)
@@ -103,14 +103,17 @@ def _exit_code(error: BaseException) -> int:
     return 1
 
 
-def _is_transient(error: BaseException) -> bool:
-    """Whether something could not be reached, and the same may do when it is tried again."""
+def _passing(error: BaseException) -> str | None:
+    """The word for a failure that says nothing against what was asked for, and that may pass:
+    something could not be reached, or this host lacks room."""
     current: BaseException | None = error
     while current is not None:
         if type(current).__name__ == "Unreachable":
-            return True
+            return "Unreachable"
+        if isinstance(current, OSError) and current.errno in SHORTAGES:
+            return "HostFailed"
         current = current.__cause__
-    return False
+    return None
 
 
 def _hint(error: BaseException) -> str | None:

@@ -142,7 +142,7 @@ async def _follow(
     syncer = instance.sources.syncer(name)
     with syncer.followed(run.emit):
         await ask()
-        waiting = asyncio.ensure_future(syncer.answered(instance.sources.poke(name)))
+        waiting = asyncio.ensure_future(syncer.outlook.answered(instance.sources.poke(name)))
         leaving = asyncio.ensure_future(run.cancel.wait())
         try:
             await asyncio.wait((waiting, leaving), return_when=asyncio.FIRST_COMPLETED)

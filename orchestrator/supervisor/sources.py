@@ -191,13 +191,13 @@ class SourceKeeper:
         syncer = self.syncer(name)
         self._table.update(name, suspended=False, pinned=None)
         self.tell(Told(action="resumed", source=name))
-        syncer.want()
+        syncer.outlook.want()
         self.queue.add(name)
         return self.record(name)
 
     async def sync(self, name: str, *, force: bool) -> int:
         """Have the source looked at now; `force` also tries again what failed, and accepts a
-        history that was rewritten. Gives what `Syncer.answered` waits for."""
+        history that was rewritten. Gives what `Outlook.answered` waits for."""
         syncer, record = self.syncer(name), self.record(name)
         if record.suspended:
             raise SourceSuspended(name, "is suspended")
@@ -211,7 +211,7 @@ class SourceKeeper:
 
     def poke(self, name: str) -> int:
         """Have the repository asked at once."""
-        number = self.syncer(name).want()
+        number = self.syncer(name).outlook.want()
         self.queue.add(name)
         return number
 
@@ -222,7 +222,7 @@ class SourceKeeper:
         passage = self._passage(record, word)
         async with syncer.held():
             self._table.update(name, pinned=passage.number, suspended=False)
-        syncer.want()
+        syncer.outlook.want()
         self.queue.add(name)
         return passage
 
@@ -305,7 +305,7 @@ class SourceKeeper:
         owner = self._table.owner(event.project) if self._syncers else None
         if owner in self._syncers:
             syncer = self._syncers[owner]
-            syncer.suspect()
+            syncer.outlook.suspect()
             if not syncer.doing:
                 self.queue.add_after(owner, SETTLING)
 

@@ -1,4 +1,4 @@
-"""One source at work: takes the steps that `gitops.reconcile` decides on, and notes how they end.
+"""One source at work: takes the steps that `gitops.reconcile` decides on.
 
 Everything is written down before it is done, so that the next daemon takes a step on where this
 one was killed. Nothing is decided here but what an error means.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from time import time
@@ -19,8 +18,6 @@ from orchestrator.engine.exits import HOST_FAULTS
 from orchestrator.engine.gitops_table import (
     Attempt,
     GitopsTable,
-    Outcome,
-    Passage,
     ProjectClaimed,
     SourceRecord,
 )
@@ -36,15 +33,14 @@ from orchestrator.supervisor.attempts import (
     words_of,
 )
 from orchestrator.supervisor.bringing import CANCELED, Bringing, Failure, Projects, Stacks, Terms
+from orchestrator.supervisor.ledger import Ledger
 from orchestrator.supervisor.operations import Run
+from orchestrator.supervisor.outlook import LEAST_WAIT, SECOND, Outlook
 
 if TYPE_CHECKING:
     from orchestrator.gitops.source import GitSource
 
 _log = logging.getLogger(__name__)
-
-SECOND = 1e9
-LEAST_WAIT = 0.2
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -61,45 +57,35 @@ class Syncer:
         tell: Callable[[Told], None],
         unready: Callable[[GitSource], tuple[str, ...]],
     ) -> None:
-        self.source = source
-        self.repository = repository
-        self.sight = Sight()
+        self.outlook = Outlook(source, repository, tell)
         self.doing = ""
         self.accept_rewrite = False
         self._table = table
+        self._ledger = Ledger(table, source.name, tell)
         self._stacks = stacks
         self._tell = tell
         self._unready = unready
         self._busy = asyncio.Lock()
         self._holders = 0
         self._cancel = asyncio.Event()
-        self._woken = asyncio.Event()
         self._emits: list[Emit] = []
-        self._asked = 0
-        self._seen = 0
-        self._answered = 0
-        self._rested = asyncio.Condition()
         self._untidy = False
+
+    @property
+    def source(self) -> GitSource:
+        return self.outlook.source
 
     @property
     def name(self) -> str:
         return self.source.name
 
-    def want(self) -> int:
-        """Have the repository asked at once; the result is for `answered`."""
-        self.sight = dataclasses.replace(self.sight, wanted=True)
-        self._woken.set()
-        self._asked += 1
-        return self._asked
+    @property
+    def repository(self) -> Repository:
+        return self.outlook.repository
 
-    def suspect(self) -> None:
-        """Have what stands be looked at."""
-        self.sight = dataclasses.replace(self.sight, suspect=True)
-
-    async def answered(self, number: int) -> None:
-        """Return once what `want` asked for has been looked at and followed to a rest."""
-        async with self._rested:
-            await self._rested.wait_for(lambda: self._answered >= number)
+    @property
+    def sight(self) -> Sight:
+        return self.outlook.sight
 
     @contextlib.contextmanager
     def followed(self, emit: Emit) -> Iterator[None]:
@@ -123,8 +109,7 @@ class Syncer:
 
     def redefine(self, source: GitSource, repository: Repository) -> None:
         """Go on with another definition; the caller holds the source."""
-        self.source, self.repository = source, repository
-        self.sight = Sight(wanted=self.sight.wanted)
+        self.outlook.redefine(source, repository)
 
     async def attend(self) -> float | None:
         """Take steps until there is nothing to do; the result is after how many seconds to look
@@ -134,8 +119,8 @@ class Syncer:
                 record = self._table.get(self.name)
                 if record is None:
                     break
-                self.sight = dataclasses.replace(self.sight, unready=self._unready(self.source))
-                step = reconcile.decide(record, self._terms(), self.sight, time())
+                self.outlook.wait_for(self._unready(self.source))
+                step = reconcile.decide(record, self.outlook.terms(), self.sight, time())
                 if isinstance(step, Rest):
                     await self._rest()
                     return None if step.until is None else max(LEAST_WAIT, step.until - time())
@@ -148,7 +133,7 @@ class Syncer:
         try:
             match step:
                 case Probe():
-                    await self._probe()
+                    await self.outlook.probe()
                 case Apply(commit=commit):
                     await self._apply(record, commit)
                 case Return(number=number):
@@ -157,66 +142,19 @@ class Syncer:
                     await self._settle(record)
         except Exception as exc:
             # The queue has it tried again; whoever waits for an answer is to have one.
-            self.sight = dataclasses.replace(self.sight, trouble=chain(exc))
+            self.outlook.broken(chain(exc))
             await self._rest()
             raise
         finally:
             self.doing = ""
 
     async def _rest(self) -> None:
-        # One that is suspended, pinned or gone is not asked at all.
-        self._seen = self._asked if self.sight.wanted else self._seen
-        self.sight = dataclasses.replace(self.sight, wanted=False)
-        async with self._rested:
-            self._answered = self._seen
-            self._rested.notify_all()
+        await self.outlook.rest()
         if self._untidy:
             self._untidy = False
             await self._retain()
 
-    # The repository
-
-    async def _probe(self) -> None:
-        self._seen = self._asked
-        self._woken.clear()
-        self.sight = dataclasses.replace(self.sight, wanted=False)
-        try:
-            head = await self.repository.probe()
-        except GitOpsError as exc:
-            self._lost(exc)
-            return
-        if head != self.sight.head:
-            self.sight = dataclasses.replace(self.sight, setbacks=0, setback="")
-        self.sight = dataclasses.replace(
-            self.sight, head=head, probed_at=time(), failures=0, reason="", message=""
-        )
-
-    def _lost(self, error: GitOpsError) -> None:
-        """Note that the repository could not be read; said once for each reason."""
-        message, now = words_of(error), time()
-        # What does not pass by itself is asked again at the next interval, no sooner.
-        failures = self.sight.failures if error.transient else self._terms().retries
-        if message != self.sight.message:
-            self._tell_failure("", Failure(reason=error.reason, message=message))
-        self.sight = dataclasses.replace(
-            self.sight,
-            probed_at=now,
-            failures=failures + 1,
-            failed_at=now,
-            reason=error.reason,
-            message=message,
-        )
-
-    def _set_back(self, commit: str, failure: Failure) -> None:
-        """Note that an attempt ended for want of a connection; said once for each reason."""
-        if failure.message != self.sight.setback:
-            self._tell_failure(commit, failure)
-        self.sight = dataclasses.replace(
-            self.sight,
-            setbacks=self.sight.setbacks + 1,
-            setback_at=time(),
-            setback=failure.message,
-        )
+    # Applying
 
     async def _apply(self, record: SourceRecord, head: str) -> None:
         began, commit = time(), head
@@ -225,21 +163,21 @@ class Syncer:
         try:
             revision = await self.repository.fetch(accept_rewrite=accept)
             commit, subject, author = revision.commit, revision.subject, revision.author
-            self.sight = dataclasses.replace(self.sight, head=commit)
+            self.outlook.found(commit)
             if not reconcile.is_due(record, commit):
                 return
             projects = await self.repository.render(commit)
             self._guard(projects)
         except GitOpsError as exc:
             if exc.transient:
-                self._set_back(commit, Failure(reason=exc.reason, message=words_of(exc)))
+                self.outlook.set_back(commit, Failure(reason=exc.reason, message=words_of(exc)))
                 return
             if isinstance(exc, HistoryRewritten):
                 commit = exc.new
             failed = Candidate(
                 commit=commit, projects={}, began=began, subject=subject, author=author
             )
-            self._note(record, failed, Failure(reason=exc.reason, message=words_of(exc)))
+            self._conclude(record, failed, Failure(reason=exc.reason, message=words_of(exc)))
             return
         candidate = Candidate(
             commit=commit, projects=projects, began=began, subject=subject, author=author
@@ -257,8 +195,6 @@ class Syncer:
                 "the commit has no service left, and everything would be removed",
                 hint="set allowEmpty: true if that is meant, or bay gitops rm",
             )
-
-    # Applying
 
     async def _return(self, record: SourceRecord, number: int) -> None:
         passage = self._table.passage(self.name, number)
@@ -287,10 +223,9 @@ class Syncer:
         try:
             self._table.begin(self.name, attempt, candidate.projects)
         except ProjectClaimed as exc:
-            self._note(record, candidate, Failure(reason="Claimed", message=words_of(exc)))
+            self._conclude(record, candidate, Failure(reason="Claimed", message=words_of(exc)))
             return
-        # What follows is to be looked at once, whatever trouble there was with what stood before.
-        self.sight = dataclasses.replace(self.sight, troubles=0, trouble="")
+        self.outlook.begin_anew()
         async with self._running(candidate.commit if record.pinned is None else None) as run:
             failure = await self._switch(candidate.commit, candidate.projects)
             if failure is None:
@@ -300,10 +235,10 @@ class Syncer:
             self._tell(Told(action="superseded", source=self.name, commit=candidate.commit))
             return
         if failure is not None and failure.transient and record.pinned is None:
-            self._set_back(candidate.commit, failure)
+            self.outlook.set_back(candidate.commit, failure)
             return
-        self.sight = dataclasses.replace(self.sight, setbacks=0, setback="")
-        self._note(record, candidate, failure, begun=True)
+        self.outlook.got_through()
+        self._conclude(record, candidate, failure, begun=True)
 
     async def _rehearse(self, record: SourceRecord, candidate: Candidate) -> None:
         """Tell what would be done, and do nothing."""
@@ -317,13 +252,13 @@ class Syncer:
                 texts.append(plan.text())
                 self._emit({"type": "plan", **plan.to_json()})
         except (PlanningError, *HOST_FAULTS) as exc:
-            self._note(record, candidate, Failure(reason="PlanFailed", message=chain(exc)))
+            self._conclude(record, candidate, Failure(reason="PlanFailed", message=chain(exc)))
             return
         for belonging in reconcile.departing(inventory, candidate.projects):
             texts.append(f"{belonging.project}: left the repository, and would be removed")
-        self._note(record, candidate, None, plan="\n".join(texts))
+        self._conclude(record, candidate, None, plan="\n".join(texts))
 
-    def _note(
+    def _conclude(
         self,
         record: SourceRecord,
         candidate: Candidate,
@@ -332,41 +267,8 @@ class Syncer:
         begun: bool = False,
         plan: str | None = None,
     ) -> None:
-        """Write down how an attempt ended, and tell it; `plan` is what a dry one would do."""
-        outcome: Outcome = "applied" if plan is None else "planned"
-        if failure is not None:
-            outcome = "reverting" if begun and record.applied is not None else "failed"
-        now = time()
         self._untidy = True
-        passage = Passage(
-            source=self.name,
-            commit=candidate.commit,
-            at=now,
-            outcome=outcome,
-            subject=candidate.subject,
-            author=candidate.author,
-            reason=failure.reason if failure is not None else "",
-            message=failure.message if failure is not None else plan or "",
-            seconds=now - candidate.began,
-            projects=candidate.projects if outcome == "applied" else None,
-        )
-        if outcome == "applied":
-            self._table.succeed(passage, record.digest)
-        else:
-            self._table.fail(passage, record.digest)
-        self._tell(
-            Told(
-                action=outcome,
-                source=self.name,
-                commit=passage.commit,
-                subject=passage.subject,
-                author=passage.author,
-                reason=passage.reason,
-                message=passage.message if failure is not None else "",
-                seconds=passage.seconds,
-                plan=plan or "",
-            )
-        )
+        self._ledger.note(record, candidate, failure, begun=begun, plan=plan)
 
     # What stands
 
@@ -375,7 +277,7 @@ class Syncer:
         assert record.applied is not None, "decided on from what was applied"
         began, applied = time(), record.applied
         fresh = not record.settled or self.sight.checked_at is None
-        self.sight = dataclasses.replace(self.sight, suspect=False, checked_at=began)
+        self.outlook.check(began)
         passage = self._table.passage(self.name, applied.number)
         projects = (passage.projects if passage is not None else None) or {}
         inventory = tuple(self._table.inventory(self.name))
@@ -393,12 +295,10 @@ class Syncer:
             if failure is None:
                 failure = await bringing.prune(projects, self._table.hold, self._table.disown)
         if failure is not None:
-            self._troubled(applied.commit, failure)
+            self.outlook.troubled(applied.commit, failure)
             return
         self._table.settle(self.name, applied.commit, projects)
-        # Two who undo each other's work must not do so without a pause.
-        again = self.sight.troubles + 1 if deviating and record.settled else 0
-        self.sight = dataclasses.replace(self.sight, troubles=again, troubled_at=time(), trouble="")
+        self.outlook.stood(changed=bool(deviating) and record.settled)
         last = record.attempted
         if last is not None and last.outcome == "reverting":
             self._tell(
@@ -417,27 +317,13 @@ class Syncer:
                 Told(action="drift", source=self.name, commit=applied.commit, message=message)
             )
 
-    def _troubled(self, commit: str, failure: Failure) -> None:
-        """Note that what was applied could not be brought back; it is tried again."""
-        if failure.reason == CANCELED:
-            self.suspect()
-            return
-        if failure.message != self.sight.trouble:
-            self._tell_failure(commit, failure)
-        self.sight = dataclasses.replace(
-            self.sight,
-            troubles=self.sight.troubles + 1,
-            troubled_at=time(),
-            trouble=failure.message,
-        )
-
     # Parts
 
     async def _switch(self, commit: str, projects: Projects) -> Failure | None:
         try:
             await self.repository.switch(commit, projects)
         except GitOpsError as exc:
-            return Failure(reason=exc.reason, message=words_of(exc))
+            return Failure(reason=exc.reason, message=words_of(exc), transient=exc.transient)
         except OSError as exc:
             return Failure(reason="CheckoutFailed", message=f"check out {commit[:12]}: {exc}")
         return None
@@ -451,17 +337,6 @@ class Syncer:
             await self.repository.retain(kept)
         except (GitOpsError, OSError) as exc:
             _log.error("source %s: let go of old commits: %s", self.name, chain(exc))
-
-    def _tell_failure(self, commit: str, failure: Failure) -> None:
-        self._tell(
-            Told(
-                action="failed",
-                source=self.name,
-                commit=commit,
-                reason=failure.reason,
-                message=failure.message,
-            )
-        )
 
     def _bringing(self, inventory: tuple[Any, ...], run: Run, since: float) -> Bringing:
         source = self.source
@@ -495,24 +370,9 @@ class Syncer:
                     await watch
 
     async def _supersede(self, commit: str, cancel: asyncio.Event) -> None:
-        while self.sight.head in (None, commit):
-            due = reconcile.next_probe(self._terms(), self.sight)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(LEAST_WAIT, due - time())):
-                    await self._woken.wait()
-            await self._probe()
+        await self.outlook.superseded(commit)
         cancel.set()
 
     def _emit(self, event: dict[str, Any]) -> None:
         for emit in self._emits:
             emit(event)
-
-    def _terms(self) -> reconcile.Terms:
-        source = self.source
-        return reconcile.Terms(
-            interval=source.interval / SECOND,
-            retries=source.retry.limit,
-            backoff=source.retry.backoff / SECOND,
-            longest_backoff=source.retry.max_backoff / SECOND,
-            dry_run=source.dry_run,
-        )

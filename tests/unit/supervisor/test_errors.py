@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from pydantic import ValidationError
 
@@ -11,6 +13,7 @@ from orchestrator.planning.errors import UnknownService
 from orchestrator.supervisor.bodies import UpBody
 from orchestrator.supervisor.errors import NoSuchProject, error_body, expected, status_of
 from runtime.errors import BuildError, ContainerStartError, ImageNotFound, InUse
+from runtime.registry.errors import Unreachable
 
 
 @pytest.mark.parametrize(
@@ -68,6 +71,19 @@ def test_a_bad_body_names_the_field() -> None:
         "the request is not valid: options.no_such_flag: extra inputs are not permitted"
     )
     assert status_of(caught.value) == 400
+
+
+def test_what_may_pass_by_itself_is_marked_with_the_reason() -> None:
+    def behind(cause: Exception) -> dict[str, object]:
+        error = EngineError("create container shop-web-1")
+        error.__cause__ = cause
+        return error_body(error)
+
+    full = behind(OSError(errno.ENOSPC, "no space left on device"))
+    assert (full["transient"], full["reason"]) == (True, "HostFailed")
+    away = behind(Unreachable("registry.example.org"))
+    assert (away["transient"], away["reason"]) == (True, "Unreachable")
+    assert not {"transient", "reason"} & behind(OSError(errno.ENOENT, "no such file")).keys()
 
 
 def test_a_bug_is_not_an_expected_answer() -> None:

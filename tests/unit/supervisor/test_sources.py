@@ -115,7 +115,7 @@ class Bench:
         )
 
     async def rest(self, name: str) -> None:
-        await self.keeper.syncer(name).answered(self.keeper.poke(name))
+        await self.keeper.syncer(name).outlook.answered(self.keeper.poke(name))
 
     def outcome(self, name: str) -> str:
         last = self.keeper.record(name).attempted
@@ -205,7 +205,9 @@ def test_forcing_applies_once_more(tmp_path: Path) -> None:
     async def body(bench: Bench) -> None:
         await bench.add("shop")
         await bench.rest("shop")
-        await bench.keeper.syncer("shop").answered(await bench.keeper.sync("shop", force=True))
+        await bench.keeper.syncer("shop").outlook.answered(
+            await bench.keeper.sync("shop", force=True)
+        )
         assert bench.stacks.log == ["up shop", "up shop"]
 
     run(tmp_path, body)

@@ -14,6 +14,7 @@ from orchestrator.engine.store import Store
 from orchestrator.gitops.errors import (
     GitOpsError,
     HistoryRewritten,
+    HostFailed,
     RefNotFound,
     RenderFailed,
     Unreachable,
@@ -164,7 +165,7 @@ class Bench:
         )
 
     async def look(self) -> float | None:
-        self.syncer.want()
+        self.syncer.outlook.want()
         return await self.syncer.attend()
 
     @property
@@ -289,7 +290,7 @@ def test_a_registry_that_cannot_be_reached_says_nothing_against_the_commit(tmp_p
 
         async def unreachable(spec: Spec, policy: Policy, run: Run) -> dict[str, Any]:
             ended = failed("pull app: no connection", "ImageError")
-            ended["error"]["transient"] = True
+            ended["error"] |= {"transient": True, "reason": "Unreachable"}
             return ended
 
         bench.stacks.up = unreachable  # type: ignore[method-assign]
@@ -300,6 +301,23 @@ def test_a_registry_that_cannot_be_reached_says_nothing_against_the_commit(tmp_p
         assert bench.syncer.sight.setback == "project one: pull app: no connection"
         assert bench.actions() == ["applied", "failed"]
         bench.stacks.up = up  # type: ignore[method-assign]
+        bench.restart()
+        await bench.look()
+        assert bench.outcome() == ("b", "applied") and bench.syncer.sight.setback == ""
+
+    run(tmp_path, body)
+
+
+def test_a_full_disk_says_nothing_against_the_commit(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        bench.repository.push("a", spec("one", "web"))
+        await bench.look()
+        bench.repository.push("b", spec("one", "db"), error=HostFailed("render b: no room"))
+        await bench.look()
+        assert bench.outcome() == ("a", "applied")
+        assert bench.syncer.sight.setback == "render b: no room"
+        assert bench.told[-1].reason == "HostFailed"
+        bench.repository.push("b", spec("one", "db"))
         bench.restart()
         await bench.look()
         assert bench.outcome() == ("b", "applied") and bench.syncer.sight.setback == ""
@@ -404,7 +422,7 @@ def test_a_newer_commit_ends_the_wait_for_health(tmp_path: Path) -> None:
         looking = asyncio.create_task(bench.look())
         await waiting.wait()
         bench.repository.push("c", spec("one", "web", "quick"))
-        bench.syncer.want()
+        bench.syncer.outlook.want()
         await looking
         assert bench.outcome() == ("c", "applied")
         assert bench.actions() == ["applied", "superseded", "applied"]
@@ -480,7 +498,7 @@ def test_what_others_change_is_put_back_and_told(tmp_path: Path) -> None:
         await bench.look()
         bench.stacks.standing["one"] = spec("one", "web", "other")
         bench.stacks.standing["foreign"] = spec("foreign", "web")
-        bench.syncer.suspect()
+        bench.syncer.outlook.suspect()
         await bench.syncer.attend()
         assert bench.stacks.log == ["up one", "up one"]
         assert bench.actions() == ["applied", "drift"]
@@ -559,16 +577,16 @@ def test_whoever_asked_for_a_look_is_answered_when_it_has_come_to_a_rest(tmp_pat
     async def body(bench: Bench) -> None:
         bench.repository.push("a", spec("one", "web"))
         events: list[dict[str, Any]] = []
-        number = bench.syncer.want()
+        number = bench.syncer.outlook.want()
         with bench.syncer.followed(events.append):
-            waiting = asyncio.create_task(bench.syncer.answered(number))
+            waiting = asyncio.create_task(bench.syncer.outlook.answered(number))
             await bench.syncer.attend()
             await waiting
         assert [event["type"] for event in events] == ["plan"]
         bench.table.update("shop", suspended=True)
-        number = bench.syncer.want()
+        number = bench.syncer.outlook.want()
         await bench.syncer.attend()
-        await bench.syncer.answered(number)
+        await bench.syncer.outlook.answered(number)
 
     run(tmp_path, body)
 
@@ -582,10 +600,10 @@ def test_whoever_waits_is_answered_when_something_unforeseen_happens(tmp_path: P
             raise OSError(28, "no space left on device")
 
         bench.repository.render = full  # type: ignore[method-assign]
-        number = bench.syncer.want()
+        number = bench.syncer.outlook.want()
         with pytest.raises(OSError, match="no space left"):
             await bench.syncer.attend()
-        await bench.syncer.answered(number)
+        await bench.syncer.outlook.answered(number)
         assert "no space left" in bench.syncer.sight.trouble
         bench.repository.render = render  # type: ignore[method-assign]
         await bench.look()
