@@ -15,7 +15,10 @@ from orchestrator.engine.limits import ulimits
 from orchestrator.planning import actions
 from orchestrator.planning.blueprint import image_reference
 from runtime.build.agents import agent
-from runtime.build.checkouts import checked_out, is_address
+from runtime.build.checkouts import checked_out
+from runtime.build.downloads import without_credentials
+from runtime.build.git import is_git
+from runtime.build.remote_contexts import DOCKERFILE, RemoteContext, fetched, is_address
 from runtime.build.request import ENTITLEMENTS, INSECURE, BuildRequest
 from runtime.build.steps import BuildSecret, Network
 from runtime.registry.settings import read_settings
@@ -69,9 +72,10 @@ def dockerfile_request(action: actions.BuildImage, scratch: Path) -> Iterator[Bu
     with ExitStack() as stack:
         agents = action.environ.get(_AGENT)
         ssh = {"default": agents} if agents else {}
+        context, dockerfile = _Contexts(action, build, scratch, ssh, stack).main()
         yield BuildRequest(
-            context=_Contexts(action, build, scratch, ssh, stack).main(),
-            dockerfile=_dockerfile(build),
+            context=context,
+            dockerfile=dockerfile,
             dockerfile_inline=build.get("dockerfile_inline") or None,
             args=arguments_of(action, build),
             target=build.get("target") or None,
@@ -80,22 +84,29 @@ def dockerfile_request(action: actions.BuildImage, scratch: Path) -> Iterator[Bu
 
 @contextmanager
 def opened_request(
-    action: actions.BuildImage, scratch: Path, *, gateway: Callable[[], str | None] = lambda: None
+    action: actions.BuildImage,
+    scratch: Path,
+    *,
+    gateway: Callable[[], str | None] = lambda: None,
+    tell: Callable[[str], object] = lambda line: None,
+    stop: Callable[[], object] = lambda: None,
 ) -> Iterator[BuildRequest]:
     """What to build, for the length of a block. Blocking.
 
     `scratch` is a directory for what is fetched; `gateway` gives the host's address on the
-    network of the build. Raises EngineError for what cannot be honoured, and BuildError.
+    network of the build; `tell` hears what was fetched; what `stop` raises, which is called again
+    and again, ends a download. Raises EngineError for what cannot be honoured, and BuildError.
     """
     service = service_of(action)
     build = service["build"]
     network = _network(action.service, build)
     with ExitStack() as stack:
         ssh = _agents(action, build, scratch, stack)
-        contexts = _Contexts(action, build, scratch, ssh, stack)
+        contexts = _Contexts(action, build, scratch, ssh, stack, tell, stop)
+        context, dockerfile = contexts.main()
         yield BuildRequest(
-            context=contexts.main(),
-            dockerfile=_dockerfile(build),
+            context=context,
+            dockerfile=dockerfile,
             dockerfile_inline=build.get("dockerfile_inline") or None,
             args=arguments_of(action, build),
             target=build.get("target") or None,
@@ -148,29 +159,48 @@ class _Contexts:
         scratch: Path,
         ssh: Mapping[str, str],
         stack: ExitStack,
+        tell: Callable[[str], object] = lambda line: None,
+        stop: Callable[[], object] = lambda: None,
     ) -> None:
+        self._tell = tell
+        self._stop = stop
         self._action = action
         self._build = build
         self._scratch = scratch
         self._ssh = ssh
         self._stack = stack
 
-    def main(self) -> Path:
-        return Path(self._local(str(self._build["context"])))
+    def main(self) -> tuple[Path, str | None]:
+        """The context's directory and its Dockerfile; see `_dockerfile`."""
+        context = str(self._build["context"])
+        if not _is_web(context):
+            return Path(self._local(context)), _dockerfile(self._build)
+        inline = bool(self._build.get("dockerfile_inline"))
+        found = self._fetched("context", context, None if inline else DOCKERFILE)
+        alone = not found.is_archive and not inline
+        return found.directory, DOCKERFILE if alone else _dockerfile(self._build)
 
     def named(self) -> dict[str, str]:
         declared: Mapping[str, str] = self._build.get("additional_contexts") or {}
-        return {name: self._named(value) for name, value in declared.items()}
+        return {name: self._named(name, value) for name, value in declared.items()}
 
-    def _named(self, value: str) -> str:
+    def _named(self, name: str, value: str) -> str:
         if value.startswith("service:"):
-            name = value.removeprefix("service:")
+            other = value.removeprefix("service:")
             project = self._action.project
-            service = project.canonical()["services"][name]
-            return f"docker-image://{image_reference(project.name, {'name': name, **service})}"
+            service = project.canonical()["services"][other]
+            return f"docker-image://{image_reference(project.name, {'name': other, **service})}"
         if value.startswith(("docker-image://", "oci-layout://", "target:")):
             return value  # the builder says what it knows of these
+        if _is_web(value):
+            return str(self._fetched(f"context {name}", value, None).directory)
         return self._local(value)
+
+    def _fetched(self, what: str, url: str, name: str | None) -> RemoteContext:
+        opened = fetched(url, self._scratch, name=name, stop=self._stop)
+        found = self._stack.enter_context(opened)
+        self._tell(f"[{what}] {without_credentials(url)}: {found.digest}")
+        return found
 
     def _local(self, context: str) -> str:
         if not is_address(context):
@@ -178,6 +208,10 @@ class _Contexts:
         keep = arguments_of(self._action, self._build).get(_KEEP_GIT, "").lower() in ("1", "true")
         found = checked_out(context, self._scratch, self._ssh, keep_git=keep)
         return str(self._stack.enter_context(found))
+
+
+def _is_web(context: str) -> bool:
+    return is_address(context) and not is_git(context)
 
 
 def _network(service: str, build: Spec) -> Network:

@@ -23,10 +23,11 @@ from orchestrator.engine.events import BuildEvent
 from orchestrator.engine.host import Host
 from orchestrator.engine.networks import NetworkWork
 from orchestrator.planning import actions
-from runtime.build import agents, checkouts, events
+from runtime.build import agents, checkouts, events, remote_contexts
 from runtime.build.builder import build_platforms
 from runtime.build.cache import StepCache
 from runtime.build.run import ContainerStepRunner
+from runtime.errors import BuildError
 from runtime.removal import discard
 
 _log = logging.getLogger(__name__)
@@ -96,7 +97,14 @@ class BuildWork:
         service = service_of(action)
         for line in without_effect(service["build"]):
             tell(f"warning: {line}")
-        with opened_request(action, self._scratch, gateway=network.gateway) as request:
+
+        def stop() -> None:
+            if cancel.is_set():
+                raise BuildError("the build was canceled")
+
+        with opened_request(
+            action, self._scratch, gateway=network.gateway, tell=tell, stop=stop
+        ) as request:
             bases = BaseImages(
                 self._host,
                 action.project.name,
@@ -138,7 +146,7 @@ class BuildWork:
 
     def sweep(self) -> None:
         """Remove what builds have left that a crash cut short. Blocking."""
-        for prefix in (checkouts.PREFIX, agents.PREFIX):
+        for prefix in (checkouts.PREFIX, remote_contexts.PREFIX, agents.PREFIX):
             for left in self._scratch.glob(f"{prefix}*"):
                 discard(left)
         for state in self._host.containers.list():

@@ -13,7 +13,7 @@ from runtime.errors import ImageError
 from runtime.images.merged import Parts
 from runtime.images.streams import decompressed, media_type
 from runtime.images.tar_reader import BLOCK, Source
-from runtime.images.unpack import extract_archive
+from runtime.images.unpack import Limits, extract_archive
 from runtime.images.upper import UpperTree
 
 _MAGIC = 6
@@ -31,10 +31,16 @@ def is_archive(file: io.FileIO) -> bool:
     return len(start) >= BLOCK and _is_tar(start[:BLOCK])
 
 
-def extract(file: io.FileIO, tree: UpperTree, parts: Parts, owner: Owner | None) -> None:
+def extract(
+    file: io.FileIO,
+    tree: UpperTree,
+    parts: Parts,
+    owner: Owner | None,
+    limits: Limits | None = None,
+) -> None:
     """Unpack the archive into the directory `parts` of the new layer."""
     ids = None if owner is None else (owner.uid, owner.gid)
-    extract_archive(_plain(file), tree, parts, owner=ids)
+    extract_archive(_plain(file), tree, parts, owner=ids, limits=limits)
 
 
 def _plain(file: io.FileIO) -> Source:

@@ -11,17 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from runtime.build.copying import CopyRefused
-from runtime.build.git import check_out, find_commit, is_git
+from runtime.build.downloads import without_credentials
+from runtime.build.git import check_out, find_commit
 from runtime.errors import BuildError
 from runtime.linux.files import open_in_root
 from runtime.removal import passing_directory
 
 PREFIX = "checkout-"
-
-
-def is_address(context: str) -> bool:
-    """True for a context that is no directory of this machine."""
-    return "://" in context or is_git(context)
 
 
 @contextlib.contextmanager
@@ -32,11 +28,7 @@ def checked_out(
 
     `ssh` are agents' sockets by ID, of which "default" is used. Raises BuildError.
     """
-    if not is_git(address):
-        raise BuildError(
-            f"the build context {address} cannot be fetched",
-            hint="it can be a directory, or a git repository, whose address ends in .git",
-        )
+    shown = without_credentials(address)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     with passing_directory(scratch, PREFIX) as place:
         try:
@@ -44,8 +36,8 @@ def checked_out(
             target = place / "tree"
             check_out(source, target, ssh, keep=keep_git)
         except CopyRefused as exc:
-            raise BuildError(f"the build context {address}: {exc}") from exc
-        yield _inside(target, source.subdirectory, address)
+            raise BuildError(f"the build context {shown}: {exc}") from exc
+        yield _inside(target, source.subdirectory, shown)
 
 
 def _inside(root: Path, subdirectory: str, address: str) -> Path:

@@ -39,7 +39,10 @@ def is_git(word: str) -> bool:
     """True for a source that names a git repository."""
     if _SCP.match(word) or word.startswith(("git://", "ssh://")):
         return True
-    return urllib.parse.urlsplit(word).path.endswith(".git")
+    try:
+        return urllib.parse.urlsplit(word).path.endswith(".git")
+    except ValueError:
+        return False  # whatever it is, it is no address
 
 
 def find_commit(word: str, ssh: Mapping[str, str]) -> GitSource:
