@@ -13,13 +13,16 @@ _SHORT = 12
 
 
 def table(sources: Iterable[Mapping[str, Any]]) -> None:
-    """One line a source; REVISION is what stands."""
+    """One line a source; REVISION is what stands, SYNC whether it is what the repository says, and
+    HEALTH how it fares now."""
     output.table(
-        ("NAME", "STATE", "READY", "REVISION", "APPLIED", "MESSAGE"),
+        ("NAME", "STATE", "SYNC", "HEALTH", "READY", "REVISION", "APPLIED", "MESSAGE"),
         [
             (
                 source["name"],
                 source["state"],
+                source["sync"],
+                source["health"],
                 "yes" if source["ready"] else "no",
                 _revision(source),
                 _ago((source["last_applied"] or {}).get("at")),
@@ -44,6 +47,8 @@ def describe(source: Mapping[str, Any]) -> None:
     rows = [
         ("Source", f"{source['name']} ({source['url']} {source['ref']})"),
         ("State", source["state"] + ("" if source["ready"] else ", not ready")),
+        ("Sync", source["sync"]),
+        ("Health", source["health"]),
     ]
     if source["message"]:
         rows += _lines("Message", source["message"])
@@ -66,7 +71,7 @@ def describe(source: Mapping[str, Any]) -> None:
     elif source["head"]:
         rows.append(("Repository", f"{source['head'][:_SHORT]}, {_ago(source['probed_at'])}"))
     for project in source["projects"]:
-        words = ", ".join(project["services"]) or "no service"
+        words = ", ".join(_fares(project, name) for name in project["services"]) or "no service"
         if project["error"]:
             words += f" (has left, and cannot be removed: {project['error']})"
         rows.append((f"Project {project['project']}", words))
@@ -107,6 +112,11 @@ def difference(shown: Mapping[str, Any]) -> None:
         print(printable(plan["text"]))
     for project in shown["leaving"]:
         print(f"{project}: has left the repository, and is taken down")
+
+
+def _fares(project: Mapping[str, Any], service: str) -> str:
+    health = project["health"].get(service, "Healthy")
+    return service if health == "Healthy" else f"{service} ({health})"
 
 
 def _revision(source: Mapping[str, Any]) -> str:

@@ -18,6 +18,8 @@ from orchestrator.engine.exits import HOST_FAULTS
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.observe import container_status, health_status
 from orchestrator.gitops.reconcile import is_ready
+from orchestrator.supervisor.source_health import present_health
+from orchestrator.supervisor.source_status import health as source_health
 from orchestrator.version import VERSION
 
 if TYPE_CHECKING:
@@ -200,14 +202,19 @@ def _of_sources(backend: LocalBackend) -> Iterator[tuple[str, str, list[Sample]]
     suspended: list[Sample] = []
     ready: list[Sample] = []
     applied: list[Sample] = []
-    for record in backend.host.store.gitops.all():
+    health: list[Sample] = []
+    table = backend.host.store.gitops
+    for record in table.all():
         labels: Labels = (("source", record.name),)
         suspended.append(("", labels, record.suspended))
         ready.append(("", labels, is_ready(record)))
         if record.applied is not None:
             applied.append(("", labels, record.applied.at))
+        whole = source_health(record, present_health(backend, table.inventory(record.name)))
+        health.append(("", (*labels, ("status", whole.word.lower())), 1))
     yield "bayplan_gitops_suspended", "1 where a source is not followed.", suspended
-    yield "bayplan_gitops_ready", "1 where the last revision stands and is healthy.", ready
+    yield "bayplan_gitops_health", "1 for the present health of what stands.", health
+    yield "bayplan_gitops_ready", "1 where the last revision stands and proved healthy.", ready
     yield "bayplan_gitops_last_applied_timestamp_seconds", "When a revision proved good.", applied
 
 

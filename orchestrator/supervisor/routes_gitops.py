@@ -17,6 +17,7 @@ from orchestrator.supervisor.gitops_bodies import (
 from orchestrator.supervisor.instance import Instance
 from orchestrator.supervisor.operations import Run
 from orchestrator.supervisor.requests import flag, instance_of, read_body
+from orchestrator.supervisor.source_health import present_health
 from orchestrator.supervisor.source_preview import preview
 from orchestrator.supervisor.source_status import is_standing, message, passage_body, source_status
 from orchestrator.supervisor.streaming import stream_run
@@ -29,7 +30,7 @@ async def list_sources(request: web.Request) -> web.Response:
     """Every source, with what was tried last and what stands."""
     instance = instance_of(request)
     names = [record.name for record in instance.host.store.gitops.all()]
-    return web.json_response([_status(instance, name) for name in names])
+    return web.json_response([await _status(instance, name) for name in names])
 
 
 @ROUTES.post("/v1/gitops/sources")
@@ -41,7 +42,7 @@ async def add_source(request: web.Request) -> web.Response:
     instance = instance_of(request)
     source = GitSource.from_canonical(body.source)
     await instance.sources.add(source)
-    return web.json_response(_status(instance, source.name))
+    return web.json_response(await _status(instance, source.name))
 
 
 @ROUTES.get("/v1/gitops/sources/{source}")
@@ -49,7 +50,7 @@ async def show_source(request: web.Request) -> web.Response:
     """One source, with its definition."""
     instance, name = instance_of(request), request.match_info["source"]
     record = instance.sources.record(name)
-    return web.json_response({**_status(instance, name), "definition": record.document})
+    return web.json_response({**await _status(instance, name), "definition": record.document})
 
 
 @ROUTES.delete("/v1/gitops/sources/{source}")
@@ -70,7 +71,7 @@ async def sync_source(request: web.Request) -> web.StreamResponse:
     sources = instance.sources
     if not body.wait:
         await sources.sync(name, force=body.force)
-        return web.json_response(_status(instance, name), status=202)
+        return web.json_response(await _status(instance, name), status=202)
     instance.sources.record(name)
     return await stream_run(
         request,
@@ -98,7 +99,7 @@ async def hold(request: web.Request) -> web.Response:
     instance, name = instance_of(request), request.match_info["source"]
     verb = request.match_info["verb"]
     (instance.sources.suspend if verb == "suspend" else instance.sources.resume)(name)
-    return web.json_response(_status(instance, name))
+    return web.json_response(await _status(instance, name))
 
 
 @ROUTES.get("/v1/gitops/sources/{source}/history")
@@ -149,7 +150,7 @@ async def _follow(
         finally:
             waiting.cancel()
             leaving.cancel()
-    status = _status(instance, name)
+    status = await _status(instance, name)
     record = instance.sources.record(name)
     error = None
     good = is_standing(record, syncer.sight) and not (syncer.sight.message or syncer.sight.setback)
@@ -171,8 +172,9 @@ async def _follow(
     }
 
 
-def _status(instance: Instance, name: str) -> dict[str, Any]:
+async def _status(instance: Instance, name: str) -> dict[str, Any]:
     record = instance.sources.record(name)
     syncer = instance.sources.syncer(name)
     inventory = instance.host.store.gitops.inventory(name)
-    return source_status(record, syncer.sight, syncer.doing, inventory)
+    healths = await asyncio.to_thread(present_health, instance.backend, inventory)
+    return source_status(record, syncer.sight, syncer.doing, inventory, healths)

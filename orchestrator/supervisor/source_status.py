@@ -1,4 +1,5 @@
-"""How a source is, as JSON: what was tried last apart from what stands. Pure."""
+"""How a source is, as JSON: what was tried last apart from what stands, and whether that is as
+the repository says (sync) apart from how it fares now (health). Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ from typing import Any
 
 from orchestrator.engine.gitops_table import Applied, Attempt, Belonging, Passage, SourceRecord
 from orchestrator.gitops.reconcile import Sight, is_due, is_ready
+from orchestrator.supervisor.source_health import Healths
+from orchestrator.supervisor.status import Health, health_of_all
 from orchestrator.supervisor.views import time_text
 
 
@@ -62,17 +65,50 @@ def is_standing(record: SourceRecord, sight: Sight) -> bool:
     return is_ready(record) and record.settled and not sight.trouble
 
 
+def sync(record: SourceRecord, sight: Sight) -> str:
+    """Synced, OutOfSync or Unknown: whether what stands is what the repository says."""
+    if sight.message or sight.head is None:
+        return "Unknown"
+    applied = record.applied
+    standing = applied is not None and applied.commit == sight.head and is_standing(record, sight)
+    return "Synced" if standing else "OutOfSync"
+
+
+def ailing(healths: Healths) -> str:
+    """Which services do not do well now, in one line; "" where all do."""
+    return "; ".join(
+        f"project {project}: {', '.join(f'{name} is {health.word}' for name, health in ill)}"
+        for project, services in healths.items()
+        if (ill := [(n, h) for n, h in sorted(services.items()) if h > Health.PROGRESSING])
+    )
+
+
+def health(record: SourceRecord, healths: Healths) -> Health:
+    """The worst of what a source has put here; a revision without services does well."""
+    parts = [health for services in healths.values() for health in services.values()]
+    return Health.HEALTHY if record.applied is not None and not parts else health_of_all(parts)
+
+
 def source_status(
-    record: SourceRecord, sight: Sight, doing: str, inventory: Iterable[Belonging]
+    record: SourceRecord,
+    sight: Sight,
+    doing: str,
+    inventory: Iterable[Belonging],
+    healths: Healths,
 ) -> dict[str, Any]:
+    """`healths` are those of the services of the projects in `inventory`, as they are now."""
     spec = record.document["spec"]
+    inventory = tuple(inventory)
+    whole = health(record, healths)
     return {
         "name": record.name,
         "url": spec["url"].partition("?")[0],
         "ref": reference(spec),
         "state": state(record, sight, doing),
-        "message": message(record, sight),
-        "ready": is_standing(record, sight),
+        "message": message(record, sight) or ailing(healths),
+        "sync": sync(record, sight),
+        "health": whole.word,
+        "ready": is_standing(record, sight) and whole <= Health.SUSPENDED,
         "suspended": record.suspended,
         "dry_run": bool(spec.get("dryRun")),
         "pinned": record.pinned,
@@ -91,6 +127,9 @@ def source_status(
                 "project": belonging.project,
                 "commit": belonging.commit,
                 "services": sorted(belonging.services),
+                "health": {
+                    name: health.word for name, health in healths[belonging.project].items()
+                },
                 "error": belonging.error,
             }
             for belonging in inventory

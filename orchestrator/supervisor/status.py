@@ -86,6 +86,21 @@ def service_health(containers: Iterable[ObservedContainer], wanted: int) -> Heal
     return max(healths, default=Health.HEALTHY)
 
 
+def health_by_service(
+    declared: Mapping[str, Mapping[str, Any]], observed: Observed
+) -> dict[str, Health]:
+    """`declared` has services of a canonical project by name."""
+    return {
+        name: service_health(observed.of_service(name), _count(service))
+        for name, service in declared.items()
+    }
+
+
+def health_of_all(parts: Iterable[Health]) -> Health:
+    """The worst of the parts'; a whole without parts is missing."""
+    return max(parts, default=Health.MISSING)
+
+
 def project_status(
     *,
     name: str,
@@ -104,9 +119,7 @@ def project_status(
         _service(service, declared.get(service), observed, by_service.get(service, []), comparison)
         for service in sorted({*declared, *by_service})
     ]
-    worst = max((Health[s["health"].upper()] for s in services), default=Health.MISSING)
-    if services and all(s["health"] == "Missing" for s in services):
-        worst = Health.MISSING
+    worst = health_of_all(Health[s["health"].upper()] for s in services)
     return {
         "project": name,
         "sync": comparison.sync(),

@@ -102,6 +102,31 @@ def test_what_fails_is_taken_back_and_not_tried_again(
     assert source.applied() == mended
 
 
+def test_what_stumbles_after_the_gate_is_synced_and_not_ready(
+    bay: Bay,
+    repository: Repository,
+    follow: Follow,
+    stack: WriteStack,
+    ask: Callable[[str], str],
+    eventually: Callable[..., None],
+) -> None:
+    check = (
+        '    healthcheck: {test: ["CMD", "test", "!", "-e", "/ill"], interval: 100ms, retries: 1}\n'
+    )
+    repository.push({"compose.yaml": stack("web") + check})
+    source, added = follow(repository, healthGate={"timeout": "60s"})
+    assert added.status == 0, str(added)
+    assert source("status").status == 0
+    bay.ok("-p", source.name, "exec", "web", "touch", "/ill")
+    eventually(lambda: source.status()["health"] == "Degraded", "the status tells of it")
+    shown = bay("gitops", "ls")
+    assert all(word in shown.out for word in ("Synced", "Degraded", "web is Degraded")), str(shown)
+    assert source("status").status == 2 and not source.status()["ready"]
+    assert f'bayplan_gitops_health{{source="{source.name}",status="degraded"}} 1' in ask("/metrics")
+    bay.ok("-p", source.name, "exec", "web", "rm", "/ill")
+    eventually(lambda: source.status()["ready"], "it does well again")
+
+
 def test_a_project_that_leaves_is_removed_but_never_everything(
     bay: Bay, repository: Repository, follow: Follow, stack: WriteStack
 ) -> None:
