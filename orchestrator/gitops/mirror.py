@@ -11,7 +11,7 @@ import asyncio
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -27,7 +27,7 @@ from orchestrator.gitops.git import Git
 from orchestrator.gitops.source import GitSource
 
 _TAKEN = "refs/bayplan/taken"
-FETCHED = "refs/bayplan/fetched"
+_FETCHED = "refs/bayplan/fetched"
 _KEPT = "refs/bayplan/kept"
 _FORMAT = "%H%x00%s%x00%an <%ae>%x00%ct%x00"
 _SHORTENED = 500
@@ -40,7 +40,8 @@ _HEX = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 class Revision:
     """A commit, and by which reference it was found.
 
-    `ref` is the full name (`refs/heads/main`, `refs/tags/v1.2`, `HEAD`) or the commit itself.
+    `ref` is the full name (`refs/heads/main`, `refs/tags/v1.2`, `HEAD`) or the commit itself,
+    `object` what that named when it was fetched: the commit, or a tag of it.
     `committed_at` is in seconds since the epoch. `rewritten` is the commit that was taken before,
     where the history does not go on from it. Texts are the committer's own: printable, one line.
     """
@@ -50,6 +51,7 @@ class Revision:
     subject: str
     author: str
     committed_at: float
+    object: str = ""
     rewritten: str | None = None
 
     def __str__(self) -> str:
@@ -105,7 +107,8 @@ class Mirror:
             await self._ready()
             wanted = await self._find()
             await self._bring(wanted)
-            commit = await self._commit_of(FETCHED)
+            commit = await self._commit_of(_FETCHED)
+            named = (await self.git.run("rev-parse", "--verify", _FETCHED)).decode().strip()
             before = await self._taken(wanted.ref)
             rewritten = None
             if before and before != commit and await self._is_rewrite(wanted.ref, before, commit):
@@ -115,14 +118,7 @@ class Mirror:
             await self._take(wanted.ref, commit)
             await self._tidy()
             found = await self.revision(commit, ref=wanted.ref)
-            return Revision(
-                commit=found.commit,
-                ref=found.ref,
-                subject=found.subject,
-                author=found.author,
-                committed_at=found.committed_at,
-                rewritten=rewritten,
-            )
+            return replace(found, object=named, rewritten=rewritten)
 
     async def has(self, commit: str) -> bool:
         """Whether the mirror holds `commit`."""
@@ -245,10 +241,10 @@ class Mirror:
 
     async def _bring(self, wanted: _Wanted) -> None:
         if self.source.ref.commit and await self.has(wanted.commit):
-            await self.git.run("update-ref", FETCHED, wanted.commit)
+            await self.git.run("update-ref", _FETCHED, wanted.commit)
             return
         try:
-            await self._fetch_refs(f"+{wanted.ref}:{FETCHED}")
+            await self._fetch_refs(f"+{wanted.ref}:{_FETCHED}")
         except RefNotFound:
             if not self.source.ref.commit:
                 raise
@@ -256,7 +252,7 @@ class Mirror:
             await self._fetch_refs("+refs/heads/*:refs/bayplan/all/*", "+refs/tags/*:refs/tags/*")
             if not await self.has(wanted.commit):
                 raise
-            await self.git.run("update-ref", FETCHED, wanted.commit)
+            await self.git.run("update-ref", _FETCHED, wanted.commit)
         self.git.check_size(self.source.limits.size)
 
     async def _fetch_refs(self, *refspecs: str) -> None:

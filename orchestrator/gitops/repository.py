@@ -33,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 DIRECTORY = "gitops"
 DECRYPTED = "decrypted"
+_REMEMBERED = 8
 
 Projects = Mapping[str, Mapping[str, Any]]
 """Canonical projects by name."""
@@ -67,7 +68,7 @@ class GitRepository:
         self.mirror = Mirror(self.home / "mirrors" / identifier(source), source)
         self.vault = Vault(run / DECRYPTED / source.name)
         self._environ = environ
-        self._fetched: Revision | None = None
+        self._fetched: dict[str, Revision] = {}
         self._lock = _locks.setdefault(self.home, asyncio.Lock())
 
     async def probe(self) -> str:
@@ -80,16 +81,19 @@ class GitRepository:
 
     async def fetch(self, *, accept_rewrite: bool) -> Revision:
         with _of_host(f"fetch {self.source.url}"):
-            self._fetched = await self.mirror.fetch(accept_rewrite=accept_rewrite)
-        return self._fetched
+            revision = await self.mirror.fetch(accept_rewrite=accept_rewrite)
+        # A preview may fetch another one before this one is rendered.
+        self._fetched.pop(revision.commit, None)
+        self._fetched[revision.commit] = revision
+        while len(self._fetched) > _REMEMBERED:
+            del self._fetched[next(iter(self._fetched))]
+        return revision
 
     async def render(self, commit: str) -> dict[str, dict[str, Any]]:
         """Verify and check out a commit, and give its projects in the order of their paths; what
         containers bind stays as it is."""
         with _of_host(f"render {commit[:12]}"):
-            revision = self._fetched
-            if revision is None or revision.commit != commit:
-                revision = await self.mirror.revision(commit)
+            revision = self._fetched.get(commit) or await self.mirror.revision(commit)
             async with self._lock:
                 await verify(self.mirror, revision)
                 return await self._render(commit)

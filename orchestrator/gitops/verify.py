@@ -24,7 +24,7 @@ from orchestrator.gitops.errors import (
     SignatureError,
     WrongSignature,
 )
-from orchestrator.gitops.mirror import FETCHED, Mirror, Revision
+from orchestrator.gitops.mirror import Mirror, Revision
 from orchestrator.gitops.source import Verify
 
 _GOOD_SSH = re.compile(r'^Good "git" signature for (.+) with (\S+) key (\S+)$', re.MULTILINE)
@@ -77,7 +77,8 @@ async def _verify_commit(mirror: Mirror, revision: Revision, environ: Mapping[st
 
 async def _verify_tag(mirror: Mirror, revision: Revision, environ: Mapping[str, str]) -> Signer:
     name = revision.ref.removeprefix("refs/tags/")
-    object_name = (await mirror.git.run("rev-parse", "--verify", FETCHED)).decode().strip()
+    # What was fetched then: meanwhile, somebody may have had another tag fetched.
+    object_name = revision.object or revision.commit
     kind = (await mirror.git.run("cat-file", "-t", object_name)).strip()
     if kind != b"tag":
         raise NotSigned(

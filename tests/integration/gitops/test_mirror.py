@@ -18,7 +18,7 @@ from orchestrator.gitops.errors import (
     TooLarge,
     Unreachable,
 )
-from orchestrator.gitops.mirror import FETCHED, Mirror
+from orchestrator.gitops.mirror import Mirror
 from orchestrator.gitops.source import GitSource
 from tests.integration.gitops.repository import Repository, needs_git
 
@@ -293,7 +293,9 @@ def test_a_killed_fetch_leaves_a_mirror_that_works(tmp_path: Path, repository: R
         mirror = repository.mirror(tmp_path / "mirror")
         await mirror.git.prepare()
         running = asyncio.ensure_future(
-            mirror.git.run("fetch", "--quiet", "--", str(repository.path), f"+HEAD:{FETCHED}")
+            mirror.git.run(
+                "fetch", "--quiet", "--", str(repository.path), "+HEAD:refs/bayplan/fetched"
+            )
         )
         packs = mirror.directory / "objects/pack"
         while not running.done() and not list(packs.glob("tmp_*")):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.gitops.errors import GitOpsError, NotSigned, SignatureError, WrongSignature
+from orchestrator.gitops.repository import GitRepository
 from orchestrator.gitops.verify import Signer, verify
 from tests.integration.gitops.repository import Repository, needs_git, needs_ssh
 
@@ -160,6 +161,30 @@ def test_signed_tags_are_checked_instead_of_or_besides_commits(
         tag("v1.1.0", "Tag")
     with pytest.raises(NotSigned, match="is only a name"):
         tag("v1.2.0", "Tag")
+
+
+def test_a_tag_counts_as_it_was_fetched_whoever_fetches_another_one_meanwhile(
+    tmp_path: Path, repository: Repository, signers: Signers
+) -> None:
+    key = signers.make("ann")
+    signers.allow(key)
+    repository.settings |= {"user.signingKey": str(key)}
+    rule = {"allowedSignersFile": str(signers.file), "mode": "Tag"}
+
+    async def meanwhile() -> None:
+        mirror = repository.mirror(tmp_path / "mirror", verify=rule, ref={"semver": "1.x"})
+        home = tmp_path / "root"
+        source = GitRepository(mirror.source, home, tmp_path / "run", {})
+        commits = []
+        for number in range(2):
+            repository.commit({"compose.yaml": f"services: {{web: {{image: i{number}}}}}\n"})
+            repository.git("tag", "-s", "-m", "signed", f"v1.{number}.0")
+            commits.append((await source.fetch(accept_rewrite=False)).commit)
+        for number, commit in enumerate(commits):
+            (project,) = (await source.render(commit)).values()
+            assert project["services"]["web"]["image"] == f"i{number}"
+
+    asyncio.run(meanwhile())
 
 
 def test_a_signed_tag_under_another_name_is_refused(
