@@ -47,11 +47,15 @@ class Doorkeeper:
             lambda: _Arrival(self), host, port, backlog=_BACKLOG, reuse_address=True
         )
 
-    def close(self) -> None:
-        """Let nobody in any more; who is inside is left to the protocols, and not waited for."""
+    def pause(self) -> None:
+        """Let nobody else in until `listen` is called again."""
         server, self._server = self._server, None
         if server is not None:
             server.close()
+
+    def close(self) -> None:
+        """Let nobody in any more; who is inside is left to the protocols, and not waited for."""
+        self.pause()
         for _, timer in self._inside.values():
             timer.cancel()
         self._inside.clear()

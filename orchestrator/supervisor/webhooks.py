@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -96,13 +97,35 @@ class Webhooks:
                 await runner.setup()
                 keeper = Doorkeeper(cast("Callable[[], asyncio.BaseProtocol]", runner.server))
                 try:
-                    await keeper.listen(*wanted)
+                    await self._begin(keeper, wanted)
                 except (OSError, ValueError) as exc:
                     await runner.cleanup()
                     raise CannotListen(f"listen for deliveries at {address}: {_why(exc)}") from None
             await self._close()
             self._runner, self._keeper, self.address = runner, keeper, address
             _log.info("deliveries are taken at %s", address or "no address")
+
+    async def _begin(self, keeper: Doorkeeper, wanted: tuple[str, int]) -> None:
+        """Listen at a place that may be one with ours, as every address of a port is with one of
+        them; ours is taken up again where the other one cannot be had."""
+        try:
+            await keeper.listen(*wanted)
+        except OSError as exc:
+            ours = parse_address(self.address) if self.address else None
+            if self._keeper is None or ours is None or ours[1] != wanted[1]:
+                raise
+            if exc.errno != errno.EADDRINUSE:
+                raise
+            self._keeper.pause()
+            try:
+                await keeper.listen(*wanted)
+            except OSError:
+                try:
+                    await self._keeper.listen(*ours)
+                except OSError as lost:
+                    _log.error("deliveries are taken nowhere: %s: %s", self.address, _why(lost))
+                    await self._close()
+                raise
 
     async def close(self) -> None:
         async with self._changing:

@@ -138,6 +138,34 @@ def test_an_address_that_is_taken_leaves_everything_as_it_was(tmp_path: Path) ->
     serve(tmp_path, body)
 
 
+def test_every_address_of_a_port_takes_the_place_of_one_and_back(tmp_path: Path) -> None:
+    async def body(client: aiohttp.ClientSession, poked: list[str], webhooks: Webhooks) -> None:
+        one = webhooks.address
+        port = one.rpartition(":")[2]
+        for number, address in enumerate((f"0.0.0.0:{port}", f"localhost:{port}", one)):
+            await webhooks.listen(address)
+            assert webhooks.address == address
+            assert await status(client, PATH, **github(number)) == 202
+        assert len(poked) == 3
+
+    serve(tmp_path, body)
+
+
+def test_where_every_address_cannot_be_had_the_one_stays(tmp_path: Path) -> None:
+    async def body(client: aiohttp.ClientSession, poked: list[str], webhooks: Webhooks) -> None:
+        before = webhooks.address
+        port = int(before.rpartition(":")[2])
+        with socket.socket() as other:
+            other.bind(("127.0.0.2", port))
+            other.listen()
+            with pytest.raises(CannotListen, match="address already in use"):
+                await webhooks.listen(f"0.0.0.0:{port}")
+        assert webhooks.address == before
+        assert await status(client, PATH, **github(1)) == 202
+
+    serve(tmp_path, body)
+
+
 @pytest.mark.parametrize("address", ["9080", "host", "host:", "host:0", "host:65536", "host:x"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(BadRequest, match="HOST:PORT"):
