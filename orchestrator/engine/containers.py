@@ -125,7 +125,10 @@ class ContainerWork:
                 labels=record.labels,
             )
         )
-        return host.store.update_container(record.id, endpoints=endpoints) or record
+        made = host.store.update_container(record.id, endpoints=endpoints) or record
+        if record.role == "current" and not record.oneoff:
+            host.store.forget_inheritance(record.project, record.service, record.number)
+        return made
 
     def _layers(self, image: Image) -> tuple[str, ...]:
         return tuple(str(path) for path in self._host.images.layer_paths(image))
@@ -280,9 +283,14 @@ class ContainerWork:
             record = host.store.container_named(action.name)
             if record is None:
                 return
+            if action.bequeath:
+                # Before anything of it goes: a crash may leave no other trace.
+                host.store.bequeath(record.id)
             await asyncio.to_thread(
                 self.unmake, record, release=action.release, volumes=action.volumes
             )
+            if action.release and record.role == "current" and not record.oneoff:
+                host.store.forget_inheritance(record.project, record.service, record.number)
             host.tell("destroy", record)
 
     async def rest(self, record: ContainerRecord) -> ContainerRecord:

@@ -109,6 +109,9 @@ class Keepsakes:
         done: list[str] = []
         projects: set[str] = set()
         for state in host.containers.list():
+            # Nobody else writes these, so that a young draft is a dead daemon's, too.
+            with contextlib.suppress(FileNotFoundError):
+                files.remove_drafts(self._record(state.id).parent, of=RECORD)
             if state.id in known:
                 continue
             document = _read(self._record(state.id))

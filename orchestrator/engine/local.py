@@ -99,6 +99,7 @@ class LocalBackend:
             images={name: id for name in sorted(images) if (id := self._image_id(name))},
             pulled=host.store.pulls(),
             elsewhere=users_elsewhere(records, project),
+            inheritance=host.store.inheritance(project),
         )
 
     def statuses(self, records: Iterable[ContainerRecord]) -> dict[str, str]:

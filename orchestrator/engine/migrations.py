@@ -140,6 +140,15 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE containers ADD COLUMN hooks_due INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    CREATE TABLE inheritance (
+        project TEXT NOT NULL,
+        service TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        volumes TEXT NOT NULL,
+        PRIMARY KEY (project, service, number)
+    );
+    """,
 )
 
 

@@ -70,6 +70,7 @@ class SimulatedBackend:
         self.owners: dict[str, str] = {}
         self.networks: dict[str, ObservedNetwork] = {}
         self.volumes: dict[str, ObservedVolume] = {}
+        self.inheritance: dict[tuple[str, int], Mapping[str, str]] = {}
         self.log: list[str] = []
         self._ids = 0
 
@@ -79,6 +80,7 @@ class SimulatedBackend:
         world = cls(images=observed.images)
         world.networks = dict(observed.networks)
         world.volumes = dict(observed.volumes)
+        world.inheritance = dict(observed.inheritance)
         world.containers = {c.name: c for c in observed.containers}
         world.owners = dict.fromkeys(world.containers, project)
         for container in observed.containers:
@@ -116,6 +118,7 @@ class SimulatedBackend:
             },
             images={name: self.images[name] for name in images if name in self.images},
             elsewhere=elsewhere,
+            inheritance=dict(self.inheritance),
         )
 
     async def pull_image(self, action: actions.PullImage) -> None:
@@ -185,6 +188,14 @@ class SimulatedBackend:
                     raise EngineError(f"no such image: {image}")
             contents = {image_content(at): self.images[image] for at, image in mounted.items()}
             self.owners[action.name] = action.project.name
+            oneoff = "oneoff" in action.spec
+            anonymous = {
+                str(mount["target"]): action.anonymous.get(mount["target"]) or self._new_id()
+                for mount in action.spec["service"].get("volumes") or ()
+                if mount.get("type") == "volume" and not mount.get("source")
+            }
+            if action.role == "current" and not oneoff:
+                self.inheritance.pop((action.service, action.number), None)
             self.containers[action.name] = ObservedContainer(
                 id=self._new_id(),
                 name=action.name,
@@ -195,7 +206,8 @@ class SimulatedBackend:
                 image_id=self.images[action.image],
                 source=tuple(action.project.config_files),
                 role=action.role,
-                oneoff="oneoff" in action.spec,
+                oneoff=oneoff,
+                anonymous=anonymous,
             )
 
     async def update_container(self, action: actions.UpdateContainer) -> None:
@@ -239,6 +251,20 @@ class SimulatedBackend:
                 raise EngineError(f"cannot remove container {action.name}: it is running")
             self.containers.pop(action.name, None)
             self.owners.pop(action.name, None)
+            if container is not None:
+                self._settle_inheritance(container, action)
+
+    def _settle_inheritance(
+        self, container: ObservedContainer, action: actions.RemoveContainer
+    ) -> None:
+        replica = (container.service, container.number)
+        if action.bequeath:
+            self.inheritance[replica] = {
+                **self.inheritance.get(replica, {}),
+                **container.anonymous,
+            }
+        elif action.release and container.role == "current" and not container.oneoff:
+            self.inheritance.pop(replica, None)
 
     async def wait_container(self, action: actions.WaitContainer) -> None:
         with self._performing(action):

@@ -334,6 +334,34 @@ class Store:
         with self._transaction() as database:
             database.execute("DELETE FROM containers WHERE id = ?", (id,))
 
+    def bequeath(self, id: str) -> None:
+        """Write down that the container's anonymous volumes are its successor's."""
+        with self._transaction() as database:
+            # What it never came to have of its predecessor's stays as it is.
+            database.execute(
+                "INSERT INTO inheritance SELECT project, service, number, volumes"
+                " FROM containers WHERE id = ? ON CONFLICT DO UPDATE"
+                " SET volumes = json_patch(volumes, excluded.volumes)",
+                (id,),
+            )
+
+    def inheritance(self, project: str) -> dict[tuple[str, int], dict[str, str]]:
+        """The anonymous volumes, by target, that replicas which were removed have left to their
+        successors: by service and number."""
+        rows = self._rows("SELECT * FROM inheritance WHERE project = ?", project)
+        return {(row["service"], row["number"]): json.loads(row["volumes"]) for row in rows}
+
+    def forget_inheritance(
+        self, project: str, service: str | None = None, number: int | None = None
+    ) -> None:
+        """It has been taken over, or nobody will: the project's, a service's or a replica's."""
+        with self._transaction() as database:
+            database.execute(
+                "DELETE FROM inheritance WHERE project = ? AND service = coalesce(?, service)"
+                " AND number = coalesce(?, number)",
+                (project, service, number),
+            )
+
     def _rows(self, query: str, *arguments: object) -> list[sqlite3.Row]:
         with self._lock:
             return self._database.execute(query, arguments).fetchall()

@@ -244,13 +244,14 @@ class KillContainer(ContainerAction):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoveContainer(ContainerAction):
-    """Remove a stopped container; `volumes` takes its anonymous volumes with it, `release` lets
-    its addresses go to others."""
+    """Remove a stopped container; `volumes` takes its anonymous volumes with it, `bequeath` keeps
+    them for the one that takes its place, `release` lets its addresses go to others."""
 
     verb = "remove"
     words = ("Removing", "Removed")
 
     volumes: bool = False
+    bequeath: bool = False
     release: bool = True
 
 

@@ -92,7 +92,8 @@ class Observed:
 
     `images` maps a reference to the id of the local image; a reference that is not a key is
     not in the store; `pulled` tells when one was last pulled. `elsewhere` maps a network to the
-    containers of other projects on it.
+    containers of other projects on it. `inheritance` has, by service and number, the anonymous
+    volumes of replicas that were removed and whose successors have not come to be.
     """
 
     containers: tuple[ObservedContainer, ...] = ()
@@ -101,6 +102,7 @@ class Observed:
     images: Mapping[str, str] = field(default_factory=dict)
     pulled: Mapping[str, float] = field(default_factory=dict)
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    inheritance: Mapping[tuple[str, int], Mapping[str, str]] = field(default_factory=dict)
 
     def of_service(self, service: str) -> tuple[ObservedContainer, ...]:
         """The service's replicas by number; one-off containers are not among them, nor those

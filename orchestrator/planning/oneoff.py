@@ -86,9 +86,10 @@ def plan_oneoff(
 ) -> Plan:
     """Plan a container of `project`, which is `varied`, and its dependencies first."""
     others = tuple(c for c in observed.containers if c.service != wish.service or c.oneoff)
+    left = {key: it for key, it in observed.inheritance.items() if key[0] != wish.service}
     plan = reconcile(
         project,
-        dataclasses.replace(observed, containers=others),
+        dataclasses.replace(observed, containers=others, inheritance=left),
         dataclasses.replace(policy, services=(wish.service,)),
         now,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from orchestrator.planning.actions import (
     Cause,
@@ -205,9 +205,11 @@ class ServiceSteps:
         for parent in namespace_parents(spec["service"]):
             # The namespace of another service exists once that one runs.
             needs += [self.starts[r.name] for r in self.fleet.of(parent) if r.name in self.starts]
-        inherited: Mapping[str, str] = {}
-        if replica.observed is not None and not draft.policy.renew_volumes:
-            inherited = replica.observed.anonymous
+        inherited: dict[str, str] = {}
+        if not draft.policy.renew_volumes:
+            # Of a replica that an earlier run removed, or made in part, there is only the first.
+            inherited |= draft.observed.inheritance.get((replica.service, replica.number), {})
+            inherited |= replica.observed.anonymous if replica.observed else {}
         created = draft.builder.add(
             CreateContainer(
                 name=name or replica.name,
@@ -340,6 +342,7 @@ class ServiceSteps:
                     service=replica.service,
                     cause=_again(replica.cause, "stopped") if stopped else replica.cause,
                     volumes=self.draft.policy.renew_volumes,
+                    bequeath=replica.verdict == "replace" and not self.draft.policy.renew_volumes,
                     # What replaces it keeps its addresses.
                     release=replica.verdict == "remove",
                 ),

@@ -31,7 +31,7 @@ def undo(plan: Plan, statuses: Mapping[int, str], observed: Observed, now: float
     replaced = {s.action.name for s in plan.steps if isinstance(s.action, RemoveContainer)}
     meant_to_run = {s.action.name for s in plan.steps if isinstance(s.action, StartContainer)}
     made = {
-        s.action.name
+        s.action.name: s.action
         for s in plan.steps
         if isinstance(s.action, CreateContainer)
         and statuses.get(s.id) == "done"
@@ -42,9 +42,16 @@ def undo(plan: Plan, statuses: Mapping[int, str], observed: Observed, now: float
     kept = []
     for container in observed.containers:
         if container.name in made and container.status == "created":
+            # What it has inherited is not in vain.
+            inherits = bool(made[container.name].anonymous)
             removed[container.name] = builder.add(
                 RemoveContainer(
-                    name=container.name, service=container.service, cause=_CAUSE, volumes=True
+                    name=container.name,
+                    service=container.service,
+                    cause=_CAUSE,
+                    volumes=not inherits,
+                    bequeath=inherits,
+                    release=not inherits,
                 )
             )
         else:

@@ -149,6 +149,8 @@ class Controller:
         for record in self.host.store.containers():
             if state_of(self.host, record.id) is None:
                 _log.warning("container %s was half made, it is removed", record.name)
+                if record.role == "current" and not record.oneoff:
+                    self.host.store.bequeath(record.id)
                 self.backend.containers.unmake(record, release=False)
 
     async def _work(self, key: str) -> float | None:

@@ -202,7 +202,11 @@ class Operations:
                 images = {r.image for r in self._backend.host.store.containers(name)}
             observed = await self._backend.observe(name, images=images)
             plan = tear_down(name, project, observed, removal, time())
-            return await self._execute(plan, run) or result(None)
+            failed = await self._execute(plan, run)
+            if failed is None and not run.dry:
+                for service in removal.services or (None,):
+                    self._backend.host.store.forget_inheritance(name, service)
+            return failed or result(None)
 
     async def build(self, project: Project, options: BuildOptions, run: Run) -> dict[str, Any]:
         """Build the images of the services that have build instructions."""

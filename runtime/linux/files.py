@@ -259,14 +259,14 @@ def write_atomically(
         sync_directory(directory or ".")
 
 
-def remove_drafts(directory: str | os.PathLike[str], *, age: float = 0.0) -> None:
-    """Remove what `write_atomically` left there when it was killed.
+def remove_drafts(directory: str | os.PathLike[str], *, of: str = "", age: float = 0.0) -> None:
+    """Remove what `write_atomically` left there when it was killed, of all files or of one.
 
     Only what is `age` seconds old: where others write at the same time, their drafts are young.
     """
     for name in os.listdir(directory):
         hidden, _, mark = name.rpartition(".")
-        if hidden.startswith(".") and len(mark) == 12 and set(mark) <= _HEX:
+        if hidden.startswith(f".{of}") and len(mark) == 12 and set(mark) <= _HEX:
             path = os.path.join(directory, name)
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - os.lstat(path).st_mtime >= age:

@@ -18,9 +18,9 @@ import pytest
 from orchestrator.engine.errors import HookFailed, RolloutFailed, WaitFailed
 from orchestrator.engine.executor import Outcome, execute
 from orchestrator.engine.simulated import Behaviour, SimulatedBackend, SimulatedFault
-from orchestrator.planning.actions import AnyAction
+from orchestrator.planning.actions import AnyAction, CreateContainer, RemoveContainer
 from orchestrator.planning.images import referenced
-from orchestrator.planning.observed import HealthStatus, Observed
+from orchestrator.planning.observed import HealthStatus, Observed, ObservedContainer
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.policy import Policy, Removal
 from orchestrator.planning.reconcile import reconcile
@@ -33,7 +33,45 @@ HISTORIES = int(os.environ.get("BAYPLAN_HISTORIES", "100"))
 SHARES = 20
 NAMES = ("api", "db", "job", "mail", "web")
 ONE_SHOT = "job"
+SCRATCH = "/scratch"
 EXPECTED = (SimulatedFault, WaitFailed, RolloutFailed, HookFailed)
+
+
+class Estates(SimulatedBackend):
+    """Sees to it that what takes a replica's place has its anonymous volume."""
+
+    def __init__(self, *, images: dict[str, str]) -> None:
+        super().__init__(images=images)
+        self._left: dict[tuple[str, int], str] = {}
+
+    async def create_container(self, action: CreateContainer) -> None:
+        wanted = self._left.get((action.service, action.number))
+        for there in self.containers.values():
+            same = (there.service, there.number) == (action.service, action.number)
+            if self._is_replica(there) and same:
+                wanted = there.anonymous.get(SCRATCH)
+        try:
+            await super().create_container(action)
+        finally:
+            made = self.containers.get(action.name)
+            if made is not None and not made.oneoff:
+                volume = made.anonymous.get(SCRATCH)
+                assert None in (wanted, volume) or volume == wanted, f"{made.name} lost its volume"
+                if made.role == "current":
+                    self._left.pop((action.service, action.number), None)
+
+    async def remove_container(self, action: RemoveContainer) -> None:
+        gone = self.containers.get(action.name)
+        await super().remove_container(action)
+        if gone is not None and self._is_replica(gone):
+            volume = gone.anonymous.get(SCRATCH)
+            if volume is not None and not action.release:
+                self._left[gone.service, gone.number] = volume
+            else:
+                self._left.pop((gone.service, gone.number), None)
+
+    def _is_replica(self, container: ObservedContainer) -> bool:
+        return container.role == "current" and not container.oneoff
 
 
 class History:
@@ -41,7 +79,7 @@ class History:
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
-        self.backend = SimulatedBackend(images={"app": "sha256:1", "other": "sha256:2"})
+        self.backend = Estates(images={"app": "sha256:1", "other": "sha256:2"})
         self.services = self._services()
         self._behave("healthy")
 
@@ -104,6 +142,9 @@ class History:
             service["healthcheck"] = {"test": ["CMD", "true"]}
         if rng.random() < 0.3:
             service["volumes"] = [{"type": "volume", "source": "data", "target": "/data"}]
+        if rng.random() < 0.4:
+            scratch = {"type": "volume", "target": SCRATCH}
+            service["volumes"] = [*service.get("volumes", ()), scratch]
         if rng.random() < 0.3:
             service["ports"] = [{"target": 80, "published": "80", "protocol": "tcp"}]
         if rng.random() < 0.2:

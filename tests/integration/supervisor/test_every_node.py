@@ -49,10 +49,13 @@ def stack(release: int, context: Path) -> dict[str, Any]:
     services: dict[str, Any] = {
         "db": {
             **shared,
-            "command": ["sh", "-c", "touch /data/ready; exec sleep 1000"],
+            "command": ["sh", "-c", f"touch /data/ready /own/{release}; exec sleep 1000"],
             "environment": {"RELEASE": str(release)},
             "healthcheck": CHECK,
-            "volumes": [{"type": "volume", "source": "data", "target": "/data"}],
+            "volumes": [
+                {"type": "volume", "source": "data", "target": "/data"},
+                {"type": "volume", "target": "/own"},
+            ],
             "restart": "unless-stopped",
             "networks": {"front": {}},
         }
@@ -209,6 +212,8 @@ def test_every_node_of_a_plan_may_be_the_last(harbour: Harbour, context: Path, s
         harbour.up(stack(2, context))
         assert harbour.up(stack(2, context)) == [], where
         settled(harbour, wanted, where)
+        (own,) = (harbour.root / "volumes").glob("*/_data/2")
+        assert own.with_name("1").exists(), f"{where}: db has another volume than before"
         for told in ("prepared", "told"):
             assert (harbour.root / "volumes/shop_cache/_data" / told).exists(), where
 

@@ -95,6 +95,30 @@ def test_a_name_belongs_to_one_container(tmp_path: Path) -> None:
         store.add_container(container(id="c2", project="other"))
 
 
+def test_what_a_removed_replica_leaves_is_kept_until_it_is_taken_over(tmp_path: Path) -> None:
+    successor = dataclasses.replace(container(), volumes={"/more": "def"})
+    with Store(tmp_path) as store:
+        store.add_container(container())
+        store.bequeath("c1")
+        store.remove_container("c1")
+        # One that was cut short before it had taken anything over.
+        store.add_container(dataclasses.replace(container(), volumes={}))
+        store.bequeath("c1")
+        store.remove_container("c1")
+    with Store(tmp_path) as store:
+        assert store.inheritance("shop") == {("web", 1): {"/data": "abc"}}
+        store.add_container(successor)
+        store.bequeath("c1")
+        store.remove_container("c1")
+        assert store.inheritance("shop") == {("web", 1): {"/data": "abc", "/more": "def"}}
+        store.forget_inheritance("shop", "web", 2)
+        store.forget_inheritance("shop", "api")
+        store.forget_inheritance("other")
+        assert store.inheritance("shop")
+        store.forget_inheritance("shop", "web", 1)
+        assert store.inheritance("shop") == {}
+
+
 def test_one_off_containers_and_projects_with_containers_are_found(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         store.add_container(container())

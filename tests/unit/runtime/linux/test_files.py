@@ -253,5 +253,7 @@ def test_what_a_killed_writer_left_is_removed_once_it_is_old_enough(tmp_path: Pa
     files.remove_drafts(tmp_path, age=100)
     assert draft.exists()
     os.utime(draft, (0, 0))
+    files.remove_drafts(tmp_path, of="other.json")
+    assert draft.exists()
     files.remove_drafts(tmp_path, age=100)
     assert {path.name for path in tmp_path.iterdir()} == set(kept)
