@@ -95,6 +95,8 @@ def begin(project: Project, observed: Observed, policy: Policy, now: float) -> D
             for dependency, terms in dependencies(specs[name]["service"]).items():
                 if dependency not in specs and terms.get("required", True):
                     raise ServiceDisabled(name, dependency)
+    if policy.dependents:
+        selected = frozenset(selected) | _restarting(specs, selected, observed)
     return Draft(
         project=project,
         canonical=canonical,
@@ -106,6 +108,25 @@ def begin(project: Project, observed: Observed, policy: Policy, now: float) -> D
         now=now,
         builder=PlanBuilder(project.name),
     )
+
+
+def _restarting(
+    specs: Mapping[str, Mapping[str, Any]], services: Iterable[str], observed: Observed
+) -> frozenset[str]:
+    """What runs and depends on `services`, directly or not, with `restart: true`."""
+    needs = {
+        name: {
+            needed
+            for needed, terms in dependencies(spec["service"]).items()
+            if terms.get("restart")
+        }
+        for name, spec in specs.items()
+        if any(container.alive for container in observed.of_service(name))
+    }
+    taken = set(services)
+    while found := {name for name in needs if name not in taken and needs[name] & taken}:
+        taken |= found
+    return frozenset(taken)
 
 
 def dependencies(service: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

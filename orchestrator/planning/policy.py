@@ -29,13 +29,15 @@ class Policy:
     built nor pulled again. `promote` are the services whose canaries have proved themselves,
     `pins` by service the images that are settled beforehand, `departed` the services that have
     left the project: they go, whatever files they came from; `environ` is what builds may know
-    of the person's environment."""
+    of the person's environment. With `dependents` what runs and depends on these services with
+    `restart: true` is restarted where they are replaced."""
 
     services: tuple[str, ...] = ()
     recreate: Recreate = "diverged"
     build: Build = "missing"
     pull: Pull = "missing"
     dependencies: bool = True
+    dependents: bool = False
     recreate_dependencies: bool = False
     remove_orphans: bool = False
     ignore_orphans: bool = False

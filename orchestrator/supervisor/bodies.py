@@ -33,6 +33,7 @@ class UpOptions(Options):
     no_recreate: bool = False
     always_recreate_deps: bool = False
     no_deps: bool = False
+    restart_dependents: bool = False
     no_start: bool = False
     remove_orphans: bool = False
     ignore_orphans: bool = False
@@ -61,6 +62,7 @@ class UpOptions(Options):
             build=self._build(),
             pull=_PULLS.get(self.pull or "", "missing"),
             dependencies=not self.no_deps,
+            dependents=self.restart_dependents,
             recreate_dependencies=self.always_recreate_deps,
             remove_orphans=self.remove_orphans,
             ignore_orphans=self.ignore_orphans,

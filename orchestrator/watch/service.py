@@ -263,7 +263,15 @@ class ServiceLoop:
         finally:
             with self._changed:
                 self._building = False
-        options = {"services": [self.service], "no_deps": True, "no_build": True}
+        # As in Compose, containers are new also where the image is the one that was, and what
+        # depends on them with `restart: true` comes along.
+        options = {
+            "services": [self.service],
+            "no_deps": True,
+            "no_build": True,
+            "force_recreate": True,
+            "restart_dependents": True,
+        }
         self._daemon.run("up", {**order.body, "options": options}, self._request)
         self._replicas.forget()
         after = self._replicas.ids
@@ -274,10 +282,10 @@ class ServiceLoop:
             self._restart()
         self._welcome(work.since)
         detail = self._execute(work)
-        if self._prune:
-            for image in images - self._replicas.images:
-                self._daemon.remove_image(image)
-        return synced, detail or ("" if after != before else "the image is as it was")
+        present = self._replicas.images
+        for image in images - present if self._prune else ():
+            self._daemon.remove_image(image)
+        return synced, detail or ("" if present != images else "the image is as it was")
 
     def _welcome(self, since: float) -> None:
         """Bring containers that are new what their image does not hold."""

@@ -130,6 +130,37 @@ def test_a_dependent_with_restart_stops_first_and_starts_last(
     """)
 
 
+def test_dependents_that_run_restart_with_a_service_that_is_forced_alone(
+    stack: Stack, world: MakeWorld
+) -> None:
+    project = stack(
+        {
+            "db": {},
+            "api": {"depends_on": {"db": {"restart": True}}},
+            "web": {"depends_on": {"api": {"restart": True}}},
+            "idle": {"depends_on": {"db": {"restart": True}}},
+            "other": {"depends_on": {"db": {}}},
+        }
+    )
+    host = world()
+    host.up(project, services=("web", "other"))
+    wish: dict[str, Any] = {"services": ("db",), "recreate": "force", "dependencies": False}
+    alone = [
+        "stop container shop-db-1",
+        "remove container shop-db-1",
+        "create container shop-db-1",
+        "start container shop-db-1",
+    ]
+    assert [step.action.text() for step in host.plan(project, **wish).steps] == alone
+    assert [step.action.text() for step in host.plan(project, **wish, dependents=True).steps] == [
+        "stop container shop-web-1",
+        "stop container shop-api-1",
+        *alone,
+        "start container shop-api-1",
+        "start container shop-web-1",
+    ]
+
+
 def test_what_restarts_for_a_dependency_takes_its_own_dependents_along(
     stack: Stack, world: MakeWorld
 ) -> None:
