@@ -1,9 +1,9 @@
 """The stages of loading, in the ecosystem's order: files to one canonical tree.
 
-For each document: interpolate, include, drop what `!reset` says, extend, merge over what is
-already there, keep lists unique, check against the grammar, expand short forms. Then, once for
-each group of files: defaults, rules, paths. Reading goes through a Reader, so that this module
-touches neither files nor the environment itself.
+For each document: interpolate, rename old extensions, include, drop what `!reset` says, extend,
+merge over what is already there, keep lists unique, check against the grammar, expand short forms.
+Then, once for each group of files: defaults, rules, paths. Reading goes through a Reader, so that
+this module touches neither files nor the environment itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from specs import grammar, interpolation, locations, merge, resets, rules, schema, shorthand
+from specs import (
+    aliases,
+    grammar,
+    interpolation,
+    locations,
+    merge,
+    resets,
+    rules,
+    schema,
+    shorthand,
+)
 from specs.errors import SpecError, SpecIssue
 from specs.source import Document, Node, Path, Source, issue
 
@@ -124,6 +134,7 @@ def _document(loading: Loading, scope: Scope, name: str, document: Document, tre
             root, interpolator, issues=loading.issues, warnings=loading.warnings
         )
         loading.settle()
+    aliases.promote(root, loading.issues)
     if not scope.plain:
         _include(loading, scope, name, root, document)
         loading.settle()
