@@ -45,7 +45,8 @@ def design_network(
     taken = [(Subnet(n.subnet), f"network {n.name}") for n in leases.networks()] + host
     if config.subnet is None:
         seed = f"{instance.tag}/{config.name}"
-        subnet = ipam.choose_subnet(seed, [other for other, _ in taken])
+        prefix = ipam.subnet_prefix(config.endpoints)
+        subnet = ipam.choose_subnet(seed, [other for other, _ in taken], prefix=prefix)
     else:
         subnet = parse_subnet(config.subnet, "subnet")
         ipam.check_subnet(subnet, taken)
@@ -154,7 +155,7 @@ def lease_address(
         if not idle:
             raise AddressPoolExhausted(
                 f"address in network {network.name} ({within})",
-                hint="give the network a larger subnet",
+                hint="make the network anew, with a larger subnet",
             ) from exc
         address = idle[0]
     leases.set_lease(network.id, key, address)

@@ -26,6 +26,7 @@ _OPTIONS = (OPTION_NAME, OPTION_ICC, OPTION_MASQUERADE, OPTION_HOST_BINDING, OPT
 _LINK_NAME_LENGTH = 15  # IFNAMSIZ less the terminating zero
 _SMALLEST_MTU = 68  # RFC 791
 DEFAULT_MTU = 1500  # of a bridge and a veth, unless told otherwise
+MOST_ENDPOINTS = 1023  # on one bridge (BR_MAX_PORTS in the kernel's net/bridge/br_private.h)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +37,12 @@ class NetworkConfig:
     bytes; None, or 0, for that of the links which carry the host's default routes when the
     network is made (`addresses.uplink_mtu`), and for whatever it is of one that stands.
     `options` are the bridge driver's, of which com.docker.network.driver.mtu is the MTU too.
+    For how many `endpoints` at least there is to be room in a subnet that is chosen here.
     """
 
     id: str
     name: str
+    endpoints: int = 0
     subnet: str | None = None
     gateway: str | None = None
     ip_range: str | None = None
@@ -67,6 +70,15 @@ class Network:
     labels: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     resolver_port: int | None = None
+
+    @property
+    def room(self) -> int:
+        """How many endpoints it can have: as many as it has addresses, and a bridge ports."""
+        subnet = Subnet(self.subnet)
+        within = subnet if self.ip_range is None else Subnet(self.ip_range)
+        never = (subnet.network_address, subnet.broadcast_address, IPv4Address(self.gateway))
+        addresses = within.num_addresses - sum(address in within for address in never)
+        return min(addresses, MOST_ENDPOINTS)
 
     @property
     def isolated_ports(self) -> bool:

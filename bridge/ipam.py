@@ -1,7 +1,7 @@
 """Which subnet a network gets and which address an endpoint: pure functions over what is taken.
 
 Small subnets from a wide pool: the pool below holds 8192 networks of 254 addresses, where
-Docker's defaults hold 31.
+Docker's defaults hold 31. One that many containers want to be on gets a larger one.
 """
 
 from __future__ import annotations
@@ -11,11 +11,21 @@ from collections.abc import Collection, Iterable
 from ipaddress import IPv4Address
 from ipaddress import IPv4Network as Subnet
 
-from bridge.config import check_host_address
+from bridge.config import MOST_ENDPOINTS, check_host_address
 from bridge.errors import AddressPoolExhausted, SubnetOverlap
 
 POOL = Subnet("10.192.0.0/11")
 PREFIX = 24
+# From more endpoints than that on there is room for each twice, as in an update of all at once.
+_SMALL = 200
+
+
+def subnet_prefix(endpoints: int) -> int:
+    """The prefix length of a subnet for so many endpoints, of which a bridge bounds the number."""
+    if endpoints <= _SMALL:
+        return PREFIX
+    wanted = min(2 * endpoints, MOST_ENDPOINTS - 2) + 3
+    return 32 - (wanted - 1).bit_length()
 
 
 def choose_subnet(

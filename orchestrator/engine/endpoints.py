@@ -23,8 +23,11 @@ class PortRequest:
     candidates: tuple[int, ...]
 
 
-def network_config(id: str, name: str, project: str, key: str, spec: Spec) -> NetworkConfig:
-    """A Compose network as a bridge; raises EngineError for another driver or IPv6."""
+def network_config(
+    id: str, name: str, project: str, key: str, spec: Spec, endpoints: int = 0
+) -> NetworkConfig:
+    """A Compose network as a bridge, with room for so many `endpoints`; raises EngineError for
+    another driver or IPv6."""
     driver = spec.get("driver") or "bridge"
     if driver != "bridge":
         raise EngineError(
@@ -39,6 +42,7 @@ def network_config(id: str, name: str, project: str, key: str, spec: Spec) -> Ne
     return NetworkConfig(
         id=id,
         name=name,
+        endpoints=endpoints,
         subnet=pool.get("subnet") or None,
         gateway=pool.get("gateway") or None,
         ip_range=pool.get("ip_range") or None,

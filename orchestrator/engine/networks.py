@@ -41,7 +41,9 @@ class NetworkWork:
             spec=action.spec,
             created_at=existing.created_at if existing else time(),
         )
-        config = network_config(record.id, action.name, action.project, action.key, action.spec)
+        config = network_config(
+            record.id, action.name, action.project, action.key, action.spec, action.endpoints
+        )
         host.store.put_network(record)
         try:
             network = await asyncio.to_thread(host.networks.create, config)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from bridge.config import ANY_ADDRESS
-from bridge.errors import PortInUse
+from collections import Counter
+
+from bridge.config import ANY_ADDRESS, MOST_ENDPOINTS
+from bridge.errors import AddressPoolExhausted, PortInUse
 from bridge.ports import probe
 from orchestrator.engine.endpoints import PortRequest
 from orchestrator.engine.errors import EngineError
 from orchestrator.engine.host import Host
 from orchestrator.engine.sandboxes import own_sandbox
 from orchestrator.engine.traffic import service_key, shared_requests
-from orchestrator.planning.actions import CreateContainer, RemoveContainer, StopContainer
+from orchestrator.planning.actions import (
+    CreateContainer,
+    RemoveContainer,
+    RemoveNetwork,
+    StopContainer,
+)
 from orchestrator.planning.observed import Spec
 from orchestrator.planning.plan import Plan
 
@@ -20,17 +27,65 @@ _OWN_RUNTIMES = ("", "runc", "io.containerd.runc.v2")
 _Place = tuple[str, int, str]
 
 
+def check(host: Host, plan: Plan) -> None:
+    """Raise PortInUse, AddressPoolExhausted or EngineError for what cannot succeed; blocking."""
+    check_addresses(host, plan)
+    check_ports(host, plan)
+
+
+def check_addresses(host: Host, plan: Plan) -> None:
+    """Raise AddressPoolExhausted, or EngineError, for a network without room for the plan's new
+    containers; blocking.
+
+    Those of a rollout are not looked at: they take turns.
+    """
+    freed = _freed(plan)
+    coming: Counter[str] = Counter()
+    for step in plan.steps:
+        action = step.action
+        if not isinstance(action, CreateContainer) or action.role != "current":
+            continue
+        if own_sandbox(action.spec["service"]):
+            coming.update(set(action.spec["networks"].values()))
+    for name, count in coming.items():
+        if count > MOST_ENDPOINTS:
+            raise EngineError(
+                f"network {name} would have {count} containers, of which a bridge holds "
+                f"{MOST_ENDPOINTS}",
+                hint="spread the services over several networks",
+            )
+    made = {step.action.name for step in plan.steps if isinstance(step.action, RemoveNetwork)}
+    names = {record.id: record.name for record in host.store.containers()}
+    for network in host.networks.list():
+        if network.name not in coming or network.name in made:
+            continue
+        there = host.networks.endpoints(network_id=network.id)
+        staying = sum(names.get(endpoint.sandbox_id, "") not in freed for endpoint in there)
+        if staying + coming[network.name] > network.room:
+            raise AddressPoolExhausted(
+                f"address for {coming[network.name]} more containers in network {network.name} "
+                f"({network.subnet}, {staying} of {network.room} taken)",
+                hint="bay down, then bay up makes the network anew, with room for all of them "
+                "unless ipam gives it a subnet that is too small",
+            )
+
+
+def _freed(plan: Plan) -> set[str]:
+    """The containers that the plan stops."""
+    return {
+        step.action.name
+        for step in plan.steps
+        if isinstance(step.action, StopContainer | RemoveContainer)
+    }
+
+
 def check_ports(host: Host, plan: Plan) -> None:
     """Raise PortInUse for a port that the plan's new containers cannot get; blocking.
 
     Ports of containers that the plan stops are free by then; one whose choice is left to the
     host, or that comes from a range, is not looked at.
     """
-    freed = {
-        step.action.name
-        for step in plan.steps
-        if isinstance(step.action, StopContainer | RemoveContainer)
-    }
+    freed = _freed(plan)
     held: dict[_Place, str] = {}
     ours: set[tuple[int, str]] = set()
     staying: set[str] = set()

@@ -113,7 +113,8 @@ class RemoveImage(Action):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateNetwork(Action):
-    """Create the network, or put back what is missing of it; `spec` is its canonical form."""
+    """Create the network, or put back what is missing of it; `spec` is its canonical form, and
+    there is to be room for so many `endpoints`."""
 
     verb = "create"
     words = ("Creating", "Created")
@@ -122,6 +123,7 @@ class CreateNetwork(Action):
     project: str
     key: str
     spec: Spec
+    endpoints: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,9 +47,13 @@ def networks_to_replace(draft: Draft, leaving: Collection[str]) -> Replacements:
 
 
 def plan_networks(
-    draft: Draft, replacements: Replacements, emptied: Mapping[str, Iterable[int]]
+    draft: Draft,
+    replacements: Replacements,
+    emptied: Mapping[str, Iterable[int]],
+    endpoints: Mapping[str, int],
 ) -> None:
-    """Add the steps; `emptied` gives, by network, the steps that remove its containers.
+    """Add the steps; `emptied` gives, by network, the steps that remove its containers, and
+    `endpoints` how many containers are to be on it.
 
     A network waits for the images of the services on it: a failing pull or build then leaves
     nothing half-made.
@@ -75,6 +79,7 @@ def plan_networks(
                     project=draft.project.name,
                     key=key,
                     spec=draft.canonical["networks"][key],
+                    endpoints=endpoints.get(name, 0),
                 ),
                 after=after,
             )

@@ -17,7 +17,7 @@ from orchestrator.planning.networks import networks_to_replace, plan_networks
 from orchestrator.planning.observed import Observed, ObservedContainer
 from orchestrator.planning.plan import Plan
 from orchestrator.planning.policy import Policy
-from orchestrator.planning.replicas import decide
+from orchestrator.planning.replicas import decide, desired_endpoints
 from orchestrator.planning.services import ServiceSteps
 from orchestrator.planning.volumes import plan_volumes
 from specs.project import Project
@@ -44,7 +44,7 @@ def reconcile(
         for network in emptied.keys() & set(container.spec["networks"].values()):
             if container.name in leaving:
                 emptied[network].append(leaving[container.name])
-    plan_networks(draft, replaced_networks, emptied)
+    plan_networks(draft, replaced_networks, emptied, desired_endpoints(draft))
     plan_volumes(draft)
     services.plan()
     return with_hooks(draft.builder.build(), observed)

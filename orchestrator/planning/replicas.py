@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -152,6 +153,16 @@ def desired_count(draft: Draft, service: str) -> int:
         if count is not None:
             return int(count)
     return 1
+
+
+def desired_endpoints(draft: Draft) -> dict[str, int]:
+    """How many containers of the project are to be on each network, by its real name; services
+    that this run does not select count, too."""
+    counts: Counter[str] = Counter()
+    for service, spec in draft.blueprints.items():
+        for name in spec["networks"].values():
+            counts[name] += desired_count(draft, service)
+    return dict(counts)
 
 
 def container_name(project: str, service: Mapping[str, Any], number: int) -> str:

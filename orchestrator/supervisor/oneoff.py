@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import Field
 
+from orchestrator.engine import preflight
 from orchestrator.engine.errors import chain
 from orchestrator.engine.events import ContainerEvent
 from orchestrator.engine.exits import HOST_FAULTS
-from orchestrator.engine.preflight import check_ports
 from orchestrator.planning.actions import Cause, RemoveContainer
 from orchestrator.planning.oneoff import OneOff, plan_oneoff, varied
 from orchestrator.planning.policy import Policy
@@ -81,7 +81,7 @@ async def run_oneoff(
     async with operations.exclusive(project.name):
         alone = varied(project, wish)
         plan = plan_oneoff(alone, await operations.observe(alone), policy, wish, time())
-        await asyncio.to_thread(check_ports, instance.host, plan)
+        await asyncio.to_thread(preflight.check, instance.host, plan)
         ended = await operations.carry_out(plan, run)
         if not ended["ok"] and instance.host.store.container_named(wish.name) is not None:
             await remove(instance, wish.name)

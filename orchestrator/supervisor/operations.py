@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
+from orchestrator.engine import preflight
 from orchestrator.engine.errors import EngineError, chain
 from orchestrator.engine.events import BuildEvent, Event, PullEvent, StepEvent, WarningEvent
 from orchestrator.engine.executor import PARALLEL, Outcome, execute
 from orchestrator.engine.exits import HOST_FAULTS
 from orchestrator.engine.local import LocalBackend
-from orchestrator.engine.preflight import check_ports
 from orchestrator.engine.rollout_table import RolloutRecord
 from orchestrator.planning import lifecycle
 from orchestrator.planning.actions import BuildImage
@@ -95,7 +95,7 @@ class Operations:
                     observed = await self.observe(project)
             plan = reconcile(project, observed, policy, time())
             if not plan.empty:
-                await asyncio.to_thread(check_ports, self._backend.host, plan)
+                await asyncio.to_thread(preflight.check, self._backend.host, plan)
             record_project(self._backend.host.store, project)
             return await self._apply(plan, project, run)
 
@@ -157,7 +157,7 @@ class Operations:
             policy = Policy(services=(service,), dependencies=False, pins={service: pin})
             plan = await self.plan(project, policy)
             if not plan.empty:
-                await asyncio.to_thread(check_ports, self._backend.host, plan)
+                await asyncio.to_thread(preflight.check, self._backend.host, plan)
             record_project(store, project)
             return await self._apply(plan, project, run)
 

@@ -64,6 +64,23 @@ def test_theme_09_replicas_that_start_at_once_share_a_range_of_ports_without_a_c
     bay.ok("up", "-d", "--scale", "web=2", cwd=two)
 
 
+def test_a_network_without_room_is_told_before_anything_is_made(bay: Bay, project: Project) -> None:
+    directory = project(
+        f"services:\n  web: {{{_SERVICE}, scale: 4}}\n"
+        "networks: {default: {ipam: {config: [{subnet: 10.191.7.0/29}]}}}\n"
+    )
+    bay.ok("up", "-d", cwd=directory)
+
+    full = bay("up", "-d", "--scale", "web=6", cwd=directory)
+
+    assert full.status == 1
+    said = f"2 more containers in network {directory.name}_default (10.191.7.0/29, 4 of 5 taken)"
+    assert said in full.err and "bay down, then bay up" in full.err, full.err
+    assert len(bay.containers(directory)) == 4
+    bay.ok("up", "-d", "--scale", "web=5", cwd=directory)
+    bay.ok("up", "-d", "--scale", "web=5", "--force-recreate", cwd=directory)
+
+
 def test_theme_11_forty_networks_come_up_beside_the_hosts_own_and_go_again(
     bay: Bay, project: Project
 ) -> None:

@@ -117,6 +117,12 @@ def uplink(lab: Lab, name: str, mtu: int, *route: str) -> None:
     lab.host.run("ip", "route", "add", "default", "dev", name, *route)
 
 
+def test_a_network_of_many_gets_a_subnet_in_which_they_have_room(lab: Lab) -> None:
+    network = lab.networks.create(NetworkConfig(id="many", name="many", endpoints=500))
+    assert network.subnet.endswith("/22") and network.room == 1021
+    assert lab.networks.create(NetworkConfig(id="many", name="many", endpoints=1)) == network
+
+
 def test_a_network_inherits_the_mtu_of_the_way_out(lab: Lab) -> None:
     assert lab.network("no-way-out").mtu is None
     uplink(lab, "tunnel", 1420)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.config import Network
 from bridge.errors import AddressPoolExhausted, InvalidNetwork, SubnetOverlap
 from bridge.ipam import (
     POOL,
@@ -18,6 +19,7 @@ from bridge.ipam import (
     choose_subnet,
     default_gateway,
     mac_of,
+    subnet_prefix,
 )
 
 SMALL = Subnet("10.9.0.0/29")
@@ -27,6 +29,30 @@ GATEWAY = IPv4Address("10.9.0.1")
 def test_the_same_seed_gets_the_same_subnet() -> None:
     assert choose_subnet("shop", []) == choose_subnet("shop", [])
     assert choose_subnet("shop", []) != choose_subnet("blog", [])
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "prefix"), [(0, 24), (200, 24), (201, 23), (254, 23), (255, 22), (9999, 22)]
+)
+def test_a_network_of_many_has_room_for_each_twice_as_far_as_a_bridge_has(
+    endpoints: int, prefix: int
+) -> None:
+    assert subnet_prefix(endpoints) == prefix
+    subnet = choose_subnet("shop", [Subnet("10.192.0.0/13")], prefix=prefix)
+    assert subnet.prefixlen == prefix and subnet.subnet_of(POOL)
+
+
+def test_the_room_of_a_network_is_its_addresses_less_those_that_nobody_gets() -> None:
+    def room(subnet: str, ip_range: str | None = None) -> int:
+        network = Network(
+            id="n", name="n", subnet=subnet, gateway="10.1.0.1", interface="b", ip_range=ip_range
+        )
+        return network.room
+
+    assert room("10.1.0.0/24") == 253
+    assert room("10.1.0.0/22") == 1021
+    assert room("10.1.0.0/16") == 1023
+    assert room("10.1.0.0/24", "10.1.0.128/25") == 127
 
 
 def test_a_taken_subnet_leads_to_the_next() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.engine.simulated import Behaviour
+from orchestrator.planning.actions import CreateNetwork
 from orchestrator.planning.errors import (
     DependencyCycle,
     MissingExternal,
@@ -303,6 +304,22 @@ def test_a_network_that_differs_is_made_again_between_its_containers(
         #5 create container shop-web-1 (after #2, #4): recreated
         #6 start container shop-web-1 (after #5): created
     """)
+
+
+def test_a_new_network_is_told_how_many_containers_are_to_be_on_it(
+    stack: Stack, world: MakeWorld
+) -> None:
+    project = stack(
+        {
+            "web": {"scale": 200, "networks": {"default": {}, "back": {}}},
+            "job": {"deploy": {"replicas": 50}},
+            "lone": {"network_mode": "none"},
+        },
+        networks={"default": {"name": "shop_default"}, "back": {"name": "shop_back"}},
+    )
+    plan = world().plan(project, services=("job", "web"), scale={"web": 300})
+    made = [step.action for step in plan.steps if isinstance(step.action, CreateNetwork)]
+    assert {a.name: a.endpoints for a in made} == {"shop_default": 350, "shop_back": 300}
 
 
 def test_a_volume_that_differs_keeps_its_data(stack: Stack, world: MakeWorld) -> None:
