@@ -110,6 +110,7 @@ def container_config(
         stop_timeout=int(process.stop_timeout),
         log=log_config(service),
         labels=labels,
+        group="" if oneoff else labels.get("com.docker.compose.project", ""),
     )
 
 

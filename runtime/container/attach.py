@@ -13,6 +13,7 @@ Messages from a client after its attach:
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import selectors
 import signal
@@ -22,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 from runtime.linux import sockets
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from runtime.container.monitor import Monitor
 
 # What may wait for a client, in bytes.
@@ -107,12 +110,12 @@ class Attachments:
                 self._monitor.selector.register(
                     client.pipes[stream],
                     selectors.EVENT_WRITE,
-                    lambda _fd, client=client: self._on_room(client, stream),
+                    functools.partial(self._on_room, client, stream),
                 )
             if client.behind and not client.complete:
                 self.drop(client, {"error": {"message": "fell behind the container's output"}})
 
-    def _on_room(self, client: Attachment, stream: str) -> None:
+    def _on_room(self, client: Attachment, stream: str, _fd: int) -> None:
         self._flush(client, stream)
         if client in self._clients and not client.waiting[stream]:
             self._monitor.selector.unregister(client.pipes[stream])
@@ -134,8 +137,7 @@ class Attachments:
     def _close_pipe(self, client: Attachment, stream: str) -> None:
         fd = client.pipes.pop(stream)
         client.waiting.pop(stream)
-        with contextlib.suppress(KeyError):
-            self._monitor.selector.unregister(fd)
+        self._monitor.selector.discard(fd)
         os.close(fd)
         if not client.pipes:
             self.drop(client)
@@ -160,16 +162,27 @@ class Attachments:
             return
         self._clients.discard(client)
         for fd in client.pipes.values():
-            with contextlib.suppress(KeyError):
-                self._monitor.selector.unregister(fd)
+            self._monitor.selector.discard(fd)
             os.close(fd)
-        with contextlib.suppress(KeyError):
-            self._monitor.selector.unregister(client.connection)
+        self._monitor.selector.discard(client.connection)
         if last is not None:
             with contextlib.suppress(OSError):
                 sockets.send(client.connection, last)
         _close(client.connection)
         self._monitor.resume_output()
+
+    def descriptors(self) -> Iterator[int]:
+        """Our ends of all pipes, and the connections."""
+        for client in self._clients:
+            yield from (client.connection.fileno(), *client.pipes.values())
+
+    def close(self) -> None:
+        """Let all clients go without a word: a child has them, and does the rest."""
+        for client in self._clients:
+            for fd in client.pipes.values():
+                os.close(fd)
+            client.connection.close()
+        self._clients.clear()
 
     def finish(self, exit_code: int) -> None:
         """The container has ended: give each client the rest of its output, then the exit code.

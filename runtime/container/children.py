@@ -1,4 +1,4 @@
-"""A child of the monitor between fork and exec: its ends of the pipes, and what it reports."""
+"""A child of the keeper between fork and exec: its ends of the pipes, and what it reports."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import contextlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from runtime.errors import ContainerStartError, RuntimeFault
+from runtime.linux import sockets
 
 # Stands for a standard input that is the container's own null device.
 NULL = -1
@@ -111,3 +113,14 @@ def describe(error: BaseException) -> dict[str, Any]:
             "exit_code": error.exit_code,
         }
     return described
+
+
+def answer_error(client: socket.socket, error: BaseException) -> None:
+    """Tell who asked that it has failed; whoever that was may be dead by now."""
+    with client, contextlib.suppress(OSError):
+        sockets.send(client, {"error": describe(error)})
+
+
+def report_fault(error: BaseException) -> None:
+    """Write down an error that is nobody's but ours."""
+    sys.excepthook(type(error), error, error.__traceback__)

@@ -154,7 +154,8 @@ class ContainerConfig:
     `upper` and `work` replace the container's own writable layer (a build step's result);
     `volatile` lets the kernel skip every sync of that layer, which is then lost with a crash.
     `await_attach` keeps the output, and the end, for the first client to attach, a few seconds
-    long. `terminal_size` is in rows and columns.
+    long. `terminal_size` is in rows and columns. Containers of one `group` may share the process
+    that keeps them.
     """
 
     id: str
@@ -202,6 +203,7 @@ class ContainerConfig:
     volatile: bool = False
     await_attach: bool = False
     terminal_size: tuple[int, int] | None = None
+    group: str = ""
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))

@@ -124,8 +124,10 @@ class Containers:
             with contextlib.ExitStack() as held:
                 if wants_seed(config):
                     held.enter_context(files.locked(self._instance.containers / ".seed"))
-                request = {"op": "start", "id": id, "secrets": self._secrets_for(config)}
-                answer = self._launcher.start(request)
+                secrets = self._secrets_for(config)
+                answer = self._launcher.start(
+                    {"op": "start", "id": id, "group": config.group, "secrets": secrets}
+                )
             if "error" in answer:
                 raise sessions.start_error(answer["error"])
         started = StartRecord(**answer["started"])

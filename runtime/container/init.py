@@ -1,6 +1,6 @@
 """The container's first process, from fork to exec.
 
-Runs in a child of the monitor that is already process 1 of the new pid namespace. It only
+Runs in a child of the keeper that is already process 1 of the new pid namespace. It only
 makes system calls: nothing is imported, nothing of the container is run or loaded before the
 confinement is complete. Each failure is reported as a ContainerStartError.
 """
@@ -187,7 +187,7 @@ def _secrets(preparation: Preparation) -> tuple[Bind, ...]:
 
 
 def _open_terminal(root: Root, report: socket.socket, size: tuple[int, int] | None) -> int:
-    """Make a terminal in the container's own devpts and send its other end to the monitor."""
+    """Make a terminal in the container's own devpts and send its other end to the keeper."""
     with step("terminal", "open a terminal"):
         if root.devpts is None:
             raise OSError(errno.ENOENT, "no devpts")
@@ -322,10 +322,10 @@ def confine(confinement: Confinement, who: Identity) -> None:
 
 
 def stay_with_parent(report: int = REPORT) -> None:
-    """Die with the monitor, or at once where it has died already.
+    """Die with the keeper, or at once where it has died already.
 
     Asked for again, as a change of user clears it (prctl(2)). The other end of the report is
-    the monitor's alone, so its being closed tells that the monitor has gone.
+    the keeper's alone, so its being closed tells that the keeper has gone.
     """
     process.die_with_parent()
     poll = select.poll()

@@ -1,4 +1,4 @@
-"""What a starter hands to its monitor, through their socket."""
+"""What a starter hands to the keeper, through their socket."""
 
 from __future__ import annotations
 
@@ -52,3 +52,8 @@ def take_kit(raw: bytes, fds: list[int]) -> Kit:
         if message[name] != NULL:
             message[name] = next(given)
     return Kit(**message)
+
+
+def descriptors_of(kit: Kit) -> list[int]:
+    """Those that came with the kit."""
+    return [fd for name in _DESCRIPTORS if (fd := getattr(kit, name)) != NULL]

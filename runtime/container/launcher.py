@@ -1,4 +1,4 @@
-"""Forks monitors: a bare interpreter that has imported and compiled all that a start needs.
+"""Forks keepers: a bare interpreter that has imported and compiled all that a start needs.
 
 It listens on one socket, forks for whoever asks, and decides nothing. It never threads, so
 that forking is safe, and it outlives the daemon, which it starts again where it was killed
@@ -21,16 +21,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from runtime.container import locality, starter
-from runtime.container.children import describe
+from runtime.container import locality
+from runtime.container.children import answer_error
 from runtime.container.guard import Guard
-from runtime.container.monitor import Monitor
-from runtime.container.paths import Instance, is_id
+from runtime.container.keepers import Keepers
+from runtime.container.paths import Instance
 from runtime.container.rehearsal import rehearse
-from runtime.errors import LauncherError, NotFound, RuntimeFault
+from runtime.errors import LauncherError, RuntimeFault
 from runtime.linux import mounts, process, sockets
 
-# Killing a monitor for want of memory would end a container that may well be innocent.
+# Killing a keeper for want of memory would end containers that may well be innocent.
 _OOM_SCORE = "-900"
 
 # Seconds that a connection has to say what it wants, as one at a time is served.
@@ -39,7 +39,7 @@ _PATIENCE = 2.0
 # Forks first, so that the launcher is nobody's child: who starts it need not wait for its end.
 _BOOT = (
     "import os, sys; os.fork() and os._exit(0); sys.path.insert(0, sys.argv[1]);"
-    "from runtime.container import locality; locality.load_monitor();"
+    "from runtime.container import locality; locality.load_keeper();"
     "from runtime.container.launcher import main; main()"
 )
 
@@ -122,7 +122,7 @@ def main() -> None:
         print(f"rehearse a start: {error}", file=sys.stderr, flush=True)
     process.set_name("bay:launcher")
     process.set_command_line(f"bay: launcher of {root}")
-    # Monitors are reaped by the kernel: nobody waits for them here.
+    # Keepers are reaped by the kernel: nobody waits for them here.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # A collection in a child would copy the pages that it shares with us.
     gc.collect()
@@ -142,9 +142,9 @@ def _close_others(kept: int) -> None:
 class Launcher:
     """Answers requests until one asks to end.
 
-    {"op": "start", "id", "secrets": {target: content}} is answered by the container's monitor,
-    {"op": "identity"} by {"identity"}, {"op": "guard", …} not at all (`guard`), {"op": "release"}
-    by {"released"}, {"op": "end"} by {"ended"}.
+    {"op": "start", "id", "group", "secrets": {target: content}} is answered by the container's
+    keeper, {"op": "identity"} by {"identity"}, {"op": "guard", …} not at all (`guard`),
+    {"op": "release"} by {"released"}, {"op": "end"} by {"ended"}.
     """
 
     def __init__(self, listener: socket.socket, instance: Instance, own_identity: str) -> None:
@@ -154,13 +154,15 @@ class Launcher:
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._guard = Guard(self._selector)
+        self._keepers = Keepers(instance, self._selector, abandon=self._abandon)
         self._ending = False
 
     def run(self) -> None:
+        registered = self._selector.get_map()
         while not self._ending:
             for key, _events in self._selector.select(self._guard.timeout()):
                 # What came before in this round may have closed it.
-                if self._selector.get_map().get(key.fileobj) is key:
+                if registered.get(key.fd) is key:
                     key.data()
             if not self._ending:
                 self._guard.tick()
@@ -196,38 +198,17 @@ class Launcher:
                     self._guard.release()
                     sockets.send(connection, {"released": True})
                 case _:
-                    self._fork(connection, request)
+                    self._start(connection, request)
 
-    def _fork(self, connection: socket.socket, request: dict[str, Any]) -> None:
+    def _start(self, connection: socket.socket, request: dict[str, Any]) -> None:
         try:
-            child = os.fork()
+            self._keepers.hand_over(request, connection)
         except OSError as error:
-            sockets.send(connection, {"error": describe(error)})
-            return
-        if child == 0:
-            self._listener.close()
-            self._selector.close()
-            self._guard.abandon()
-            connection.settimeout(None)
-            _monitor(self._instance, request, connection)
+            answer_error(connection, error)
 
-
-def _monitor(instance: Instance, request: dict[str, Any], connection: socket.socket) -> None:
-    """The child: never returns into the launcher's loop."""
-    code = 1
-    try:
-        os.setsid()
-        process.reap_children()
-        id = str(request.get("id"))
-        if not is_id(id):
-            raise NotFound("container", id)
-        monitor = Monitor(instance, id, start=starter.run, start_exec=starter.run_exec)
-        monitor.run(request, connection)
-        code = 0
-    except Exception as error:
-        if not isinstance(error, RuntimeFault):
-            sys.excepthook(type(error), error, error.__traceback__)
-        with contextlib.suppress(OSError):
-            sockets.send(connection, {"error": describe(error)})
-    finally:
-        os._exit(code)
+    def _abandon(self) -> None:
+        """In a child, which answers nobody and guards nothing. The selector is left alone: what
+        the kernel keeps of it is the launcher's, too."""
+        self._listener.close()
+        self._selector.close()
+        self._guard.abandon()

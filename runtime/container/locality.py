@@ -1,9 +1,9 @@
-"""Keeps together in memory what a monitor touches, and apart from all else.
+"""Keeps together in memory what a keeper touches, and apart from all else.
 
-A page that a monitor writes to is copied for it alone, and CPython writes to whatever it looks
-at (reference counts). So the modules that a monitor runs are loaded in a row, with no holes of
+A page that a keeper writes to is copied for it alone, and CPython writes to whatever it looks
+at (reference counts). So the modules that a keeper runs are loaded in a row, with no holes of
 earlier ones to fill, and what it allocates has pages of its own as well. About half of what
-monitors hold is saved by this.
+keepers hold is saved by this.
 
 Objects of up to 512 bytes lie in pools by size, in steps of 16 (Objects/obmalloc.c).
 """
@@ -17,7 +17,7 @@ import socket  # noqa: F401
 import sys
 
 # isort: split
-# What the modules of a monitor need to be loaded, but hardly to run.
+# What the modules of a keeper need to be loaded, but hardly to run.
 import dataclasses  # noqa: F401
 import pathlib  # noqa: F401
 import typing  # noqa: F401
@@ -31,10 +31,10 @@ _LARGEST = 512
 _filling: list[bytes] = []
 
 
-def load_monitor() -> None:
-    """Import the modules of a monitor."""
+def load_keeper() -> None:
+    """Import the modules of a keeper."""
     settle()
-    import runtime.container.monitor  # noqa: F401
+    import runtime.container.keeper  # noqa: F401
 
     settle()
 

@@ -75,10 +75,13 @@ class LogWriter:
             self._append(stream, entries)
 
     def close(self) -> None:
+        if self._fd < 0:
+            return
         for stream, rest in self._partial.items():
             self._append(stream, [rest])
         self._partial.clear()
         os.close(self._fd)
+        self._fd = -1
 
     def _append(self, stream: str, entries: list[bytes]) -> None:
         if self._config.driver == "none":

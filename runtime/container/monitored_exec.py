@@ -58,7 +58,7 @@ class MonitoredExec:
         """All reports are in: the forerunner has ended, the process runs or is ending too."""
         self._monitor.selector.unregister(self._report)
         self._report.close()
-        os.waitpid(self._forerunner, 0)
+        self._monitor.keeper.wait(self._forerunner)
         outcome = self._outcome
         ends = self._own_ends if outcome.terminal is None else [outcome.terminal]
         if self._detached and outcome.terminal is not None and outcome.error is None:
@@ -76,7 +76,7 @@ class MonitoredExec:
             ended = {"message": "start a process in a container that is ending", "hint": None}
             self._say({"error": outcome.error or ended})
             if outcome.pid is not None:
-                os.waitpid(outcome.pid, 0)
+                self._monitor.keeper.wait(outcome.pid)
             self._end()
         close(ends)
 
@@ -84,8 +84,7 @@ class MonitoredExec:
         """Take the exit code of the process, which has ended."""
         self._monitor.selector.unregister(self._pidfd)
         os.close(self._pidfd)
-        _, status = os.waitpid(self._outcome.pid or 0, 0)
-        code = os.waitstatus_to_exitcode(status)
+        code = os.waitstatus_to_exitcode(self._monitor.keeper.wait(self._outcome.pid or 0))
         code = code if code >= 0 else 128 - code
         self._tell({"exit_code": code})
         self._say({"exit_code": code})

@@ -57,7 +57,7 @@ class Instance:
         return self.root / "launcher.log"
 
     def directory(self, id: str) -> str:
-        """That of `container(id)`, by the plainest means: what a monitor touches it holds alone."""
+        """That of `container(id)`, by the plainest means: what a keeper touches it holds alone."""
         return f"{self.root}/containers/{id}"
 
     def container(self, id: str) -> ContainerPaths:

@@ -23,7 +23,8 @@ def boot_id() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRecord:
-    """`pid` and `monitor` with their start times in clock ticks; `started_at` in ns since 1970."""
+    """`pid` and `monitor` (the keeper's process) with their start times in clock ticks;
+    `started_at` in ns since 1970."""
 
     pid: int
     pid_started: int
@@ -34,7 +35,7 @@ class StartRecord:
     boot: str = dataclasses.field(default_factory=boot_id)
 
     def alive(self) -> bool:
-        """Whether the monitor of this run is still there."""
+        """Whether the process that records the exit is still there."""
         return self.boot == boot_id() and process.runs(self.monitor, self.monitor_started)
 
 

@@ -1,7 +1,7 @@
-"""What a launcher does before it is asked: each thing that a monitor does, some times over.
+"""What a launcher does before it is asked: each thing that a keeper does, some times over.
 
 What is imported, cached and specialised by the interpreter by then lies in pages that all
-monitors share, and that none of them writes anew. Starters are played: no container is made.
+keepers share, and that none of them writes anew. Starters are played: no container is made.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 from runtime.cgroups.manager import open_cgroup
 from runtime.container import starter
 from runtime.container.config import ContainerConfig
+from runtime.container.keeper import Keeper
 from runtime.container.kit import Kit, send_kit
-from runtime.container.monitor import Monitor
 from runtime.container.paths import Instance
 from runtime.container.record import boot_id
 from runtime.linux import process, sockets
@@ -59,20 +59,24 @@ def _stage(instance: Instance) -> Iterator[Instance]:
 
 def _play(stage: Instance) -> None:
     path = str(stage.container(_ID).socket)
-    monitor = Monitor(stage, _ID, start=_start, start_exec=_start_exec)
+    keeper = Keeper(stage, None, start=_start, start_exec=_start_exec)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
-        monitor.start({}, theirs)
-        sockets.receive(ours)
+        keeper.start({"id": _ID}, theirs)
+        _answer(keeper, ours)
     with sockets.connect(path) as watcher, sockets.connect(path) as client:
         sockets.send(watcher, {"op": "watch", "execs": True})
         sockets.send(client, {"op": "exec", "config": {"argv": ["true"]}})
-        for _answer in ("started", "exit_code"):
-            while not select.select([client], [], [], 0)[0]:
-                monitor.turn(_PATIENCE)
-            for fd in sockets.receive(client)[1]:
-                os.close(fd)
-    monitor.close()
+        for _said in ("started", "exit_code"):
+            _answer(keeper, client)
+    keeper.close()
+
+
+def _answer(keeper: Keeper, client: socket.socket) -> None:
+    while not select.select([client], [], [], 0)[0]:
+        keeper.turn(_PATIENCE)
+    for fd in sockets.receive(client)[1]:
+        os.close(fd)
 
 
 def _start(instance: Instance, _request: dict[str, Any], report: socket.socket) -> None:

@@ -1,11 +1,12 @@
 """All of a start that takes more than a moment, in a process of its own that ends with it.
 
-The monitor stays for as long as its container, so each page that it writes to is one that it
-holds alone. What touches many of them (reading the description, control groups, mounts) is
-done here: a child of the monitor, which brings forth the container's first process as its own
-sibling, so that the monitor is the parent of both. Execs are made in the same way.
+The keeper has other containers to look after and stays for as long as any of them, so that
+each page that it writes to is one that it holds alone. What takes time, or touches many pages
+(reading the description, control groups, mounts), is done here: a child of the keeper, which
+brings forth the container's first process as its own sibling, so that the keeper is the parent
+of both. Execs are made in the same way.
 
-Whichever of them is killed, nothing is left unobserved: these processes die with the monitor,
+Whichever of them is killed, nothing is left unobserved: these processes die with the keeper,
 and it undoes the start when they end without having said all (`Kit`).
 """
 
@@ -34,7 +35,7 @@ def run(instance: Instance, request: dict[str, Any], report: socket.socket) -> N
     """Start the container that `request` names; returns once its first process is born.
 
     Tells the kit over `report`, which the first process reports to as well. Raises RuntimeFault
-    where the start fails; what was made by then is the monitor's to undo.
+    where the start fails; what was made by then is the keeper's to undo.
     """
     monitor = os.getppid()
     init.stay_with_parent(report.fileno())

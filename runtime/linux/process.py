@@ -7,6 +7,7 @@ import ctypes
 import functools
 import os
 import signal
+from collections.abc import Iterable
 from ctypes import c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
 from runtime.linux import libc
@@ -130,7 +131,7 @@ def _argument_area() -> tuple[int, int]:
 
 def reap_children() -> None:
     """Have the end of a child told to us, where who started us ignored it (signal(7), SIGCHLD)."""
-    # Without the enumerations of the module above it: what a monitor touches it holds alone.
+    # Without the enumerations of the module above it: what a keeper touches it holds alone.
     _signal.signal(_SIGCHLD, _SIG_DFL)
 
 
@@ -152,7 +153,21 @@ def new_session_keyring() -> None:
 
 def close_from(first: int) -> None:
     """Close every descriptor from `first` on (close_range(2))."""
-    libc.syscall(libc.NR_CLOSE_RANGE, "close_range", c_uint(first), c_uint(0xFFFFFFFF), c_uint(0))
+    _close_range(first, 0xFFFFFFFF)
+
+
+def close_others(kept: Iterable[int]) -> None:
+    """Close every descriptor but 0, 1, 2 and `kept`."""
+    first = 3
+    for fd in sorted(kept):
+        if fd > first:
+            _close_range(first, fd - 1)
+        first = max(first, fd + 1)
+    close_from(first)
+
+
+def _close_range(first: int, last: int) -> None:
+    libc.syscall(libc.NR_CLOSE_RANGE, "close_range", c_uint(first), c_uint(last), c_uint(0))
 
 
 def send_signal(pidfd: int, number: int) -> None:

@@ -126,7 +126,8 @@ class Harbour:
         found = {}
         for path in (self.root / "containers").glob("*/state.json"):
             record = read_start(path)
-            if record is not None and record.alive():
+            ended = path.with_name("exit.json").exists()
+            if record is not None and record.alive() and not ended:
                 found[path.parent.name] = record
         return found
 

@@ -117,8 +117,8 @@ def test_an_exit_while_nobody_looked_is_recorded_and_restarted(harbour: Harbour)
 def test_after_a_reboot_everything_comes_up_in_order(harbour: Harbour) -> None:
     harbour.up(stack())
     harbour.kill()
-    for run in harbour.runs().values():
-        os.kill(run.monitor, signal.SIGKILL)
+    for monitor in {run.monitor for run in harbour.runs().values()}:
+        os.kill(monitor, signal.SIGKILL)
     until(lambda: not harbour.runs(), "all monitors have ended")
     harbour.start()
     until(lambda: states(harbour) == UP, "everything runs again")

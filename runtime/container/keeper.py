@@ -1,0 +1,235 @@
+"""Keeps containers: one process, one loop over descriptors, a monitor for each container.
+
+Forked from the launcher, single-threaded. Containers of one group (a project, for whoever says
+so) share a keeper, a few of them each, so that what a process costs is paid once; any other
+container has one to itself. It needs nothing of the daemon and, once it was told what to start,
+nothing of the launcher. When it is killed, the kernel kills its containers with it, so that none
+runs that nobody looks after.
+
+Nothing in the loop waits for anybody: starts, execs, and what is left to do when a container has
+ended, are done by children. An error in the code for one container ends that one alone.
+
+The launcher's messages, over a connection that ends when it has no more to start here:
+  {"op": "start", "id", …}  with the descriptor of a client, who gets the answer
+It is told {"ended": N}, how many of those have ended so far.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+from runtime.container.children import answer_error, become, report_fault
+from runtime.container.paths import is_id
+from runtime.container.starting import Starting
+from runtime.errors import NotFound
+from runtime.linux import process, sockets
+
+if TYPE_CHECKING:
+    from runtime.container.kit import Kit
+    from runtime.container.paths import Instance
+
+Callback = Callable[[int], None]
+
+
+class Ward(Protocol):
+    """A container that is being started, that runs, or that has just ended."""
+
+    def patience(self) -> float | None:
+        """How long it can wait for something to happen, in seconds; None for ever."""
+
+    def tick(self) -> None:
+        """Do what has become due."""
+
+    def fail(self, error: Exception) -> None:
+        """End it: our own code for it has failed with `error`."""
+
+    def let_go(self) -> None:
+        """Close all its descriptors."""
+
+
+class OwnSelector:
+    """The part of a keeper's selector that is one ward's, each descriptor with what to call."""
+
+    def __init__(self, selector: selectors.BaseSelector, owner: Ward) -> None:
+        self._selector = selector
+        self._owner = owner
+        self._own: dict[int, int | socket.socket] = {}
+
+    def register(self, what: int | socket.socket, events: int, callback: Callback) -> None:
+        key = self._selector.register(what, events, (self._owner, callback))
+        self._own[key.fd] = what
+
+    def unregister(self, what: int | socket.socket) -> None:
+        """Raises KeyError where it is not registered."""
+        del self._own[self._selector.unregister(what).fd]
+
+    def discard(self, what: int | socket.socket) -> None:
+        """Unregister it, where it is registered."""
+        with contextlib.suppress(KeyError):
+            self.unregister(what)
+
+    def __contains__(self, fd: int) -> bool:
+        return fd in self._own
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._own)
+
+    def close(self) -> None:
+        """Let go of all that is registered; sockets are closed, other descriptors stay open."""
+        for what in list(self._own.values()):
+            self.unregister(what)
+            if isinstance(what, socket.socket):
+                what.close()
+
+    def begin_anew(self) -> None:
+        """In a child: forget what is registered, which is still the parent's."""
+        self._selector = selectors.DefaultSelector()
+        self._own = {}
+
+
+class Keeper:
+    """`start` and `start_exec` do, in a child, what those of `runtime.container.starter` do."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        launcher: socket.socket | None,
+        *,
+        start: Callable[[Instance, dict[str, Any], socket.socket], None],
+        start_exec: Callable[[Instance, Kit, dict[str, Any], int, socket.socket, list[int]], None],
+    ) -> None:
+        self.instance = instance
+        self.starts = start
+        self.starts_exec = start_exec
+        self._wards: set[Ward] = set()
+        self._ended = 0
+        self._selector = selectors.DefaultSelector()
+        self._launcher = launcher
+        if launcher is not None:
+            self._selector.register(launcher, selectors.EVENT_READ, (None, self._on_launcher))
+
+    def run(self) -> None:
+        """Stay until the launcher has let go and no container is left."""
+        while self.busy or self._launcher is not None:
+            self.turn(self._patience())
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is anything to look after."""
+        return bool(self._wards)
+
+    def turn(self, patience: float | None) -> None:
+        """Wait for `patience` seconds at most, and do what has come."""
+        registered = self._selector.get_map()
+        for key, _events in self._selector.select(patience):
+            # What came before in this round may have closed it.
+            if registered.get(key.fd) is not key:
+                continue
+            owner, callback = key.data
+            try:
+                callback(key.fd)
+            except Exception as error:
+                if owner is None:
+                    raise
+                report_fault(error)
+                owner.fail(error)
+        for ward in tuple(self._wards):
+            ward.tick()
+
+    def _patience(self) -> float | None:
+        times = [time for ward in self._wards if (time := ward.patience()) is not None]
+        return min(times) if times else None
+
+    def close(self) -> None:
+        """Let go of all descriptors; only where no container runs."""
+        for ward in self._wards:
+            ward.let_go()
+        self._selector.close()
+
+    # --- wards ---------------------------------------------------------------------------
+
+    def selector_of(self, ward: Ward) -> OwnSelector:
+        return OwnSelector(self._selector, ward)
+
+    def start(self, request: dict[str, Any], client: socket.socket) -> None:
+        """Begin to start a container; `client` is answered once it runs or has failed."""
+        id = str(request.get("id"))
+        try:
+            if not is_id(id):
+                raise NotFound("container", id)
+            self.take(Starting(self, id, request, client))
+        except Exception as error:
+            answer_error(client, error)
+            self._count_end()
+
+    def take(self, ward: Ward, instead: Ward | None = None) -> None:
+        self._wards.add(ward)
+        if instead is not None:
+            self._wards.discard(instead)
+
+    def drop(self, ward: Ward) -> None:
+        """There is nothing left to do for it."""
+        if ward in self._wards:
+            self._wards.discard(ward)
+            self._count_end()
+
+    def _count_end(self) -> None:
+        self._ended += 1
+        if self._launcher is not None:
+            # One that has gone says so by the end of its connection.
+            with contextlib.suppress(OSError):
+                sockets.send(self._launcher, {"ended": self._ended})
+
+    def _on_launcher(self, _fd: int) -> None:
+        assert self._launcher is not None
+        try:
+            request, fds = sockets.receive(self._launcher)
+        except (EOFError, OSError, ValueError):
+            self._selector.unregister(self._launcher)
+            self._launcher.close()
+            self._launcher = None
+            return
+        client = socket.socket(fileno=fds[0])
+        client.setblocking(True)
+        self.start(request, client)
+
+    # --- children ------------------------------------------------------------------------
+
+    def spawn(
+        self,
+        body: Callable[[socket.socket], None],
+        *,
+        kept: Iterable[int] = (),
+        into: int | None = None,
+    ) -> tuple[int, socket.socket]:
+        """Fork, into a control group where one is given; the child runs `body` with no other
+        descriptors than `kept`.
+
+        The socket that is returned gives what the child reports and then its end.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = process.fork(into=into)
+        except OSError:
+            ours.close()
+            raise
+        else:
+            if pid == 0:
+                process.close_others((theirs.fileno(), *kept))
+                become(body, theirs)
+            return pid, ours
+        finally:
+            theirs.close()
+
+    def wait(self, pid: int) -> int:
+        """The status of a child that has ended, or is about to.
+
+        One whose pid nobody has told us, as its starter was killed just then, stays a zombie
+        for as long as this process lives.
+        """
+        return os.waitpid(pid, 0)[1]
