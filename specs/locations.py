@@ -16,6 +16,7 @@ from specs.patterns import Patterns
 from specs.source import Node, Path, issue
 
 _REMOTE_PREFIXES = ("https://", "http://", "git://", "ssh://", "github.com/", "git@")
+_LAYOUT = "oci-layout://"
 _WINDOWS_ABSOLUTE = re.compile(r"^(?:[a-zA-Z]:[\\/]|\\\\)")
 
 
@@ -46,6 +47,8 @@ class Resolver:
 
     def context(self, text: str) -> str:
         """A build context: a directory, or an address that is left alone."""
+        if text.startswith(_LAYOUT):
+            return _LAYOUT + self.path(text.removeprefix(_LAYOUT))
         if "://" in text or text.startswith(("service:", *_REMOTE_PREFIXES)):
             return text
         return self.path(text)
@@ -54,6 +57,14 @@ class Resolver:
         """A path with its symbolic links followed, as far as they exist."""
         path = self.path(text)
         return self.follow(path) if path.startswith("/") else path
+
+
+def context_path(context: str) -> str:
+    """The directory of a build context, also of `oci-layout://path[:tag][@digest]`."""
+    if not context.startswith(_LAYOUT):
+        return context
+    path, slash, last = context.removeprefix(_LAYOUT).rpartition("/")
+    return path + slash + last.partition("@")[0].partition(":")[0]
 
 
 class OutsideError(ValueError):
@@ -97,7 +108,10 @@ def check_links(root: Node, allows: Callable[[str], bool], within: str) -> list[
         mounted = rule in (_mount, _volume)
         for found in _sources(node) if mounted else (node,):
             text = found.value
-            if type(text) is not str or not text.startswith("/"):
+            if type(text) is not str:
+                continue
+            text = context_path(text)
+            if not text.startswith("/"):
                 continue
             if mounted and not is_within(text, (within,)):
                 continue

@@ -113,7 +113,7 @@ def chain(error: BaseException) -> str:
     current: BaseException | None = error
     while current is not None:
         text = str(current) or type(current).__name__
-        if text not in texts:
+        if not any(text in said for said in texts):
             texts.append(text)
         current = current.__cause__
     return ": ".join(texts)

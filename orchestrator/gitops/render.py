@@ -35,7 +35,7 @@ from specs import canonical, discovery
 from specs.build import Build
 from specs.errors import SpecError, SpecIssue
 from specs.loader import LoadedProject, LoadOptions, load_project
-from specs.locations import is_within
+from specs.locations import context_path, is_within
 from specs.mounts import BindOptions, ServiceVolume
 from specs.project import Project, Service, Volume
 
@@ -229,7 +229,7 @@ class _Relative:
                 if mount.type == "bind":
                     self._check_use(mount.source, f"service {name}")
             if service.build is not None:
-                for place in (service.build.context, *service.build.additional_contexts.values()):
+                for place in _contexts(service.build):
                     self._check_use(place, f"the build of service {name}")
         for kind in ("configs", "secrets"):
             for name, item in getattr(project, kind).items():
@@ -309,7 +309,7 @@ class _Relative:
         return tags
 
     def _build_digest(self, project: Project, build: Build) -> str | None:
-        places = [build.context, *build.additional_contexts.values()]
+        places = _contexts(build)
         if build.dockerfile and self.inside(build.context) is not None:
             places.append(os.path.normpath(os.path.join(build.context, build.dockerfile)))
         inside = [self.inside(place) for place in places]
@@ -319,6 +319,11 @@ class _Relative:
         plain = build.model_dump(mode="json", exclude_defaults=True)
         text = canonical.encode(plain).decode("utf-8", "surrogatepass").replace(self.home, "")
         return canonical.digest([text, digests])
+
+
+def _contexts(build: Build) -> list[str]:
+    """The contexts of a build; the directories of layouts among them."""
+    return [context_path(place) for place in (build.context, *build.additional_contexts.values())]
 
 
 def _image(project: Project, name: str, service: Service) -> str:

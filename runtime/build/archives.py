@@ -11,12 +11,10 @@ import io
 from runtime.build.copying import Owner
 from runtime.errors import ImageError
 from runtime.images.merged import Parts
-from runtime.images.streams import decompressed, media_type
+from runtime.images.streams import LONGEST_MAGIC, decompressed, media_type
 from runtime.images.tar_reader import BLOCK, Source
 from runtime.images.unpack import Limits, extract_archive
 from runtime.images.upper import UpperTree
-
-_MAGIC = 6
 
 
 def is_archive(file: io.FileIO) -> bool:
@@ -45,7 +43,7 @@ def extract(
 
 def _plain(file: io.FileIO) -> Source:
     file.seek(0)
-    kind = media_type(file.read(_MAGIC))
+    kind = media_type(file.read(LONGEST_MAGIC))
     file.seek(0)
     return decompressed(file, kind)
 

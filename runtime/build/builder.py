@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import difflib
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from pathlib import Path
 
+from runtime.build.bases import Bases, FindImage
 from runtime.build.cache import StepCache
 from runtime.build.cache_places import cache_source, cache_target
 from runtime.build.caches import Caches
 from runtime.build.events import BuildEvent, BuildWarning
 from runtime.build.ground import Surroundings
-from runtime.build.instructions import Instruction, Run, instruction
+from runtime.build.instructions import Instruction, instruction
 from runtime.build.lint import lint
 from runtime.build.parser import parse
 from runtime.build.request import BuildRequest as BuildRequest
-from runtime.build.request import (
-    context_rules,
-    ignore_rules,
-    named_context,
-)
 from runtime.build.request import read_dockerfile as read_dockerfile
 from runtime.build.scope import PREDEFINED, Scope, platform_args
-from runtime.build.sources import SourceTree
-from runtime.build.stage_builder import StageBuilder, StageResult, without_layers
-from runtime.build.stages import SCRATCH, Stage, divide
+from runtime.build.stage_builder import StageBuilder, StageResult
+from runtime.build.stages import Stage, divide
 from runtime.build.steps import StepRunner, Stop
-from runtime.errors import BuildError, ImageError, ImageNotFound
+from runtime.errors import BuildError
 from runtime.images.bootstrap import source_date_epoch
 from runtime.images.leases import Lease
-from runtime.images.platforms import parse_platform, runs_here
+from runtime.images.platforms import parse_platform
 from runtime.images.reference import Reference
 from runtime.images.store import Image, ImageStore, host_platform
-from runtime.oci.descriptor import Platform
 from runtime.oci.image_config import ImageConfig
-
-FindImage = Callable[[str, Platform], Image]
 
 
 def build(
@@ -153,6 +142,15 @@ class _Build:
         target = self._stages.target(request.target)
         with self._store.lease() as lease:
             caches.open(lease)
+            self._bases = Bases(
+                request,
+                store=self._store,
+                stages=self._stages,
+                results=self._results,
+                lease=lease,
+                find_image=self._find_image,
+                platform=self._platform,
+            )
             self._around = self._surroundings(lease, caches)
             self._build_stages(self._stages.reachable(target))
             self._tell_unused_args()
@@ -173,7 +171,7 @@ class _Build:
             steps=self._steps,
             lease=lease,
             progress=self._progress,
-            open_source=self._open_source,
+            open_source=self._bases.open_source,
             dockerfile=self._stages.dockerfile,
             epoch=source_date_epoch(
                 {**request.environ, **_only(request.args, "SOURCE_DATE_EPOCH")}
@@ -219,7 +217,7 @@ class _Build:
             future.result()
 
     def _stage(self, stage: Stage) -> StageResult:
-        base = self._base(stage)
+        base = self._bases.of(stage)
         scope = Scope(
             env=base.config.env,
             given=self._request.args,
@@ -242,37 +240,6 @@ class _Build:
         self._consumed.update(scope.consumed)
         return builder.result()
 
-    def _base(self, stage: Stage) -> StageResult:
-        platform = self._stage_platform(stage)
-        if stage.base_stage is not None:
-            return self._results[stage.base_stage]
-        if stage.base.lower() == SCRATCH:
-            config = ImageConfig(
-                architecture=platform.architecture,
-                variant=platform.variant,
-                os=platform.os,
-                created=_EMPTY_CREATED,
-            )
-            return StageResult(config=config, layers=(), args={})
-        named = self._named(stage.base, stage.line)
-        if isinstance(named, Path):
-            raise BuildError(
-                f"the named context {stage.base!r} is a directory: FROM needs an image",
-                dockerfile=self._stages.dockerfile,
-                line=stage.line,
-                hint=f"copy from it: COPY --from={stage.base}",
-            )
-        name = named or stage.base
-        image = self._image(name, stage.line, platform)
-        if image.config.platform.architecture != platform.architecture:
-            raise self._error(
-                f"the image {name} is for {image.config.platform}, not for {platform}",
-                stage.line,
-                f"fetch it: bay pull --platform {platform} {name}",
-            )
-        layers = self._store.image_layers(image)
-        return StageResult(config=without_layers(image.config), layers=layers, args={})
-
     def _is_filtered(self, stage: Stage) -> bool:
         return any(
             self._stages.find(name) == stage.number for name in self._request.no_cache_filter
@@ -287,90 +254,6 @@ class _Build:
             for node in parse(text, name=f"ONBUILD of {stage.base}").nodes:
                 found.append(instruction(node, f"ONBUILD of {stage.base}"))
         return found
-
-    def _stage_platform(self, stage: Stage) -> Platform:
-        """What a stage is for; raises BuildError where its commands cannot run here."""
-        platform = self._platform
-        if stage.platform is not None:
-            try:
-                platform = parse_platform(stage.platform)
-            except ImageError as exc:
-                raise self._error(str(exc), stage.line, exc.hint) from None
-        if any(isinstance(step, Run) for step in stage.instructions) and not runs_here(platform):
-            raise self._error(
-                f"cannot build for {platform} on {self._host}: RUN needs its programs to run here",
-                stage.line,
-                "register an interpreter for it: apt-get install qemu-user-static binfmt-support",
-            )
-        return platform
-
-    def _error(self, message: str, line: int, hint: str | None = None) -> BuildError:
-        return BuildError(message, dockerfile=self._stages.dockerfile, line=line, hint=hint)
-
-    def _image(self, name: str, line: int, platform: Platform) -> Image:
-        try:
-            image = self._find_image(name, platform)
-            # Nobody may remove it while the build stands on it.
-            self._store.hold(image, self._around.lease)
-            return image
-        except ImageNotFound as exc:
-            hint = self._stage_hint(name) or exc.hint
-            if hint is None and name.partition(":")[0] in ("debian", "ubuntu"):
-                hint = f"make it: bay image bootstrap {name}"
-            raise BuildError(
-                f"there is no image {name}",
-                dockerfile=self._stages.dockerfile,
-                line=line,
-                hint=hint,
-            ) from exc
-        except ImageError as exc:
-            raise BuildError(
-                str(exc), dockerfile=self._stages.dockerfile, line=line, hint=exc.hint
-            ) from exc
-
-    def _stage_hint(self, name: str) -> str | None:
-        """What to say where a name that is no image looks like a stage's."""
-        names = [stage.name for stage in self._stages.stages if stage.name is not None]
-        if name.lower() in names:
-            return f"the stage {name} stands below: a stage can only take from those above it"
-        close = difflib.get_close_matches(name.lower(), names, n=1)
-        return f"did you mean the stage {close[0]}?" if close else None
-
-    @contextlib.contextmanager
-    def _open_source(self, name: str | None, line: int) -> Iterator[SourceTree]:
-        if name is None:
-            with SourceTree(
-                (self._request.context,), keep_owner=False, rules=context_rules(self._request)
-            ) as source:
-                yield source
-            return
-        named = self._named(name, line)
-        if isinstance(named, Path):
-            with SourceTree((named,), keep_owner=False, rules=ignore_rules(named)) as source:
-                yield source
-            return
-        number = self._stages.find(name) if named is None else None
-        if number is not None and number in self._results:
-            layers = self._results[number].layers
-        elif name.lower() == SCRATCH:
-            raise BuildError(
-                "there is nothing to copy from scratch",
-                dockerfile=self._stages.dockerfile,
-                line=line,
-            )
-        else:
-            layers = self._store.image_layers(self._image(named or name, line, self._platform))
-        paths = [self._store.layers.path(layer.chain_id) for layer in layers]
-        with SourceTree(
-            paths, keep_owner=True, identity=layers[-1].chain_id if layers else ""
-        ) as source:
-            yield source
-
-    def _named(self, name: str, line: int) -> Path | str | None:
-        try:
-            return named_context(self._request, name)
-        except ValueError as exc:
-            raise BuildError(str(exc), dockerfile=self._stages.dockerfile, line=line) from None
 
     def _tell_unused_args(self) -> None:
         known = self._consumed | set(self._stages.global_args) | PREDEFINED
@@ -393,7 +276,6 @@ class _Build:
 
 
 _AT_ONCE = 4
-_EMPTY_CREATED = "1970-01-01T00:00:00Z"
 
 
 def _only(values: Mapping[str, str], name: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from runtime.errors import InUse, NotFound
 from runtime.images.merged import MergedTree
 from runtime.images.pack import pack
 from runtime.images.store import ImageStore
-from runtime.images.streams import CHUNK, Prefixed, decompressed, media_type
+from runtime.images.streams import CHUNK, LONGEST_MAGIC, Prefixed, decompressed, media_type
 from runtime.images.tar_reader import Source
 from runtime.images.unpack import unpack
 from runtime.linux.files import try_lock
@@ -74,7 +74,7 @@ def import_mount(store: ImageStore, id: str, source: Source) -> int:
     there; the number of its members. Raises ImageError, and InUse while a step uses it."""
     cache = StepCache(store)
     start = b""
-    while len(start) < 6 and (piece := source.read(CHUNK)):
+    while len(start) < LONGEST_MAGIC and (piece := source.read(CHUNK)):
         start += piece
     plain = decompressed(Prefixed(start, source), media_type(start))
     with store.lease() as lease, MergedTree(()) as nothing:

@@ -84,7 +84,8 @@ def fetch(
         reason: object = exc.reason if isinstance(exc, urllib.error.URLError) else exc
         if isinstance(exc, urllib.error.HTTPError):
             reason = f"{exc.code} {exc.reason}"
-        raise CopyRefused(f"cannot fetch {shown}: {reason}") from exc
+            exc.close()  # it holds the answer
+        raise CopyRefused(f"cannot fetch {shown}: {reason}") from None
     digest = f"sha256:{running.hexdigest()}"
     if checksum is not None and digest != checksum:
         raise CopyRefused(f"{shown} has the checksum {digest}, not {checksum}")

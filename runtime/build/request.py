@@ -14,6 +14,7 @@ from runtime.build.parser import Dockerfile, parse
 from runtime.build.steps import BuildSecret, Network
 from runtime.container.config import Ulimit
 from runtime.errors import BuildError
+from runtime.images.layouts import LayoutPlace
 from runtime.linux.files import read_in_root
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _MAX_DOCKERFILE = 4 * 1024 * 1024
 _IMAGE_CONTEXT = "docker-image://"
+_LAYOUT_CONTEXT = "oci-layout://"
 HOST_NETWORK = "network.host"
 INSECURE = "security.insecure"
 ENTITLEMENTS = (HOST_NETWORK, INSECURE)
@@ -34,8 +36,9 @@ class BuildRequest:
     `context` is a directory; `dockerfile` a path below it (default "Dockerfile") or, absolute,
     anywhere; `dockerfile_inline` the text itself; `args` the build arguments; `target` a
     stage's name; `platform` what the image is for, such as "linux/arm64" (default: this
-    machine); `tags` the names of the result; `contexts` are named contexts: a directory, or
-    `docker-image://REFERENCE`, by the name that FROM and --from use; `no_cache_filter` are
+    machine); `tags` the names of the result; `contexts` are named contexts: a directory,
+    `docker-image://REFERENCE` or `oci-layout://PATH[:TAG][@DIGEST]`, by the name that FROM and
+    --from use; `no_cache_filter` are
     stages that are built anew; `cache_from` and `cache_to` as in `cache_places`, and `registry`
     is how registries are spoken to for them; `extra_hosts` pairs of name and address;
     `shm_size` in bytes; `secrets` and `ssh` (agents' sockets) are by ID, for
@@ -96,16 +99,19 @@ def read_dockerfile(request: BuildRequest) -> Dockerfile:
         raise BuildError(f"{name} is not UTF-8") from exc
 
 
-def named_context(request: BuildRequest, name: str) -> Path | str | None:
-    """What a named context stands for: a directory, or an image; None for no such name.
+def named_context(request: BuildRequest, name: str) -> Path | str | LayoutPlace | None:
+    """What a named context stands for: a directory, an image, or an image of a layout; None for
+    no such name.
 
-    Raises ValueError for one that is neither.
+    Raises ValueError for one that is nothing of these, ImageError.
     """
     value = request.contexts.get(name)
     if value is None:
         return None
     if value.startswith(_IMAGE_CONTEXT):
         return value.removeprefix(_IMAGE_CONTEXT)
+    if value.startswith(_LAYOUT_CONTEXT):
+        return LayoutPlace.parse(value.removeprefix(_LAYOUT_CONTEXT))
     if "://" in value or not os.path.isdir(value):
         raise ValueError(
             f"the named context {name!r} is {value!r}: neither a directory nor an image"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from runtime.errors import ImageError
-from runtime.images.streams import media_type
+from runtime.images.streams import LONGEST_MAGIC, media_type
 from runtime.images.tar_reader import Source
 from runtime.oci.descriptor import LAYER
-
-_MAGIC = 6
 
 
 class ArchiveFile:
@@ -32,7 +32,7 @@ class ArchiveFile:
             return None
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-        found = media_type(os.pread(fd, _MAGIC, start))
+        found = media_type(os.pread(fd, LONGEST_MAGIC, start))
         return cls(fd, start) if found == LAYER else None
 
     def read(self, size: int, /) -> bytes:
@@ -64,6 +64,11 @@ class Member:
             raise ImageError("tar: the archive is cut")
         self.position += len(piece)
         return piece
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Member]:
+        """The member from its beginning; as `intake.Blob`."""
+        yield self.again()
 
     def again(self) -> Member:
         return Member(fd=self.fd, offset=self.offset, size=self.size)

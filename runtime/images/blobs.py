@@ -14,6 +14,7 @@ from pathlib import Path
 
 from runtime.errors import ImageError
 from runtime.images.leases import Lease
+from runtime.images.streams import LONGEST_MAGIC, media_type
 from runtime.linux.files import begin_writing, sync_directory
 from runtime.oci.descriptor import Descriptor
 from runtime.oci.digest import algorithm, check_digest, digest_of, encoded
@@ -106,6 +107,12 @@ class Blobs:
             return open(self.path(digest), "rb", buffering=0)
         except FileNotFoundError as exc:
             raise ImageError(f"blob {digest} is not in the store") from exc
+
+    def describe_layer(self, digest: str) -> Descriptor:
+        """A layer's blob as a manifest names it, by how it is compressed."""
+        with self.open(digest) as file:
+            kind = media_type(file.read(LONGEST_MAGIC))
+        return Descriptor(media_type=kind, digest=digest, size=self.size(digest))
 
     @contextlib.contextmanager
     def writing(self, lease: Lease, kind: str = "sha256") -> Iterator[BlobWriter]:

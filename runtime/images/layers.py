@@ -23,6 +23,7 @@ from runtime.images.merged import MergedTree
 from runtime.images.pack import Packed, pack
 from runtime.images.streams import (
     CHUNK,
+    LONGEST_MAGIC,
     UNREGISTERED,
     Compressed,
     Guarded,
@@ -118,7 +119,7 @@ class Layers:
         kept `as_it_is`.
         """
         start = b""
-        while len(start) < 6 and (piece := source.read(CHUNK)):
+        while len(start) < LONGEST_MAGIC and (piece := source.read(CHUNK)):
             start += piece
         kind = media_type(start)
         raw: Source = Prefixed(start, source)
@@ -214,7 +215,7 @@ class Layers:
         with lease.publishing(chain):
             record = self.record(chain)
         if record is None:
-            with self._exclusive(chain):
+            with self.exclusive(chain):
                 record = self.record(chain) or self._unpack_blob(
                     descriptor, diff_id, parents, lease, stop
                 )
@@ -231,7 +232,7 @@ class Layers:
         difference = Sha256()
         directory = self._new(lease)
         with self._blobs.open(descriptor.digest) as file, self._lower(parents) as lower:
-            start = file.read(6)
+            start = file.read(LONGEST_MAGIC)
             kind = media_type(start)
             raw: Source = Prefixed(start, file)
             if stop is not None:
@@ -322,7 +323,8 @@ class Layers:
         return Layer(diff_id=diff_id, chain_id=chain, descriptor=descriptor, size=unpacked.size)
 
     @contextlib.contextmanager
-    def _exclusive(self, chain: str) -> Iterator[None]:
+    def exclusive(self, chain: str) -> Iterator[None]:
+        """For the length of a block nobody else makes this layer."""
         path = self._locks / encoded(chain)
         with locked(path):
             try:

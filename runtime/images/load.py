@@ -1,4 +1,4 @@
-"""Loading images from an OCI layout (an archive or a directory) or from `docker save`.
+"""Loading images from an archive: an OCI layout, or what `docker save` made.
 
 Of an archive that is a plain file the members are found first: every layer is then stored,
 verified and unpacked in one pass over it. Of a stream the blobs that are named by their digest
@@ -13,31 +13,23 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from runtime.errors import ImageError
 from runtime.images.archive_file import ArchiveFile, Member
+from runtime.images.intake import Intake, enter
 from runtime.images.leases import Lease
-from runtime.images.merged import MergedTree, split
-from runtime.images.reference import Reference
-from runtime.images.save import FULL_NAME
-from runtime.images.store import Image, ImageStore, host_platform
-from runtime.images.streams import CHUNK, Prefixed, decompressed, media_type
+from runtime.images.merged import split
+from runtime.images.store import Image, ImageStore
+from runtime.images.streams import CHUNK, LONGEST_MAGIC, Prefixed, decompressed, media_type
 from runtime.images.tar_reader import FILE, LINK, SYMLINK, Entry, Source, TarReader
-from runtime.oci.descriptor import (
-    CONFIG,
-    DOCKER_CONFIG,
-    INDEXES,
-    MANIFESTS,
-    REFERENCE_NAME,
-    Descriptor,
-)
-from runtime.oci.digest import algorithm, chain_ids, is_digest
+from runtime.oci.descriptor import Descriptor
+from runtime.oci.digest import chain_ids, is_digest
 from runtime.oci.documents import MAX_DOCUMENT
 from runtime.oci.image_config import ImageConfig
-from runtime.oci.manifest import Index, Manifest
+from runtime.oci.manifest import Index
 
 _BLOB = re.compile(rb"(?:\./)?blobs/(sha256|sha512)/([0-9a-f]+)\Z")
 _DOCUMENT = re.compile(rb"[^/]+\.json\Z")
@@ -55,7 +47,7 @@ def load(store: ImageStore, source: Source, *, name: str | None = None) -> tuple
             loading.survey(file)
             return loading.finish(name)
     start = b""
-    while len(start) < 6 and (piece := source.read(CHUNK)):
+    while len(start) < LONGEST_MAGIC and (piece := source.read(CHUNK)):
         start += piece
     plain = decompressed(Prefixed(start, source), media_type(start))
     with store.lease() as lease:
@@ -64,31 +56,11 @@ def load(store: ImageStore, source: Source, *, name: str | None = None) -> tuple
         return loading.finish(name)
 
 
-def load_directory(store: ImageStore, path: Path, *, name: str | None = None) -> tuple[Image, ...]:
-    """Load every image of an OCI layout in a directory."""
-    with store.lease() as lease, MergedTree((path,)) as tree:
-        loading = _Loading(store, lease)
-        for document in ("index.json", "oci-layout", "manifest.json"):
-            content = tree.read(document.encode(), limit=MAX_DOCUMENT)
-            if content is not None:
-                loading.documents[document] = content
-        if "index.json" not in loading.documents:
-            raise ImageError(f"{path} is not an OCI image layout: it has no index.json")
-        for kind in (b"sha256", b"sha512"):
-            for blob in tree.names((b"blobs", kind)):
-                digest = f"{kind.decode()}:{os.fsdecode(blob)}"
-                found = tree.entry((b"blobs", kind, blob))
-                if found is not None and is_digest(digest):
-                    fd = found.open()
-                    with os.fdopen(fd, "rb", buffering=0) as file:
-                        loading.take_blob(digest, found.status.st_size, file)
-        return loading.finish(name)
-
-
 class _Loading:
     def __init__(self, store: ImageStore, lease: Lease) -> None:
         self._store = store
         self._lease = lease
+        self._intake = Intake(store, lease, lambda digest: self._blobs.get(digest))
         self.documents: dict[str, bytes] = {}
         self._files: dict[bytes, Path] = {}
         self._members: dict[bytes, Member] = {}
@@ -120,32 +92,12 @@ class _Loading:
     def finish(self, name: str | None) -> tuple[Image, ...]:
         """Enter what was read into the store's index."""
         if "index.json" in self.documents:
-            found = self._layout(Index.from_bytes(self.documents["index.json"]))
+            found = self._intake.images(Index.from_bytes(self.documents["index.json"]))
         elif "manifest.json" in self.documents:
             found = self._docker(self.documents["manifest.json"])
         else:
             raise ImageError("the archive is neither an OCI layout nor made by docker save")
-        if not found:
-            raise ImageError("the archive holds no image")
-        if name is not None and len(found) == 1 and not found[0][1]:
-            found = [(found[0][0], [name])]
-        images: dict[str, Image] = {}
-        for descriptor, names in found:
-            self._store.add_names(descriptor, names)
-            image = self._store.resolve(descriptor.digest)
-            self._store.layer_paths(image)
-            images[image.digest] = image
-        return tuple(images.values())
-
-    def take_blob(self, digest: str, size: int, source: Source) -> None:
-        """Put a blob of a known digest into the store, verified."""
-        if self._store.blobs.claim(digest, self._lease):
-            return
-        with self._store.blobs.writing(self._lease, algorithm(digest)) as writer:
-            while piece := source.read(CHUNK):
-                writer.write(piece)
-            expected = Descriptor(media_type="", digest=digest, size=size)
-            writer.commit("", expected=expected)
+        return enter(self._store, found, name)
 
     def _member(self, entry: Entry, reader: TarReader) -> None:
         name = entry.name.removeprefix(b"./")
@@ -153,7 +105,7 @@ class _Loading:
         if blob is not None and entry.kind is FILE:
             digest = f"{blob[1].decode()}:{blob[2].decode()}"
             if is_digest(digest):
-                self.take_blob(digest, entry.size, _Chunks(reader))
+                self._intake.take(digest, entry.size, _Chunks(reader))
                 return
         if entry.kind is SYMLINK:
             # Old archives give equal layers once: <id>/layer.tar -> ../<other>/layer.tar
@@ -177,102 +129,6 @@ class _Loading:
         is_named = entry.kind is FILE and _DOCUMENT.match(name) is not None
         return is_named and entry.size <= MAX_DOCUMENT
 
-    def _have(self, digest: str) -> bool:
-        """Have a blob in the store, if the archive holds it or it is there."""
-        if self._store.blobs.claim(digest, self._lease):
-            return True
-        member = self._blobs.get(digest)
-        if member is None:
-            return False
-        self.take_blob(digest, member.size, member.again())
-        return True
-
-    # OCI
-
-    def _layout(self, index: Index) -> list[tuple[Descriptor, list[str]]]:
-        found: dict[str, tuple[Descriptor, list[str]]] = {}
-        for entry in index.manifests:
-            if entry.media_type not in MANIFESTS | INDEXES:
-                continue  # an artifact of another kind
-            self._complete(entry)
-            rest = {
-                key: value
-                for key, value in entry.annotations.items()
-                if key not in (FULL_NAME, REFERENCE_NAME)
-            }
-            bare = Descriptor(
-                media_type=entry.media_type,
-                digest=entry.digest,
-                size=entry.size,
-                platform=entry.platform,
-                annotations=rest,
-            )
-            _, names = found.setdefault(entry.digest, (bare, []))
-            names += _names(entry)
-        return list(found.values())
-
-    def _complete(self, entry: Descriptor, *, unpack: bool = True) -> None:
-        """Everything of one image at least is there; raises ImageError."""
-        self._have(entry.digest)
-        content = self._store.blobs.read(entry.digest)
-        if entry.media_type in INDEXES:
-            index = Index.from_bytes(content)
-            children = [child for child in index.manifests if self._have(child.digest)]
-            if not children:
-                raise ImageError(f"the index {entry.digest} comes without any of its images")
-            own = host_platform()
-            for child in children:
-                fits = child.platform is None or child.platform.architecture == own.architecture
-                self._complete(child, unpack=unpack and fits)
-            return
-        manifest = Manifest.from_bytes(content)
-        if not self._have(manifest.config.digest):
-            raise ImageError(f"blob {manifest.config.digest} is missing in the archive")
-        if unpack and manifest.config.media_type in (CONFIG, DOCKER_CONFIG):
-            self._unpack(manifest)
-        for part in manifest.layers:
-            if not self._have(part.digest):
-                raise ImageError(f"blob {part.digest} is missing in the archive")
-
-    def _unpack(self, manifest: Manifest) -> None:
-        """Store and unpack at once those layers that are neither here yet."""
-        config = ImageConfig.from_bytes(self._store.blobs.read(manifest.config.digest))
-        chains = chain_ids(config.diff_ids)
-        if len(chains) != len(manifest.layers):
-            return  # the store says so when it is to unpack the image
-        for number, descriptor in enumerate(manifest.layers):
-            member = self._blobs.get(descriptor.digest)
-            if (
-                member is None
-                or algorithm(descriptor.digest) != "sha256"
-                or self._store.layers.record(chains[number]) is not None
-                or self._store.blobs.claim(descriptor.digest, self._lease)
-            ):
-                # What lies below must be unpacked before anything on top of it.
-                if not self._have(descriptor.digest):
-                    return
-                self._store.layers.ensure(
-                    descriptor,
-                    config.diff_ids[number],
-                    parents=chains[:number],
-                    lease=self._lease,
-                )
-                continue
-            layer = self._store.add_layer(
-                member.again(),
-                lease=self._lease,
-                parents=chains[:number],
-                expected=descriptor,
-                as_it_is=True,
-            )
-            if layer.diff_id != config.diff_ids[number]:
-                raise ImageError(
-                    f"layer {descriptor.digest} unpacks to {layer.diff_id}, "
-                    f"not to {config.diff_ids[number]}"
-                )
-
-    # Docker
-
     def _docker(self, content: bytes) -> list[tuple[Descriptor, list[str]]]:
         try:
             entries = json.loads(content)
@@ -292,16 +148,25 @@ class _Loading:
         layers = []
         chains = chain_ids(config.diff_ids)
         for number, path in enumerate(paths):
-            with self._opened(path) as file:
-                layer = self._store.add_layer(
-                    file, lease=self._lease, parents=chains[:number], as_it_is=True
-                )
+            layer = self._intake.layer(
+                self._opened(path),
+                config.diff_ids[number],
+                parents=chains[:number],
+                digest=self._digest_of(path),
+            )
             if layer.diff_id != config.diff_ids[number]:
                 raise ImageError(f"layer {path} is {layer.diff_id}, not {config.diff_ids[number]}")
             layers.append(layer)
         names = [str(tag) for tag in entry.get("RepoTags") or ()]
         image = self._store.create_image(config, layers, names, lease=self._lease, content=content)
         return self._store.descriptor(image), names
+
+    def _digest_of(self, path: str) -> str | None:
+        """The digest of a member, where its name says it."""
+        name = b"/".join(split(os.fsencode(path)))
+        blob = _BLOB.match(self._links.get(name, name))
+        digest = "" if blob is None else f"{blob[1].decode()}:{blob[2].decode()}"
+        return digest if is_digest(digest) else None
 
     def _content(self, path: str) -> bytes:
         if "/" not in path and path in self.documents:
@@ -317,9 +182,8 @@ class _Loading:
         """A member, by the archive's own name for it."""
         name = b"/".join(split(os.fsencode(path)))
         name = self._links.get(name, name)
-        blob = _BLOB.match(name)
-        if blob is not None:
-            digest = f"{blob[1].decode()}:{blob[2].decode()}"
+        digest = self._digest_of(path)
+        if digest is not None:
             if digest in self._blobs:
                 yield self._blobs[digest].again()
                 return
@@ -342,13 +206,3 @@ class _Chunks:
 
     def read(self, size: int, /) -> bytes:
         return bytes(next(self._chunks, b""))
-
-
-def _names(entry: Descriptor) -> Sequence[str]:
-    """The names that an entry of a layout carries; a tag alone is none."""
-    full = entry.annotations.get(FULL_NAME)
-    name = entry.annotations.get(REFERENCE_NAME)
-    for text in (full, name):
-        if text and (text is full or "/" in text or ":" in text):
-            return [Reference.parse(text).canonical]
-    return []

@@ -211,7 +211,11 @@ class ImageStore:
         )
         self._index.add(descriptor, names)
         # Not looked up: somebody may have removed it already, and its content is still leased.
-        return self._catalogue.image(descriptor, self._index.entries())
+        return self.image_of(descriptor)
+
+    def image_of(self, manifest: Descriptor) -> Image:
+        """The image of a manifest that is in the store, entered in its index or not."""
+        return self._catalogue.image(manifest, self._index.entries())
 
     def create_index(
         self, images: Sequence[Image], references: Sequence[str], *, lease: Lease

@@ -40,6 +40,8 @@ _MAGIC = (
     (b"BZh", BZIP2),
     (b"\xfd7zXZ\0", XZ),
 )
+LONGEST_MAGIC = max(len(magic) for magic, _ in _MAGIC)
+"""Bytes of a stream by which `media_type` knows it."""
 
 
 class Compressor(Protocol):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +17,10 @@ import pytest
 
 from runtime.build.cache import StepCache
 from runtime.images.merged import MergedTree
-from runtime.images.platforms import parse_platform
+from runtime.images.platforms import host_platform, parse_platform
 from runtime.images.store import Image, ImageStore
+from runtime.oci.digest import digest_of
+from runtime.oci.image_config import ImageConfig
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Bay
@@ -188,7 +193,7 @@ def test_what_is_granted_nowhere_is_refused_by_name(bay: Bay, project: Callable[
     assert "build.ssh default has no agent" in refusal("ssh: [default]")
     assert "/nothing/here: no such file" in refusal("ssh: [own=/nothing/here]")
     assert "there is no type 'gha'" in refusal("cache_to: [type=gha]")
-    assert "'oci-layout://x': neither" in refusal(
+    assert "there is no OCI image layout at " in refusal(
         "additional_contexts: {o: 'oci-layout://x'}", "FROM o\n"
     )
     fetched = refusal("target: x").replace("\n", " ")
@@ -360,3 +365,79 @@ def test_the_same_build_twice_at_once_is_made_once(
             assert process.returncode == 0, said
     assert files(bay, "twice:1", "/once") == files(bay, "twice:2", "/once")
     assert ImageStore(bay.root).check() == ()
+
+
+def test_contexts_come_from_layouts_and_from_web_servers(
+    bay: Bay, project: Callable[..., Path], tmp_path: Path
+) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    with tarfile.open(pages / "context", "w:gz") as archive:
+        for name, text in (("Dockerfile", CONTEXTS), ("f", "of the archive")):
+            (tmp_path / name).write_text(text)
+            archive.add(tmp_path / name, name)
+    shutil.copy(pages / "context", pages / "other")
+    (pages / "alone").write_text("FROM scratch\nCOPY Dockerfile /kept\n")
+    with serving(bay, pages) as address:
+        directory = project(
+            "services:\n"
+            "  web:\n"
+            "    image: of-contexts\n"
+            "    build:\n"
+            f"      context: {address}/context\n"
+            "      additional_contexts:\n"
+            f"        other: {address}/other\n"
+            "        base: oci-layout://./layout:1\n"
+            f"  alone: {{image: of-alone, build: {address}/alone}}\n"
+        )
+        store = ImageStore(directory / "layout")
+        with store.lease() as lease:
+            layer = store.add_layer(packed("of the layout"), lease=lease)
+            config = ImageConfig(architecture=host_platform().architecture)
+            store.create_image(config, (layer,), ("any:1",), lease=lease)
+        done = bay("--progress", "plain", "build", cwd=directory)
+        assert done.status == 0, str(done)
+        digest = digest_of((pages / "context").read_bytes())
+        assert f"[context] {address}/context: {digest}" in done.out + done.err
+        assert f"[context other] {address}/other: {digest}" in done.out + done.err
+        assert files(bay, "of-contexts", "/layout", "/f", "/other") == [
+            "of the layout", "of the archive", "of the archive",
+        ]  # fmt: skip
+        assert files(bay, "of-alone", "/kept") == [(pages / "alone").read_text()]
+        bay.ok("build", "--check", "alone", cwd=directory)
+        (pages / "alone").unlink()
+        failed = bay("build", "alone", cwd=directory)
+        assert failed.status == 1 and f"cannot fetch {address}/alone: 404" in failed.err
+    assert [left.name for left in (Path(bay.root) / "build").glob("context-*")] == []
+
+
+CONTEXTS = "FROM base\nCOPY f /f\nCOPY --from=other f /other\n"
+
+
+def packed(text: str) -> io.BytesIO:
+    """A layer with the file /layout."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        info = tarfile.TarInfo("layout")
+        info.size = len(text)
+        archive.addfile(info, io.BytesIO(text.encode()))
+    out.seek(0)
+    return out
+
+
+@contextlib.contextmanager
+def serving(bay: Bay, directory: Path) -> Iterator[str]:
+    """A web server beside the instance, with the files of a directory; its address."""
+    command = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "0"]
+    with subprocess.Popen(
+        bay.host.inside(*command),
+        cwd=directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield f"http://127.0.0.1:{process.stdout.readline().split()[5]}"
+        finally:
+            process.terminate()

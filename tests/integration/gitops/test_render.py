@@ -236,6 +236,7 @@ SERVICE_PATHS = {
     "context": "    build: {{context: '{path}'}}\n",
     "dockerfile": "    build: {{context: ., dockerfile: '{path}'}}\n",
     "additional context": "    build: {{context: ., additional_contexts: {{x: '{path}'}}}}\n",
+    "layout": "    build: {{context: ., additional_contexts: {{x: 'oci-layout://{path}:1'}}}}\n",
     "extends": "    extends: {{file: '{path}', service: web}}\n",
     "watch": "    develop: {{watch: [{{path: '{path}', action: restart}}]}}\n",
     "config": "configs: {{x: {{file: '{path}'}}}}\n",

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from runtime.images.layers import Layer
-from runtime.images.load import load, load_directory
+from runtime.images.layouts import load_directory
+from runtime.images.load import load
 from runtime.images.merged import MergedTree
 from runtime.images.save import save
 from runtime.images.store import Image, ImageStore, host_platform

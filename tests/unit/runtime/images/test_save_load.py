@@ -14,7 +14,8 @@ from typing import BinaryIO
 import pytest
 
 from runtime.errors import ImageError, ImageNotFound
-from runtime.images.load import load, load_directory
+from runtime.images.layouts import load_directory
+from runtime.images.load import load
 from runtime.images.save import save
 from runtime.images.store import ImageStore, host_platform
 from runtime.oci.descriptor import INDEX, MANIFEST, Descriptor, Platform
