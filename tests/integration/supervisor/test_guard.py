@@ -40,10 +40,13 @@ def guarded(harbour: Harbour) -> Iterator[Harbour]:
 
 
 def held(harbour: Harbour) -> bool:
-    """Whether somebody has a connection to the launcher open, which has one more to listen."""
+    """Whether somebody has a connection to the launcher open, which has one more to listen, and
+    one to each of its keepers."""
     found = 0
     for pid, line in command_lines():
         if line.startswith(f"bay: launcher of {harbour.root}"[:60]):
+            with open(f"/proc/{pid}/task/{pid}/children") as children:
+                found -= len(children.read().split())
             for name in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(FileNotFoundError):
                     found += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
