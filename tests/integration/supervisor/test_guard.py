@@ -46,7 +46,11 @@ def held(harbour: Harbour) -> bool:
     for pid, line in command_lines():
         if line.startswith(f"bay: launcher of {harbour.root}"[:60]):
             with open(f"/proc/{pid}/task/{pid}/children") as children:
-                found -= len(children.read().split())
+                own = {int(child) for child in children.read().split()}
+            found -= sum(
+                other in own and text.startswith("bay: monitor of")
+                for other, text in command_lines()
+            )
             for name in os.listdir(f"/proc/{pid}/fd"):
                 with contextlib.suppress(FileNotFoundError):
                     found += os.readlink(f"/proc/{pid}/fd/{name}").startswith("socket:")
