@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from bridge.config import EndpointConfig, Network, NetworkConfig
 from bridge.errors import NetworkNotFound
 from bridge.files import hosts_file, resolv_conf
+from orchestrator.engine.errors import EngineError
 from orchestrator.engine.host import Host
 from orchestrator.engine.networks import NetworkWork
 from runtime.build.run import StepNetwork, host_network
@@ -32,16 +34,20 @@ class BuildNetwork:
         self.users = 0
 
     @asynccontextmanager
-    async def used(self) -> AsyncIterator[StepNetworks]:
-        """Have it at hand for the length of one build."""
+    async def used(self, kind: Kind) -> AsyncIterator[StepNetworks]:
+        """Have it at hand for the length of one build, most of whose steps run on `kind`: it, or
+        a network that is there already. Raises EngineError where that is not."""
         loop = asyncio.get_running_loop()
 
         def wanted() -> Network:
             return asyncio.run_coroutine_threadsafe(self._ensure(), loop).result()
 
+        named = None
+        if kind not in ("default", "none", "host"):
+            named = await self._named(kind)
         self.users += 1
         try:
-            yield StepNetworks(self._host, wanted)
+            yield StepNetworks(self._host, wanted, named)
         finally:
             self.users -= 1
             async with self._lock:
@@ -50,6 +56,20 @@ class BuildNetwork:
                     if self._host.resolver is not None:
                         self._host.resolver.forget(NETWORK_ID)
                     await asyncio.to_thread(self.close)
+
+    async def _named(self, name: str) -> Network:
+        record = self._host.store.network(name)
+        if record is None:
+            there = self._host.store.networks()
+            close = difflib.get_close_matches(name, [network.name for network in there], n=1)
+            raise EngineError(
+                f"there is no network {name} to build on",
+                hint=f"did you mean {close[0]}?"
+                if close
+                else f"make it: bay network create {name}; a project's own is there once a "
+                "service on it is up",
+            )
+        return await asyncio.to_thread(self._host.networks.get, record.id)
 
     async def _ensure(self) -> Network:
         async with self._lock:
@@ -73,13 +93,14 @@ class BuildNetwork:
 class StepNetworks:
     """What the steps of one build get; used from the build's threads."""
 
-    def __init__(self, host: Host, wanted: Callable[[], Network]) -> None:
+    def __init__(self, host: Host, wanted: Callable[[], Network], named: Network | None) -> None:
         self._host = host
         self._wanted = wanted
+        self._named = named
 
     def gateway(self) -> str | None:
         """The host's address on the network."""
-        return self._wanted().gateway
+        return (self._named or self._wanted()).gateway
 
     @contextmanager
     def open(self, kind: Kind) -> Iterator[StepNetwork]:
@@ -90,7 +111,7 @@ class StepNetworks:
             return
         sandbox = PREFIX + secrets.token_hex(8)
         networks = self._host.networks
-        network = self._wanted() if kind == "default" else None
+        network = None if kind == "none" else self._network(kind)
         netns = networks.open_sandbox(sandbox)
         try:
             nameserver = None
@@ -104,6 +125,12 @@ class StepNetworks:
             )
         finally:
             networks.close_sandbox(sandbox, release=True)
+
+    def _network(self, kind: Kind) -> Network:
+        if kind == "default":
+            return self._wanted()
+        assert self._named is not None and self._named.name == kind, "a Dockerfile names none"
+        return self._named
 
 
 def _host_resolv_conf() -> str:

@@ -25,12 +25,6 @@ from runtime.registry.settings import read_settings
 
 Spec = Mapping[str, Any]
 
-NETWORKS: dict[str, Network] = {
-    "": "default",
-    "default": "default",
-    "none": "none",
-    "host": "host",
-}
 _AGENT = "SSH_AUTH_SOCK"
 _EPOCH = "SOURCE_DATE_EPOCH"
 
@@ -99,7 +93,6 @@ def opened_request(
     """
     service = service_of(action)
     build = service["build"]
-    network = _network(action.service, build)
     with ExitStack() as stack:
         ssh = _agents(action, build, scratch, stack)
         contexts = _Contexts(action, build, scratch, ssh, stack, tell, stop)
@@ -119,7 +112,7 @@ def opened_request(
             cache_to=_caches(action, build.get("cache_to")),
             registry=read_settings(),
             pull=action.pull or bool(build.get("pull")),
-            network=network,
+            network=network_of(action),
             extra_hosts=tuple(_extra_hosts(action.service, build, gateway)),
             shm_size=build.get("shm_size") or None,
             ulimits=ulimits(build),
@@ -214,14 +207,22 @@ def _is_web(context: str) -> bool:
     return is_address(context) and not is_git(context)
 
 
-def _network(service: str, build: Spec) -> Network:
-    asked = str(build.get("network") or "")
-    if asked not in NETWORKS:
+def network_of(action: actions.BuildImage) -> Network:
+    """What the steps of a build run on: default, none, host, or a network's real name.
+
+    A key of the project's networks means that network, any other word a network of this name,
+    as with Docker's classic builder; BuildKit knows no networks by name.
+    """
+    asked = str(service_of(action)["build"].get("network") or "default")
+    if asked in ("default", "none", "host"):
+        return asked
+    if ":" in asked:
         raise EngineError(
-            f"service {service}: build.network {asked} is not supported",
-            hint="use default, none or host",
+            f"service {action.service}: build.network {asked} is not supported",
+            hint="use default, none, host or the name of a network",
         )
-    return NETWORKS[asked]
+    networks: Mapping[str, Spec] = action.project.canonical().get("networks") or {}
+    return str((networks.get(asked) or {}).get("name") or asked)
 
 
 def arguments_of(action: actions.BuildImage, build: Spec) -> dict[str, str]:

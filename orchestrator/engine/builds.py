@@ -13,6 +13,7 @@ from time import time
 from orchestrator.engine.base_images import BaseImages
 from orchestrator.engine.build_network import PREFIX, BuildNetwork, StepNetworks
 from orchestrator.engine.build_requests import (
+    network_of,
     opened_request,
     own_images,
     platforms_of,
@@ -58,7 +59,7 @@ class BuildWork:
             loop.call_soon_threadsafe(self._host.bus.publish, event)
 
         self._grown = True
-        async with self._network.used() as network:
+        async with self._network.used(network_of(action)) as network:
             steps = ContainerStepRunner(
                 self._host.containers,
                 open_network=network.open,

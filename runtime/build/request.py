@@ -40,7 +40,8 @@ class BuildRequest:
     `docker-image://REFERENCE` or `oci-layout://PATH[:TAG][@DIGEST]`, by the name that FROM and
     --from use; `no_cache_filter` are
     stages that are built anew; `cache_from` and `cache_to` as in `cache_places`, and `registry`
-    is how registries are spoken to for them; `extra_hosts` pairs of name and address;
+    is how registries are spoken to for them; `network` is what steps without one of their own
+    run on (`steps.Network`); `extra_hosts` pairs of name and address;
     `shm_size` in bytes; `secrets` and `ssh` (agents' sockets) are by ID, for
     `RUN --mount`; `memory` bounds each command, in bytes; `entitlements` are what commands may
     have beyond the usual (`ENTITLEMENTS`); `environ` is where SOURCE_DATE_EPOCH is looked up.

@@ -47,6 +47,8 @@ def host_network(kind: Network) -> Iterator[StepNetwork]:
     """The host's own network, for builds without a bridge; `none` cannot be had here."""
     if kind == "none":
         raise Unsupported("a step without a network needs a network namespace")
+    if kind not in ("default", "host"):
+        raise Unsupported(f"the network {kind} cannot be had here")
     resolv_conf = Path("/etc/resolv.conf")
     yield StepNetwork(
         netns=None,

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from runtime.container.config import File, Mount, Tmpfs, Ulimit
 
-Network = Literal["default", "none", "host"]
+Network = str
+"""What a step's network is called: default, none, host, or a name that its runner knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -189,7 +189,8 @@ def test_what_is_granted_nowhere_is_refused_by_name(bay: Bay, project: Callable[
     asked = "FROM debian:bookworm\nRUN --security=insecure true\n"
     assert "needs the entitlement security.insecure" in refusal("no_cache: true", asked)
     assert "build.entitlements device is not supported" in refusal("entitlements: [device]")
-    assert "build.network other is not supported" in refusal("network: other")
+    assert "there is no network other to build on" in refusal("network: other")
+    assert "build.network container:x is not supported" in refusal("network: 'container:x'")
     assert "build.ssh default has no agent" in refusal("ssh: [default]")
     assert "/nothing/here: no such file" in refusal("ssh: [own=/nothing/here]")
     assert "there is no type 'gha'" in refusal("cache_to: [type=gha]")
@@ -441,3 +442,44 @@ def serving(bay: Bay, directory: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{process.stdout.readline().split()[5]}"
         finally:
             process.terminate()
+
+
+def test_steps_run_on_a_network_that_is_there(bay: Bay, project: Callable[..., Path]) -> None:
+    served = project(
+        "services:\n"
+        "  web: {image: 'debian:bookworm', init: true, command: sleep 1000, networks: [back]}\n"
+        "networks: {back: {internal: true}}\n"
+    )
+    bay.ok("up", "-d", cwd=served)
+    steps = (
+        "FROM debian:bookworm\n"
+        'SHELL ["bash", "-c"]\n'
+        "RUN getent ahostsv4 web > /found; (echo > /dev/tcp/web/9) 2> /told; "
+        "cat /etc/hosts > /hosts\n"
+        "RUN --network=none ls /sys/class/net > /links\n"
+    )
+    name = f"{served.name}_back"
+    text = (
+        "services:\n  web:\n    image: on-network:1\n    build:\n      context: .\n"
+        "      network: {0}\n      no_cache: true\n      extra_hosts: ['here:host-gateway']\n{1}"
+    ).format
+    own = f"    networks: [far]\nnetworks: {{far: {{name: {name}, external: true}}}}\n"
+    for directory in (
+        project(text(name, ""), Dockerfile=steps),
+        project(text("far", own), Dockerfile=steps),
+    ):
+        bay.ok("build", cwd=directory)
+        address = bay.ok("exec", "-T", "web", "hostname", "-i", cwd=served).strip()
+        found, told, hosts, links = files(
+            bay, "on-network:1", "/found", "/told", "/hosts", "/links"
+        )
+        assert found.split()[0] == address
+        assert "Connection refused" in told
+        gateway = address.rsplit(".", 1)[0] + ".1"
+        assert f"{gateway}\there" in hosts
+        assert links.split() == ["lo"]
+    close = bay("build", cwd=project(text(name[:-1], ""), Dockerfile=steps))
+    assert close.status == 1 and f"did you mean {name}?" in close.err
+    bay.ok("down", "-t", "0", cwd=served)
+    gone = bay("build", cwd=directory)
+    assert gone.status == 1 and f"there is no network {name} to build on" in gone.err
