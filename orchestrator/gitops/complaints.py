@@ -67,6 +67,8 @@ _NOISE = re.compile(
     r"index-pack failed|could not read from remote repository\.?|unpack-objects.*)",
     re.IGNORECASE,
 )
+# Among a dozen lines of alarm.
+_HOST_KEY = re.compile(r"host key (?:for .* has changed|is known for)", re.IGNORECASE)
 _FILLER = ("please make sure you have the correct access rights", "and the repository exists.")
 
 
@@ -105,7 +107,7 @@ def reason(complaint: str) -> str:
     ]
     chosen = (telling or lines or [""])[0]
     for line in telling:
-        if line.startswith(("fatal:", "error:", "ERROR:")):
+        if line.startswith(("fatal:", "error:", "ERROR:")) or _HOST_KEY.search(line):
             chosen = line
             break
     text = re.sub(r"^(?:remote: )?(?:fatal|error|ERROR|remote): ", "", chosen)

@@ -47,6 +47,14 @@ NOT_READ = (
             "returned error: 503",
         ),
         (
+            "@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@\n"
+            "IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!\nOffending key in /hosts:1\n"
+            "Host key for [h]:22 has changed and you have requested strict checking.\n"
+            "Host key verification failed.\nfatal: Could not read from remote repository.\n",
+            AuthenticationFailed,
+            "host key for [h]:22 has changed",
+        ),
+        (
             "remote: Invalid username or password.\nfatal: Authentication failed for 'https://x/'",
             AuthenticationFailed,
             "authentication failed for 'https://x/'",
