@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from runtime.build.builder import BuildRequest, build_platforms
+from runtime.build.steps import RunStep
 from runtime.errors import ImageNotFound
-from runtime.images.store import ImageStore
+from runtime.images.layouts import load_directory
+from runtime.images.platforms import parse_platform
+from runtime.images.store import Image, ImageStore
 from runtime.oci.descriptor import DOCKER_MANIFEST, INDEX, MANIFEST
 from runtime.oci.manifest import Index, Manifest
 from runtime.registry.client import RegistryClient
@@ -326,6 +330,71 @@ def test_what_skopeo_pushes_elsewhere_is_pulled_by_us(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+PLATFORMS = ("linux/amd64", "linux/arm64", "linux/arm/v7")
+
+
+class Nothing:
+    """Runs no steps: the Dockerfile has none."""
+
+    def run(self, step: RunStep, output: Callable[[bytes], None]) -> int:
+        raise AssertionError(step.argv)
+
+
+def built_for_all(store: ImageStore, place: Path, name: str) -> Image:
+    """An image of several platforms, each with a layer of its own over one that they share."""
+    place.mkdir()
+    for architecture in ("amd64", "arm64", "arm"):
+        (place / architecture).write_text(architecture * 1000)
+    (place / "shared").write_bytes(bytes(300_000))
+    dockerfile = "FROM scratch\nARG TARGETARCH\nCOPY shared /s\nCOPY $TARGETARCH /own\n"
+    request = BuildRequest(context=place, dockerfile_inline=dockerfile, tags=(name,))
+    return build_platforms(
+        request, PLATFORMS, store=store, steps=Nothing(), progress=lambda event: None
+    )
+
+
+@pytest.mark.parametrize("served", SERVERS)
+def test_an_image_built_for_several_platforms_goes_out_whole(
+    tmp_path: Path, served: Served
+) -> None:
+    async def scenario() -> None:
+        store = ImageStore(tmp_path / "store")
+        async with served(tmp_path / "registry") as address:
+            image = built_for_all(store, tmp_path / "context", f"{address}/all:1")
+            pushed = await push(f"{address}/all:1", store=store, config=quick())
+            assert pushed.digest == image.digest
+
+            # What others have after a copy of everything is what we have made.
+            layout = tmp_path / "layout"
+            plain = ("--src-tls-verify=false", f"docker://{address}/all:1", f"oci:{layout}:x")
+            await skopeo("copy", "--all", *plain)
+            (top,) = Index.from_bytes((layout / "index.json").read_bytes()).manifests
+            assert top.digest == image.digest
+            again = ImageStore(tmp_path / "again")
+            load_directory(again, layout, name="all:1")
+            for platform in PLATFORMS:
+                wanted = parse_platform(platform)
+                ours = store.resolve(f"{address}/all:1", wanted)
+                assert again.resolve("all:1", wanted).id == ours.id
+                target = ImageStore(tmp_path / platform.replace("/", "-"))
+                pulled = await pull(
+                    f"{address}/all:1", store=target, config=quick(), platform=wanted
+                )
+                assert pulled.id == ours.id and str(pulled.config.platform) == platform
+                assert target.check() == ()
+            assert again.check() == ()
+            # And the way back: pushed by others, index and all, and by us to another name.
+            await skopeo(
+                "copy", "--all", "--dest-tls-verify=false", f"oci:{layout}:x",
+                f"docker://{address}/back:1",
+            )  # fmt: skip
+            assert await resolve_digest(f"{address}/back:1", quick()) == image.digest
+            copied = await copy(f"{address}/all:1", f"{address}/other/all:2", quick())
+            assert copied.digest == image.digest
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.root
 def test_podman_pulls_from_our_server_and_pushes_to_it(tmp_path: Path) -> None:
     program = required("podman")
@@ -354,6 +423,28 @@ def test_podman_pulls_from_our_server_and_pushes_to_it(tmp_path: Path) -> None:
             await podman("push", "--tls-verify=false", pulled, f"{address}/back:1")
             target = ImageStore(tmp_path / "target")
             assert (await pull(f"{address}/back:1", store=target, config=quick())).id == image.id
+            assert target.check() == ()
+
+            every = f"{address}/all:1"
+            built_for_all(store, tmp_path / "context", every)
+            await push(every, store=store, config=quick())
+            for architecture in ("amd64", "arm64"):
+                pulled = await podman("pull", "--tls-verify=false", "--arch", architecture, every)
+                ours = store.resolve(every, parse_platform(architecture))
+                assert f"sha256:{pulled}" == ours.id
+            await podman("manifest", "create", "mine")
+            plain = ("--tls-verify=false", "--all")
+            await podman("manifest", "add", *plain, "mine", f"docker://{every}")
+            await podman(
+                "manifest", "push", "--tls-verify=false", "--all", "mine",
+                f"docker://{address}/mine:1",
+            )  # fmt: skip
+            for platform in PLATFORMS:
+                wanted = parse_platform(platform)
+                pulled_here = await pull(
+                    f"{address}/mine:1", store=target, config=quick(), platform=wanted
+                )
+                assert pulled_here.id == store.resolve(every, wanted).id
             assert target.check() == ()
 
     # podman takes no run directory with a path of more than 50 characters.
