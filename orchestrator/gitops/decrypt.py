@@ -30,6 +30,7 @@ from specs.project import Project, Secret
 
 EXTENSION = "x-bayplan"
 _LIMIT = 2**20
+_READ_LIMIT = 16 * 2**20
 _BINARY = b"age-encryption.org/v1\n"
 _ARMOR = b"-----BEGIN AGE ENCRYPTED FILE-----"
 _IDENTITY = re.compile(r"AGE-SECRET-KEY-1[0-9A-Z]+", re.IGNORECASE)
@@ -136,17 +137,26 @@ def refuse_elsewhere(checkout: Checkout, project: Project, read: Iterable[str]) 
     configs = {config.file for config in project.configs.values()}
     home = str(checkout.path)
     for path in sorted({*read} - (secrets - configs)):
-        if not is_within(path, (home,)) or not os.path.isfile(path):
-            continue
-        content = Path(path).read_bytes()
-        relative = os.path.relpath(path, home)
-        if is_encrypted(relative, content):
-            raise DecryptionFailed(
-                relative,
-                "an encrypted file can only be a secret's",
-                hint="what env files, configs and values hold is stored on disk; "
-                "use secrets: {NAME: {file: …}}",
-            )
+        if is_within(path, (home,)) and (refused := refusal(checkout, os.path.relpath(path, home))):
+            raise refused
+
+
+def refusal(checkout: Checkout, path: str) -> DecryptionFailed | None:
+    """Why the file at `path` of the checkout is not read where its content would be stored, None
+    where it is not encrypted."""
+    place = os.path.realpath(checkout.path / path)
+    if not is_within(place, (str(checkout.path),)) or not os.path.isfile(place):
+        return None
+    with open(place, "rb") as file:
+        if not is_encrypted(path, file.read(_READ_LIMIT)):
+            return None
+    return DecryptionFailed(
+        path,
+        "an encrypted file can only be a secret's",
+        hint="what env files, configs and values hold is stored on disk; use "
+        f"secrets: {{NAME: {{file: {path}}}}} (with x-bayplan: {{key: …}} for one value of it), "
+        "and have the program read /run/secrets/NAME",
+    )
 
 
 def _encrypted(checkout: Checkout, secret: Secret) -> tuple[str, bytes] | None:
@@ -156,7 +166,7 @@ def _encrypted(checkout: Checkout, secret: Secret) -> tuple[str, bytes] | None:
         return None
     try:
         with open(secret.file, "rb") as file:
-            content = file.read(16 * 2**20)
+            content = file.read(_READ_LIMIT)
     except OSError:
         return None  # found out when the secret is mounted
     relative = os.path.relpath(secret.file, home)

@@ -191,6 +191,9 @@ def _explain(error: SpecError, source: GitSource, checkout: Checkout) -> GitOpsE
     for issue in issues:
         if issue.file in checkout.lfs:
             return LfsPointer(issue.file, "the source")
+        # Encrypted by age, nothing of it is a line that could be read.
+        if issue.file and (refused := decrypt.refusal(checkout, issue.file)):
+            return refused
         for module in checkout.submodules:
             if f"{module}/" in issue.message:
                 return SubmodulesUnsupported(module, issue.location or "the source")

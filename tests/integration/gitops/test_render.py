@@ -448,6 +448,17 @@ def test_an_encrypted_file_is_refused_where_its_content_would_be_stored(
         bench.render(files, decryption=key)
 
 
+@pytest.mark.parametrize("armour", [False, True])
+def test_an_env_file_that_age_has_encrypted_is_refused_as_one(
+    bench: Bench, identity: pyrage.x25519.Identity, key: dict[str, str], armour: bool
+) -> None:
+    content = pyrage.encrypt(b"A=hunter2\n", [identity.to_public()], armored=armour)
+    files: dict[str, str | bytes] = {"compose.yaml": WEB + "    env_file: s.env\n"}
+    with pytest.raises(DecryptionFailed, match=r"s\.env: an encrypted file") as caught:
+        bench.render({**files, "s.env": content}, decryption=key)
+    assert caught.value.hint is not None and "secrets: {NAME: {file: s.env}}" in caught.value.hint
+
+
 def test_what_cannot_be_opened_is_named(bench: Bench, tmp_path: Path, key: dict[str, str]) -> None:
     stranger = pyrage.x25519.Identity.generate()
     content = pyrage.encrypt(b"hunter2", [stranger.to_public()])
