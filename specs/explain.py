@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from specs.errors import SpecError
 from specs.interpolation import variables
 from specs.loader import LoadOptions, trace
-from specs.source import Node, Path, Source, format_path, parse
+from specs.parsing import parse
+from specs.source import Node, Path, Source, format_path
 
 ENVIRONMENT = "environment"
 

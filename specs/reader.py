@@ -16,7 +16,8 @@ from typing import Any
 
 from specs import discovery, dotenv, locations, templates
 from specs.errors import SpecError, SpecIssue
-from specs.source import Document, Node, Source, issue, parse
+from specs.parsing import parse
+from specs.source import Document, Node, Source, issue
 
 _SIZE_LIMIT = 16 * 2**20
 _FILE_LIMIT = 1000

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bridge.config import EndpointConfig, Network, NetworkConfig
 from bridge.errors import NetworkNotFound
@@ -17,8 +18,10 @@ from bridge.files import hosts_file, resolv_conf
 from orchestrator.engine.errors import EngineError
 from orchestrator.engine.host import Host
 from orchestrator.engine.networks import NetworkWork
-from runtime.build.run import StepNetwork, host_network
-from runtime.build.steps import Network as Kind
+
+if TYPE_CHECKING:
+    from runtime.build.run import StepNetwork
+    from runtime.build.steps import Network as Kind
 
 NETWORK_ID = "build"
 PREFIX = "build-"
@@ -105,6 +108,8 @@ class StepNetworks:
     @contextmanager
     def open(self, kind: Kind) -> Iterator[StepNetwork]:
         """A step's network namespace for its length."""
+        from runtime.build.run import StepNetwork, host_network
+
         if kind == "host":
             with host_network(kind) as host:
                 yield host

@@ -16,7 +16,6 @@ from runtime.errors import ImageError, ImageNotFound
 from runtime.images.bootstrap import bootstrap
 from runtime.registry.errors import RegistryError
 from runtime.registry.progress import TransferEvent
-from runtime.registry.pull import pull
 from runtime.registry.settings import read_settings
 
 BETWEEN = 0.1
@@ -37,6 +36,9 @@ class ImageWork:
             return
         loop = asyncio.get_running_loop()
         progress = PullProgress(host, action.project, action.name, loop)
+        # With an HTTP client: only where something is fetched.
+        from runtime.registry.pull import pull
+
         try:
             config = await asyncio.to_thread(read_settings)
             await pull(action.name, store=host.images, config=config, progress=progress.tell)

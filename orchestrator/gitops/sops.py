@@ -225,7 +225,8 @@ def _read(path: str, content: bytes) -> _Document:
 
 def _read_yaml(path: str, text: str) -> Any:
     from specs.errors import SpecError
-    from specs.source import Source, parse
+    from specs.parsing import parse
+    from specs.source import Source
 
     try:
         documents = [document.root for document in parse(Source(path, text)) if document.root]

@@ -22,7 +22,8 @@ from specs import binding
 from specs.errors import SpecError, SpecIssue
 from specs.reader import Files, LoadOptions
 from specs.schema import suggest
-from specs.source import Node, issue, parse
+from specs.parsing import parse
+from specs.source import Node, issue
 from specs.source import Path as NodePath
 from specs.values import Bytes, Flag, Nanoseconds, OptionalTextMap, Text, Texts, Unsigned
 

@@ -16,7 +16,8 @@ import yaml
 
 from specs import grammar
 from specs.errors import SpecIssue
-from specs.source import Source, parse, wrap
+from specs.parsing import parse
+from specs.source import Source, wrap
 from tests.conformance.specs.oracle import (
     CORPUS,
     EXECUTABLE,

@@ -18,7 +18,8 @@ from specs import canonical, dotenv, merge, rendering
 from specs.errors import SpecError, SpecIssue
 from specs.loader import LoadOptions, load_project
 from specs.project import Project
-from specs.source import Node, Source, parse, wrap
+from specs.parsing import parse
+from specs.source import Node, Source, wrap
 from tests.conformance.specs.oracle import corpus_files
 
 # ruff: noqa: E501  # tables of tokens and values

@@ -8,7 +8,8 @@ import pytest
 
 from specs import merge, resets
 from specs.errors import SpecIssue
-from specs.source import Source, parse
+from specs.parsing import parse
+from specs.source import Source
 
 
 def merged(base: str, over: str) -> Any:

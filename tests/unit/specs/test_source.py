@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from specs.errors import SpecError
-from specs.source import Source, format_path, parse
+from specs.parsing import parse
+from specs.source import Source, format_path
 
 
 def tree(text: str) -> object:
