@@ -23,6 +23,21 @@ _SIZE_LIMIT = 16 * 2**20
 _FILE_LIMIT = 1000
 
 
+class Allowance:
+    """How many bytes of text several loads may read together: YAML takes some hundred times its
+    size in memory."""
+
+    def __init__(self, size: int) -> None:
+        self._size = self._left = size
+
+    def take(self, size: int, file: str) -> None:
+        """Raises SpecError."""
+        self._left -= size
+        if self._left < 0:
+            message = f"the files that make up the stacks have more than {self._size:,} bytes"
+            raise SpecError([SpecIssue(message=message, file=file)])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOptions:
     """What to load, and what of it.
@@ -35,7 +50,7 @@ class LoadOptions:
     networks, volumes and other resources stay that no service uses.
     `default_name` is used in place of the directory's name. With `confined_to`, nothing outside of
     these directories and files is read, links followed, and no relative path may leave the first.
-    `render` makes the text of templates.
+    `render` makes the text of templates. `allowance` bounds all text that is read.
     """
 
     files: tuple[str, ...] = ()
@@ -59,6 +74,7 @@ class LoadOptions:
     default_name: str = ""
     confined_to: tuple[str, ...] = ()
     render: templates.Render = templates.render
+    allowance: Allowance | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +144,10 @@ class Files:
         """A text file, None if there is none. Raises SpecError."""
         try:
             content = self.load(path)
-            return (
-                Source(self.shown(path), content.decode("utf-8")) if content is not None else None
-            )
+            if content is None:
+                return None
+            self._count(len(content), path)
+            return Source(self.shown(path), content.decode("utf-8"))
         except UnicodeDecodeError as exc:
             line = exc.object.count(b"\n", 0, exc.start) + 1
             message = f"byte {exc.object[exc.start]:#04x} is not UTF-8"
@@ -141,6 +158,10 @@ class Files:
             reason = exc.strerror if isinstance(exc, OSError) else str(exc)
             message = f"cannot read the file: {(reason or str(exc)).lower()}"
             raise SpecError([SpecIssue(message=message, file=self.shown(path))]) from exc
+
+    def _count(self, size: int, path: str) -> None:
+        if self.options.allowance is not None:
+            self.options.allowance.take(size, self.shown(path))
 
     def read_optional(self, path: str) -> Source | None:
         return self.source(self.absolute(path))
@@ -170,6 +191,7 @@ class Files:
         source.text = source.text.removeprefix("\ufeff")
         if templates.is_template(path):
             source = templates.RenderedSource(source, self.template_values(), self.options.render)
+            self._count(len(source.text), path)
         self.sources[path] = source
         return source
 

@@ -17,6 +17,7 @@ import dataclasses
 import fnmatch
 import os.path
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.engine.inert import INERT
@@ -38,10 +39,20 @@ from specs.loader import LoadedProject, LoadOptions, load_project
 from specs.locations import context_path, is_within
 from specs.mounts import BindOptions, ServiceVolume
 from specs.project import Project, Service, Volume
+from specs.reader import Allowance
 
 ABSENT = "not in the repository"
 _TAG_LENGTH = 16
 _LEAVES = "leads out of the repository"
+_TOO_MUCH = "the files that make up the stacks have more than"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Bounds:
+    """What all stacks of a commit share."""
+
+    templates: Templates
+    allowance: Allowance
 
 
 def render(
@@ -52,9 +63,9 @@ def render(
     `environ` is the daemon's environment, of which only what the source names is seen. `vault`
     takes what is decrypted. Raises GitOpsError.
     """
-    apart = Templates()
+    bounds = _Bounds(templates=Templates(), allowance=Allowance(source.limits.text))
     projects = [
-        _render_one(source, checkout, environ, vault, path, apart)
+        _render_one(source, checkout, environ, vault, path, bounds)
         for path in stack_paths(source, checkout)
     ]
     names: dict[str, str] = {}
@@ -104,9 +115,9 @@ def _render_one(
     environ: Mapping[str, str],
     vault: Vault,
     path: str,
-    apart: Templates,
+    bounds: _Bounds,
 ) -> LoadedProject:
-    options = _options(source, checkout, environ, path, apart)
+    options = _options(source, checkout, environ, path, bounds)
     try:
         loaded = load_project(options)
     except SpecError as exc:
@@ -123,7 +134,7 @@ def _options(
     checkout: Checkout,
     environ: Mapping[str, str],
     path: str,
-    apart: Templates,
+    bounds: _Bounds,
 ) -> LoadOptions:
     entry = checkout.entries.get(path)
     files: tuple[str, ...]
@@ -160,7 +171,8 @@ def _options(
         default_name=source.name if directory == "." else "",
         confined_to=(home, *source.host_paths, *outer),
         inert=INERT,
-        render=apart.render,
+        render=bounds.templates.render,
+        allowance=bounds.allowance,
     )
 
 
@@ -198,6 +210,8 @@ def _explain(error: SpecError, source: GitSource, checkout: Checkout) -> GitOpsE
             if f"{module}/" in issue.message:
                 return SubmodulesUnsupported(module, issue.location or "the source")
     hint = error.hint
+    if any(_TOO_MUCH in issue.message for issue in issues):
+        hint = "raise limits.text if this is meant"
     if any(issue.message.startswith("/") and _LEAVES in issue.message for issue in issues):
         hint = "files of this host can be read where the source's hostPaths allow it"
     return RenderFailed(str(SpecError(issues, hint=hint)), issues=issues, hint=hint)

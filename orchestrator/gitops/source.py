@@ -20,9 +20,9 @@ from pydantic.alias_generators import to_camel
 from orchestrator.gitops import addresses, semver
 from specs import binding
 from specs.errors import SpecError, SpecIssue
+from specs.parsing import parse
 from specs.reader import Files, LoadOptions
 from specs.schema import suggest
-from specs.parsing import parse
 from specs.source import Node, issue
 from specs.source import Path as NodePath
 from specs.values import Bytes, Flag, Nanoseconds, OptionalTextMap, Text, Texts, Unsigned
@@ -128,10 +128,12 @@ class Webhook(Part):
 
 
 class Limits(Part):
-    """`size` bytes of objects and of a checkout, `files` in a checkout."""
+    """`size` bytes of objects and of a checkout, `files` in a checkout, `text` bytes of all specs,
+    env files and values together, with what templates render."""
 
     size: Bytes = Field(default=2**30, gt=0)
     files: Unsigned = Field(default=100_000, gt=0)
+    text: Bytes = Field(default=2 * 2**20, gt=0)
 
 
 EventKind = Literal["applied", "failed", "rolled-back", "drift", "suspended", "resumed", "planned"]

@@ -309,6 +309,19 @@ def test_links_within_the_repository_are_followed(bench: Bench) -> None:
     assert bench.one(files, paths=["app"])["services"]["web"]["image"] == "example:7"
 
 
+def test_stacks_that_would_fill_the_memory_are_refused_before_they_are_read(bench: Bench) -> None:
+    large = WEB + "x-a: [" + "1," * 2**18 + "]\n"
+    files: dict[str, str | bytes | None] = {f"{n}/compose.yaml": large for n in range(5)}
+    assert "more than 2,097,152 bytes" in bench.refusal(files, paths=["*"])
+
+
+def test_what_a_template_renders_counts_as_what_is_read(bench: Bench) -> None:
+    template = "services: {web: {image: '{{ 'x' * 10000 }}'}}\n"
+    with pytest.raises(RenderFailed, match=r"more than 10,000 bytes") as caught:
+        bench.render({"compose.yaml.j2": template}, limits={"text": 10_000})
+    assert caught.value.hint == "raise limits.text if this is meant"
+
+
 def test_broken_specs_are_told_by_their_place_in_the_repository(bench: Bench) -> None:
     told = bench.refusal({"app/compose.yaml": WEB + "    imagee: x\n"}, paths=["app"])
     assert told.startswith("app/compose.yaml:4:5: services.web: ")
