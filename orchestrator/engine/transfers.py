@@ -216,12 +216,17 @@ def serve_registry(
     read_only: bool,
     proxy: str | None,
     tokens: Mapping[str, str | None],
+    newest: int | None,
+    tag_age: float | None,
+    untagged_age: float | None,
+    protect: tuple[str, ...],
 ) -> None:
-    """Run a registry until SIGTERM or SIGINT. `tokens` are the options of that name."""
+    """Run a registry until SIGTERM or SIGINT. `tokens` are the options of that name; what is kept
+    is as in `Retention` (seconds; None: all, for ever)."""
     import asyncio
 
     from runtime.registry.server.app import serve
-    from runtime.registry.server.config import Proxy, ServerConfig
+    from runtime.registry.server.config import Proxy, Retention, ServerConfig
     from runtime.registry.settings import read_settings
 
     config = ServerConfig(
@@ -232,6 +237,9 @@ def serve_registry(
         htpasswd=Path(htpasswd) if htpasswd else None,
         token=_token_access(tokens),
         read_only=read_only,
+        retention=Retention(
+            newest=newest, tag_age=tag_age, untagged_age=untagged_age, protect=protect
+        ),
         proxy=Proxy(remote=proxy, registry=read_settings()) if proxy else None,
     )
 
@@ -239,6 +247,18 @@ def serve_registry(
         print(f"listening on {address}", file=sys.stderr, flush=True)
 
     asyncio.run(serve(config, ready=ready))
+
+
+def check_registry(storage: str) -> tuple[str, ...]:
+    """Every fault of what a registry keeps, which may go on serving. Raises NotFound."""
+    from runtime.errors import NotFound
+    from runtime.registry.server.check import check
+    from runtime.registry.server.storage import Storage
+
+    if not Path(storage, "registry.db").exists():
+        raise NotFound("registry storage", storage)
+    with contextlib.closing(Storage(Path(storage))) as opened:
+        return check(opened)
 
 
 def _token_access(given: Mapping[str, str | None]) -> TokenAccess | None:

@@ -66,6 +66,7 @@ class BlobCalls:
         download = await self._proxy.blob(target.repository, digest)
         if download is None:
             raise blob_unknown(digest)
+        await download.begun()
 
         async def follow(response: web.StreamResponse, offset: int, length: int) -> None:
             async for piece in download.read(offset, length):

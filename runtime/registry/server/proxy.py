@@ -53,6 +53,15 @@ class Download:
         waiting, self._changed = self._changed, asyncio.Event()
         waiting.set()
 
+    async def begun(self) -> None:
+        """Wait for the first byte; raises Refusal where it fails before, as headers that promise
+        the blob are not out yet."""
+        while self.size and not self.available and self.failure is None:
+            await self._changed.wait()
+        if self.failure is not None and not self.available:
+            what = f"the remote registry fails: {self.failure}"
+            raise Refusal(Code.DENIED, 502, what) from self.failure
+
     async def read(self, offset: int, length: int) -> AsyncIterator[bytes]:
         """Bytes as they become available; raises what the download fails with."""
         while self.path is None:
@@ -101,6 +110,8 @@ class PullThrough:
             known = {**config.credentials, self._endpoint.domain: proxy.credentials}
             config = dataclasses.replace(config, credentials=known)
         self._client = RegistryClient(config)
+        # Who asks for a tag that is known need not wait for a remote that is away.
+        self._impatient = RegistryClient(dataclasses.replace(config, attempts=1))
         self._partials = Partials(storage.root)
         self._downloads: dict[str, Download] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,17 +119,20 @@ class PullThrough:
 
     async def start(self) -> None:
         await self._client.__aenter__()
+        await self._impatient.__aenter__()
 
     async def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client.__aexit__(None, None, None)
+        await self._impatient.__aexit__(None, None, None)
 
-    def remote(self, repository: str) -> Repository:
+    def remote(self, repository: str, *, patient: bool = True) -> Repository:
         if self._endpoint.domain == DEFAULT_DOMAIN and "/" not in repository:
             repository = f"{OFFICIAL}/{repository}"
-        return Repository(self._client, self._endpoint, repository)
+        client = self._client if patient else self._impatient
+        return Repository(client, self._endpoint, repository)
 
     # Manifests
 
@@ -138,7 +152,7 @@ class PullThrough:
             self._metrics.counters["proxy_hits_total"] += 1
             return Found(stored=stored)
         self._metrics.counters["proxy_misses_total"] += 1
-        remote = self.remote(repository)
+        remote = self.remote(repository, patient=stored is None)
         is_tag = ":" not in reference
         try:
             if is_tag and stored is not None:

@@ -154,6 +154,21 @@ def test_what_is_known_is_served_while_the_remote_is_away(tmp_path: Path) -> Non
     asyncio.run(scenario())
 
 
+def test_a_blob_that_cannot_be_fetched_is_refused_before_it_is_promised(tmp_path: Path) -> None:
+    content = Content()
+    path = f"/v2/app/blobs/{digest_of(content.layer)}"
+
+    async def scenario() -> None:
+        async with Hostile(content).serving() as remote, cache(tmp_path, remote) as wire:
+            assert (await wire("GET", "/v2/app/manifests/1")).status == 200
+        async with cache(tmp_path, remote) as wire:
+            reply = await wire("GET", path)
+            assert reply.status == 502
+            assert b"the remote registry fails" in reply.body
+
+    asyncio.run(scenario())
+
+
 def test_a_broken_remote_is_taken_up_and_a_lying_one_is_not_kept(tmp_path: Path) -> None:
     content = Content(size=3_000_000)
     lie = False
