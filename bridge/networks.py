@@ -51,7 +51,7 @@ class Networks:
     def __init__(self, root: Path, run: Path) -> None:
         self._instance = Instance.of(root, run)
         self._instance.database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._instance.namespaces.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.make_places()
         self._locks = Locks(run)
         self._leases = LeaseDatabase(self._instance.database)
         with contextlib.ExitStack() as opened:
@@ -72,6 +72,10 @@ class Networks:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def make_places(self) -> None:
+        """Make the directory in which namespaces are held, where somebody has removed it."""
+        self._instance.namespaces.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     # networks
 

@@ -6,6 +6,7 @@ RuntimeFault
 ├── AlreadyExists
 ├── InUse               cannot be removed while something uses it
 ├── InvalidState        the object is in a state that does not allow the request
+│   └── Unreachable
 ├── ImageError          an image, layer or archive that is damaged or refused
 ├── BuildError          a Dockerfile that cannot be built
 ├── ContainerStartError the container's first process could not be started
@@ -63,6 +64,20 @@ class InvalidState(RuntimeFault):
         super().__init__(f"cannot {wanted} {what}: it is {state}")
         self.what = what
         self.state = state
+
+
+class Unreachable(InvalidState):
+    """Nobody listens where a container's monitor would."""
+
+    def __init__(self, socket: str) -> None:
+        RuntimeFault.__init__(
+            self,
+            f"cannot reach the container: nobody listens at {socket}",
+            hint="it has ended; or, if it runs, somebody has removed the socket, and a restart "
+            "makes another",
+        )
+        self.what = "the container"
+        self.state = "not running"
 
 
 class ImageError(RuntimeFault):

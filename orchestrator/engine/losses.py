@@ -56,7 +56,7 @@ class LossWatch:
             self._inotify = stack.enter_context(inotify.Inotify())
             self._add(self._containers, _GONE)
             self._add(self._volumes, _GONE | _CAME)
-            self._add(self._namespaces, _GONE)
+            self.follow_namespaces()
             for entry in self._volumes.iterdir():
                 self._follow_volume(entry.name)
             loop.add_reader(self._inotify, self._on_files)
@@ -74,6 +74,10 @@ class LossWatch:
 
     def close(self) -> None:
         self._opened.close()
+
+    def follow_namespaces(self) -> None:
+        """Look after their directory, which is another one where it had been removed."""
+        self._add(self._namespaces, _GONE)
 
     def _add(self, directory: Path, mask: int) -> None:
         self._places[self._inotify.add(directory, mask)] = directory

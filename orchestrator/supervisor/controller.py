@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 import socket
+from collections.abc import Collection
 from time import time
 
 from orchestrator.engine.errors import chain
@@ -40,6 +41,7 @@ _log = logging.getLogger(__name__)
 WORKERS = 8
 RESYNC = 30.0
 SOON = 0.5
+UNHEARD = 0.1
 NAMES = "names"
 RESYNC_KEY = "resync"
 
@@ -109,8 +111,8 @@ class Controller:
                     return True
                 else:
                     self.wake(record.id)
-            else:
-                await self.attend(record.id)
+            elif (again := await self.attend(record.id)) is not None:
+                self.queue.add_after(f"container {record.id}", again)
         except HOST_FAULTS as exc:
             self._report(f"container {record.id}", exc)
             self.queue.add_after(f"container {record.id}", 1.0)
@@ -201,8 +203,7 @@ class Controller:
         if state.status in ("running", "paused"):
             if not knows_start(record, state) and not self.host.transitions_of(record.name):
                 record = await asyncio.to_thread(settle_start, self.host, record, state)
-            await self._alive(record)
-            return None
+            return await self._alive(record)
         self._ended(id)
         if state.status == "created":
             return None
@@ -238,19 +239,19 @@ class Controller:
         self.wake(id)
         return None
 
-    async def _alive(self, record: ContainerRecord) -> None:
+    async def _alive(self, record: ContainerRecord) -> float | None:
+        """The result is when to look again where nothing tells: its monitor's socket is gone."""
         if record.id not in self._watched:
             connection = await watch(self.host, record.id, execs=True)
-            if connection is None:
-                self.wake(record.id)
-                return
-            self._watched[record.id] = connection
-            loop = asyncio.get_running_loop()
-            loop.add_reader(connection, self._on_word, record.id, connection)
+            if connection is not None:
+                self._watched[record.id] = connection
+                loop = asyncio.get_running_loop()
+                loop.add_reader(connection, self._on_word, record.id, connection)
         if record.id not in self._running:
             self._running.add(record.id)
             self.queue.add_gently(NAMES)
         self.health.follow(record)
+        return None if record.id in self._watched else UNHEARD
 
     def _on_word(self, id: str, connection: socket.socket) -> None:
         if not tell_exec(self.host, id, connection):
@@ -269,6 +270,11 @@ class Controller:
         if connection is not None:
             asyncio.get_running_loop().remove_reader(connection)
             connection.close()
+
+    @property
+    def running(self) -> Collection[str]:
+        """The ids of the containers that run."""
+        return self._running
 
     def _worked(self, key: str, succeeded: bool, seconds: float) -> None:
         kind = key.partition(" ")[0]

@@ -35,6 +35,7 @@ from orchestrator.supervisor.gitops import keep_sources, take_deliveries
 from orchestrator.supervisor.guard import guarded
 from orchestrator.supervisor.instance import Instance
 from orchestrator.supervisor.journal import Journal
+from orchestrator.supervisor.listening import SOCKET, Listening
 from orchestrator.supervisor.logs import configure
 from orchestrator.supervisor.metrics import Metrics
 from orchestrator.supervisor.oneoff import remove_ended
@@ -43,7 +44,6 @@ from orchestrator.supervisor.triggers import follow_events
 
 _log = logging.getLogger("orchestrator.supervisor")
 
-SOCKET = "bayplan.sock"
 LOCK = "daemon.lock"
 THREADS = 16
 SHUTDOWN_TIMEOUT = 5.0
@@ -51,7 +51,18 @@ START_TIMEOUT = 10.0
 
 
 class AlreadyRunning(Exception):
-    """Another daemon has this state directory."""
+    """Another daemon has this state directory; `here` with this run directory."""
+
+    def __init__(self, root: Path, run: Path, pid: str, place: str) -> None:
+        self.here = not place or place == str(run)
+        about = f"a daemon (process {pid}) runs already for {root}"
+        if self.here:
+            super().__init__(
+                f"{about}, but does not answer at {run / SOCKET}; if it hangs, end it by "
+                f"kill -9 {pid}: containers run on"
+            )
+        else:
+            super().__init__(f"{about}, with --run {place}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,10 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Who has a supervisor of his own starts it again by that.
     guard = options.guard and "INVOCATION_ID" not in os.environ
     try:
-        with _sole_daemon(root):
+        with _sole_daemon(root, run):
             asyncio.run(serve(root, run, options.ready_fd, guard=guard, webhook=options.webhook))
     except AlreadyRunning as exc:
-        if options.ready_fd is not None and _answers(run / SOCKET):
+        if options.ready_fd is not None and exc.here and _answers(run / SOCKET):
             _say_ready(options.ready_fd)
             return 0
         _log.error("%s", exc)
@@ -129,8 +140,7 @@ async def serve(
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.push_async_callback(instance.end_runs)
-        await _listen(runner, run / SOCKET)
-        stack.callback((run / SOCKET).unlink, missing_ok=True)
+        await stack.enter_async_context(Listening(instance, runner).accepting())
         stack.push_async_callback(instance.webhooks.close)
         await _take_deliveries(instance, webhook)
         memory.settle()
@@ -192,23 +202,8 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         await task
 
 
-async def _listen(runner: web.AppRunner, path: Path) -> None:
-    """Accept connections at `path`, from root alone."""
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    before = os.umask(0o177)
-    try:
-        # By way of the directory: the path itself may be longer than unix(7) allows.
-        listener.bind(f"/proc/self/fd/{directory}/{path.name}")
-    finally:
-        os.umask(before)
-        os.close(directory)
-    await web.SockSite(runner, listener).start()
-
-
 @contextlib.contextmanager
-def _sole_daemon(root: Path) -> Iterator[None]:
+def _sole_daemon(root: Path, run: Path) -> Iterator[None]:
     """Hold the state directory; raises AlreadyRunning."""
     root.mkdir(mode=0o711, parents=True, exist_ok=True)
     fd = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -216,9 +211,10 @@ def _sole_daemon(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise AlreadyRunning(f"a daemon runs already for {root}") from exc
+            pid, _, place = os.pread(fd, 8192, 0).decode(errors="replace").strip().partition("\n")
+            raise AlreadyRunning(root, run, pid, place) from exc
         os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        os.pwrite(fd, f"{os.getpid()}\n{run}\n".encode(), 0)
         yield
     finally:
         os.close(fd)

@@ -131,6 +131,15 @@ class DriftKeeper:
         transition, and decides whether it starts again."""
         await asyncio.to_thread(self._host.containers.settle_lost, record.id)
 
+    def restore_places(self) -> None:
+        """Follow what stands in the run directory, after it was made again."""
+        self._files.follow_namespaces()
+        self._wake("sandboxes")
+
+    def tell_unreachable(self, record: ContainerRecord) -> None:
+        what = "its monitor's socket was removed: exec and attach need a restart of it"
+        self._tell("container", record.name, record.project, what)
+
     def tell_lost(self, record: ContainerRecord) -> None:
         done = "it is started again" if record.restart_at is not None else "it stays down"
         what = "its monitor was killed, and with it the container"

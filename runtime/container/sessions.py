@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from runtime.container.config import ExecConfig
 from runtime.container.record import ExitRecord
-from runtime.errors import ContainerStartError, InvalidState, LauncherError
+from runtime.errors import ContainerStartError, InvalidState, LauncherError, Unreachable
 from runtime.linux import sockets
 
 
@@ -208,7 +208,9 @@ def hold(monitor_socket: str) -> Iterator[None]:
 def _connect(monitor_socket: str) -> socket.socket:
     try:
         return sockets.connect(monitor_socket)
-    except (FileNotFoundError, ConnectionRefusedError) as error:
+    except FileNotFoundError as error:
+        raise Unreachable(monitor_socket) from error
+    except ConnectionRefusedError as error:
         raise InvalidState("the container", "not running", "reach") from error
 
 

@@ -104,7 +104,7 @@ class Bay:
         _run([*self._command, *words], cwd=cwd, environ=self._environ, ok=ok)
 
     def processes(self) -> Sequence[int]:
-        daemon = int((self._root / "daemon.lock").read_text())
+        daemon = int((self._root / "daemon.lock").read_text().split()[0])
         named = f"bay: launcher of {self._root}".encode()
         launcher = next(pid for pid in _pids() if _cmdline(pid).startswith(named))
         return [daemon, launcher, *(pid for pid in _pids() if _parent(pid) == launcher)]
