@@ -25,7 +25,7 @@ from specs import (
     shorthand,
 )
 from specs.errors import SpecError, SpecIssue
-from specs.source import Document, Node, Path, Source, issue
+from specs.source import Budget, Document, Node, Path, Source, issue
 
 # Files that include each other in a row, and services that extend each other in a row.
 _INCLUDE_LIMIT = 50
@@ -68,6 +68,7 @@ class Loading:
     warnings: list[SpecIssue] = field(default_factory=list)
     unset: dict[str, None] = field(default_factory=dict)
     included: dict[object, Node] = field(default_factory=dict)
+    budget: Budget = field(default_factory=Budget)
 
     def resolver(self, base: str) -> locations.Resolver:
         """Joins paths with `base`."""
@@ -159,6 +160,7 @@ def _document(loading: Loading, scope: Scope, name: str, document: Document, tre
         issues=loading.issues,
         warnings=loading.warnings,
         lenient=not loading.interpolate,
+        budget=loading.budget,
     )
     loading.settle()
     _omit_empty(tree)
@@ -296,7 +298,9 @@ def _include_one(
     if key not in loading.included:
         inner = Scope(directory=directory, base=base, environment=environment, included=chain)
         loading.included[key] = assemble(loading, inner, files, top=False)
-    _import(loading, loading.included[key].copy(), root, document)
+    included = loading.included[key]
+    loading.budget.spend(included.size(), entry, path)
+    _import(loading, included.copy(), root, document)
 
 
 def _relative(directory: str, scope: Scope) -> str:
@@ -392,6 +396,7 @@ class _Extension:
         base = self.resolve(target, base_name, candidates, chain)
         if type(base.value) is not dict:
             return service
+        self.loading.budget.spend(base.size(), extends, path)
         base = base.copy()
         resets.apply(Node({"services": Node({name: base})}), self.document.resets)
         merged = merge.merge(base, service, self.loading.issues, ("services", name))

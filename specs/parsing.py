@@ -129,6 +129,9 @@ class _Builder:
             self.resets.append(path)
         mark = self._mark(node)
         if isinstance(node, yaml.ScalarNode):
+            if "\0" in node.value:
+                # No file, variable or argument can have one.
+                self._fail("a null character cannot stand in a spec", mark, path)
             return Node(self._scalar(node, mark), mark)
         identity = id(node)
         if identity in self._open:

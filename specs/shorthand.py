@@ -12,18 +12,24 @@ from specs import notation, patterns, shellwords
 from specs.errors import SpecIssue
 from specs.golang import format_value
 from specs.patterns import Patterns
-from specs.source import Node, Path, issue, wrap
+from specs.source import Budget, Node, Path, issue, wrap
 
 
 class _Report:
     """Where a rule's faults and warnings go; `lenient` leaves what cannot be read as it is."""
 
     def __init__(
-        self, issues: list[SpecIssue], warnings: list[SpecIssue], *, lenient: bool
+        self,
+        issues: list[SpecIssue],
+        warnings: list[SpecIssue],
+        *,
+        lenient: bool,
+        budget: Budget,
     ) -> None:
         self.issues = issues
         self.warnings = warnings
         self.lenient = lenient
+        self.budget = budget
 
     def fail(self, message: str, node: Node, path: Path) -> None:
         if not self.lenient:
@@ -37,13 +43,18 @@ Rule = Callable[[Node, Path, _Report], None]
 
 
 def canonicalise(
-    root: Node, *, issues: list[SpecIssue], warnings: list[SpecIssue], lenient: bool = False
+    root: Node,
+    *,
+    issues: list[SpecIssue],
+    warnings: list[SpecIssue],
+    lenient: bool = False,
+    budget: Budget | None = None,
 ) -> None:
     """Rewrites every short form below `root` in place.
 
     `lenient` is for trees whose variables are not substituted: what cannot be read stays.
     """
-    report = _Report(issues, warnings, lenient=lenient)
+    report = _Report(issues, warnings, lenient=lenient, budget=budget or Budget())
     for path, node, rule in patterns.matches(root, _RULES):
         rule(node, path, report)
 
@@ -119,6 +130,8 @@ def _ports(node: Node, path: Path, report: _Report) -> None:
             report.fail(str(exc), item, (*path, index))
             ports.append(item)
         else:
+            if len(entries) > 1:
+                report.budget.spend(len(entries) * 5, item, (*path, index))
             ports.extend(wrap(entry, item.mark) for entry in entries)
     node.value = ports
 

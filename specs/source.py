@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from specs.errors import SpecIssue
+from specs.errors import SpecError, SpecIssue
 
 Path = tuple[str | int, ...]
 
@@ -76,6 +76,18 @@ class Node:
             value = [child.copy() for child in value]
         return Node(value, self.mark, self.key_mark)
 
+    def size(self) -> int:
+        """How many values there are below it, with itself."""
+        found, pending = 0, [self]
+        while pending:
+            found += 1
+            value = pending.pop().value
+            if type(value) is dict:
+                pending.extend(value.values())
+            elif type(value) is list:
+                pending.extend(value)
+        return found
+
     def at(self, value: Any) -> Node:
         """A node with another value at the same place."""
         return Node(value, self.mark, self.key_mark)
@@ -122,6 +134,20 @@ def format_path(path: Path) -> str:
         else:
             text += f".{step}" if text else step
     return text
+
+
+class Budget:
+    """How many values may come of few in one load: by extending, including and ranges of ports."""
+
+    def __init__(self, size: int = 400_000) -> None:
+        self._size = self._left = size
+
+    def spend(self, number: int, node: Node, path: Path) -> None:
+        """Raises SpecError."""
+        self._left -= number
+        if self._left < 0:
+            message = f"what is extended, included and ranges makes more than {self._size:,} values"
+            raise SpecError([issue(message, node=node, path=path)])
 
 
 def issue(

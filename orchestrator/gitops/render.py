@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import logging
 import os.path
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ from specs.locations import context_path, is_within
 from specs.mounts import BindOptions, ServiceVolume
 from specs.project import Project, Service, Volume
 from specs.reader import Allowance
+
+_log = logging.getLogger(__name__)
 
 ABSENT = "not in the repository"
 _TAG_LENGTH = 16
@@ -122,6 +125,10 @@ def _render_one(
         loaded = load_project(options)
     except SpecError as exc:
         raise _explain(exc, source, checkout) from exc
+    except (ValueError, RecursionError, MemoryError) as exc:
+        # Whatever nobody thought of is this commit's failure, and no reason to try it for ever.
+        _log.exception("source %s: %s of %s", source.name, path, checkout.commit)
+        raise RenderFailed(f"{path} cannot be read: {type(exc).__name__}: {exc}") from exc
     relative = _Relative(checkout)
     relative.check(loaded)
     decrypt.refuse_elsewhere(checkout, loaded.project, loaded.inputs.files)
@@ -195,7 +202,7 @@ def _explain(error: SpecError, source: GitSource, checkout: Checkout) -> GitOpsE
     issues = tuple(
         dataclasses.replace(
             issue,
-            message=issue.message.replace(prefix, ""),
+            message=issue.message.replace(prefix, "").replace(prefix[:-1], "the repository"),
             file=issue.file.removeprefix(prefix) if issue.file else None,
         )
         for issue in error.issues

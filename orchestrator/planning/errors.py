@@ -4,6 +4,7 @@ PlanningError
 ├── DependencyCycle     services that wait for each other
 ├── UnknownService      a service was named that the project does not have
 ├── ServiceDisabled     a dependency that no active profile enables
+├── TooManyReplicas     more containers than a host can have
 └── MissingExternal     an external network or volume that does not exist
 """
 
@@ -46,6 +47,15 @@ class ServiceDisabled(PlanningError):
         super().__init__(
             f"service {service} depends on {dependency}, which no active profile enables",
             hint=f"activate a profile of {dependency}, or set required: false on the dependency",
+        )
+
+
+class TooManyReplicas(PlanningError):
+    def __init__(self, project: str, count: int, limit: int) -> None:
+        super().__init__(
+            f"project {project} asks for {count:,} containers, and {limit:,} are what a plan may "
+            "have",
+            hint="look at scale and deploy.replicas",
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from orchestrator.planning.actions import Cause
 from orchestrator.planning.draft import Draft, dependencies, namespace_parents
 from orchestrator.planning.drift import needs_recreate, service_drift
+from orchestrator.planning.errors import TooManyReplicas
 from orchestrator.planning.networks import Replacements
 from orchestrator.planning.observed import ObservedContainer
 from orchestrator.planning.rollout import Strategy, strategy
@@ -69,10 +70,17 @@ class Fleet:
         return any(replica.verdict == "replace" for replica in self.of(service))
 
 
+MAX_REPLICAS = 10_000
+"""In one plan: a typing error must not fill the memory before anybody can see it."""
+
+
 def decide(draft: Draft, replaced_networks: Replacements) -> Fleet:
     """Give every replica of the selected services its verdict, dependencies first, because a
     replaced service carries those along that share its namespaces or ask for a restart."""
     fleet = Fleet()
+    count = sum(desired_count(draft, service) for service in draft.services)
+    if count > MAX_REPLICAS:
+        raise TooManyReplicas(draft.project.name, count, MAX_REPLICAS)
     for service in draft.services:
         forced = _forced(draft, service, fleet, replaced_networks)
         replicas = tuple(_replicas(draft, service, forced))

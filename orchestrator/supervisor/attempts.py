@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from orchestrator.gitops.mirror import Revision
 
 
+LONGEST = 4000
+"""Characters of a message: a commit may have any number of faults, each of any length."""
+
+
 class Repository(Protocol):
     """A source's repository as it is here; what it raises is a GitOpsError or an OSError."""
 
@@ -73,6 +77,9 @@ def words_of(error: GitOpsError | EngineError) -> str:
     """An error's line, and what can be done about it."""
     # A refused spec has said everything, with file and line; its cause knows less.
     text = str(error) if getattr(error, "issues", ()) else chain(error)
+    if len(text) > LONGEST:
+        # It is kept in the history, and sent to whoever is told.
+        text = f"{text[:LONGEST]} …"
     hint = error.hint
     return text if not hint or hint in text else f"{text}\nhint: {hint}"
 

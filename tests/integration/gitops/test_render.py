@@ -315,6 +315,18 @@ def test_stacks_that_would_fill_the_memory_are_refused_before_they_are_read(benc
     assert "more than 2,097,152 bytes" in bench.refusal(files, paths=["*"])
 
 
+def test_what_nobody_thought_of_is_a_failure_of_the_commit(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprise(_: object) -> None:
+        raise ValueError("embedded null byte")
+
+    monkeypatch.setattr("orchestrator.gitops.render.load_project", surprise)
+    assert ". cannot be read: ValueError: embedded null byte" in bench.refusal(
+        {"compose.yaml": WEB}
+    )
+
+
 def test_what_a_template_renders_counts_as_what_is_read(bench: Bench) -> None:
     template = "services: {web: {image: '{{ 'x' * 10000 }}'}}\n"
     with pytest.raises(RenderFailed, match=r"more than 10,000 bytes") as caught:

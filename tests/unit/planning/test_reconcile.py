@@ -15,6 +15,7 @@ from orchestrator.planning.errors import (
     DependencyCycle,
     MissingExternal,
     ServiceDisabled,
+    TooManyReplicas,
     UnknownService,
 )
 from specs.project import Project
@@ -518,3 +519,11 @@ def test_what_no_service_uses_is_made_if_asked(stack: Stack, world: MakeWorld) -
     assert set(host.backend.networks) == {"shop_default", "shop_spare"}
     assert set(host.backend.volumes) == {"shop_shelf"}
     assert host.plan(project, all_resources=True).empty
+
+
+def test_a_scale_that_no_host_can_have_is_refused_before_it_is_planned(
+    stack: Stack, world: MakeWorld
+) -> None:
+    project = stack({"web": {"scale": 2_000_000_000}})
+    with pytest.raises(TooManyReplicas, match="asks for 2,000,000,000 containers"):
+        world().plan(project)

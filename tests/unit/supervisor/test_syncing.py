@@ -308,6 +308,17 @@ def test_a_registry_that_cannot_be_reached_says_nothing_against_the_commit(tmp_p
     run(tmp_path, body)
 
 
+def test_a_message_of_any_length_is_kept_in_part(tmp_path: Path) -> None:
+    async def body(bench: Bench) -> None:
+        bench.repository.push("a", error=RenderFailed("x" * 10**6, hint="write less"))
+        await bench.look()
+        last = bench.record.attempted
+        assert last is not None and len(last.message) < 5000
+        assert last.message.endswith("…\nhint: write less")
+
+    run(tmp_path, body)
+
+
 def test_a_full_disk_says_nothing_against_the_commit(tmp_path: Path) -> None:
     async def body(bench: Bench) -> None:
         bench.repository.push("a", spec("one", "web"))
