@@ -216,6 +216,7 @@ def enter(
         found = [(found[0][0], [name])]
     images: dict[str, Image] = {}
     for descriptor, names in found:
+        store.image_of(descriptor)  # nothing gets a name that leads nowhere
         store.add_names(descriptor, names)
         image = store.resolve(descriptor.digest)
         store.layer_paths(image)

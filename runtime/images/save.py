@@ -11,6 +11,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Sequence
 
+from runtime.images.leases import Lease
 from runtime.images.reference import Reference
 from runtime.images.store import Image, ImageStore
 from runtime.images.tar_reader import DIRECTORY, FILE, Entry
@@ -36,10 +37,10 @@ def save(
     """
     with store.lease() as lease:
         images = [(store.resolve(reference), _tag_of(store, reference)) for reference in references]
-        saving = _Saving(store, sink)
-        for image, name in images:
-            store.blobs.claim(image.digest, lease)
-            saving.add(image, name)
+        saving = _Saving(store, sink, lease)
+        held = [saving.hold(image) for image, _ in images]
+        for entry, (image, name) in zip(held, images, strict=True):
+            saving.add(entry, image, name)
         saving.finish()
     return tuple(image for image, _ in images)
 
@@ -52,7 +53,8 @@ def _tag_of(store: ImageStore, reference: str) -> Reference | None:
 
 
 class _Saving:
-    def __init__(self, store: ImageStore, sink: Callable[[bytes], object]) -> None:
+    def __init__(self, store: ImageStore, sink: Callable[[bytes], object], lease: Lease) -> None:
+        self._lease = lease
         self._store = store
         self._sink = sink
         self._written: set[str] = set()
@@ -61,8 +63,27 @@ class _Saving:
         for name in ("blobs/", "blobs/sha256/"):
             self._sink(_header(name, 0, kind=DIRECTORY, mode=0o755))
 
-    def add(self, image: Image, name: Reference | None) -> None:
-        entry = self._store.descriptor(image)
+    def hold(self, image: Image) -> Descriptor:
+        """Keep all that is to be written, whoever removes the image meanwhile; what its names
+        point to."""
+        top = self._store.descriptor(image)
+        waiting = [top]
+        held: set[str] = set()
+        while waiting:
+            entry = waiting.pop()
+            if entry.digest in held or not self._store.blobs.claim(entry.digest, self._lease):
+                continue  # not every platform was fetched
+            held.add(entry.digest)
+            content = self._store.blobs.read(entry.digest)
+            if entry.media_type in INDEXES:
+                waiting += Index.from_bytes(content).manifests
+                continue
+            manifest = Manifest.from_bytes(content)
+            for part in (manifest.config, *manifest.layers):
+                self._store.blobs.claim(part.digest, self._lease)
+        return top
+
+    def add(self, entry: Descriptor, image: Image, name: Reference | None) -> None:
         self._blobs(entry)
         annotations = (
             {}
@@ -92,6 +113,8 @@ class _Saving:
         self._sink(END)
 
     def _blobs(self, entry: Descriptor) -> None:
+        if entry.digest in self._written:
+            return
         content = self._store.blobs.read(entry.digest)
         self._blob(entry.digest)
         if entry.media_type in INDEXES:

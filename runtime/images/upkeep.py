@@ -143,7 +143,7 @@ class Upkeep:
         for entry in self._index.entries():
             name = name_of(entry) or entry.digest
             try:
-                faults += [f"image {name}: {fault}" for fault in self._faults(entry)]
+                faults += [f"image {name}: {fault}" for fault in self._faults(entry, set())]
             except ImageError as exc:
                 faults.append(f"image {name}: {exc}")
         for chain in self._layers.chains():
@@ -157,7 +157,10 @@ class Upkeep:
                 faults.append(f"layer {chain} is damaged")
         return tuple(faults)
 
-    def _faults(self, entry: Descriptor) -> list[str]:
+    def _faults(self, entry: Descriptor, seen: set[str]) -> list[str]:
+        if entry.digest in seen:
+            return []
+        seen.add(entry.digest)
         content = self._blobs.read(entry.digest)
         if entry.media_type in INDEXES:
             children = [
@@ -167,7 +170,7 @@ class Upkeep:
             ]
             if not children:
                 return ["none of its platforms is in the store"]
-            return [fault for child in children for fault in self._faults(child)]
+            return [fault for child in children for fault in self._faults(child, seen)]
         manifest = Manifest.from_bytes(content)
         ImageConfig.from_bytes(self._blobs.read(manifest.config.digest))
         return [
@@ -177,23 +180,30 @@ class Upkeep:
         ]
 
     def _reachable(self) -> set[str]:
+        """All that the entries of the index lead to, whatever they claim to be: another name for
+        a document, or one that is none, must not keep garbage from being collected."""
         wanted: set[str] = set()
-        for entry in self._index.entries():
-            wanted |= self._reach(entry)
+        seen: set[tuple[str, bool]] = set()
+        waiting = list(self._index.entries())
+        while waiting:
+            entry = waiting.pop()
+            is_index = entry.media_type in INDEXES
+            if (entry.digest, is_index) in seen:
+                continue
+            seen.add((entry.digest, is_index))
+            wanted.add(entry.digest)
+            try:
+                content = self._blobs.read(entry.digest)
+                if is_index:
+                    waiting += Index.from_bytes(content).manifests
+                else:
+                    wanted |= self._parts(Manifest.from_bytes(content))
+            except ImageError:
+                continue  # a platform that was never fetched, or damage, which `check` tells
         return wanted
 
-    def _reach(self, entry: Descriptor) -> set[str]:
-        wanted = {entry.digest}
-        try:
-            content = self._blobs.read(entry.digest)
-        except ImageError:
-            return wanted  # a platform that was never fetched, or damage, which `check` tells
-        if entry.media_type in INDEXES:
-            for child in Index.from_bytes(content).manifests:
-                wanted |= self._reach(child)
-            return wanted
-        manifest = Manifest.from_bytes(content)
-        wanted |= {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
+    def _parts(self, manifest: Manifest) -> set[str]:
+        wanted = {manifest.config.digest, *(layer.digest for layer in manifest.layers)}
         try:
             config = ImageConfig.from_bytes(self._blobs.read(manifest.config.digest))
         except RuntimeFault:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 from orchestrator.cli import choosing
-from orchestrator.cli.errors import UsageError
+from orchestrator.cli.archive_output import archive_output
 from orchestrator.cli.options import Argument, Command, number, text
 from orchestrator.cli.session import Session
 
@@ -14,15 +11,9 @@ from orchestrator.cli.session import Session
 def run(session: Session, *, output: str | None, index: float | None, service: str) -> int:
     from orchestrator.engine import transfers
 
-    if output in (None, "-") and sys.stdout.isatty():
-        raise UsageError("an archive on a terminal helps nobody", hint="-o FILE, or redirect it")
     container = choosing.one(session, service, index, states=())
-    if output is None or output == "-":
-        transfers.export_container(session.root, session.run, container["id"], sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return 0
-    with open(os.path.join(session.cwd, output), "wb") as file:
-        transfers.export_container(session.root, session.run, container["id"], file)
+    with archive_output(session, output) as stream:
+        transfers.export_container(session.root, session.run, container["id"], stream)
     return 0
 
 

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import output
+from orchestrator.cli.archive_output import archive_output
 from orchestrator.cli.errors import UsageError
 from orchestrator.cli.options import Argument, Command, choice, flag, repeated, text
 from orchestrator.cli.session import Session
@@ -69,14 +70,8 @@ def _tag(session: Session, *, image: str, reference: str) -> int:
 def _save(session: Session, *, output: str | None, image: tuple[str, ...]) -> int:
     from orchestrator.engine import transfers
 
-    if output is None:
-        if sys.stdout.isatty():
-            raise UsageError("an archive on a terminal helps nobody", hint="-o FILE")
-        transfers.save_to(session.root, image, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-        return 0
-    with open(os.path.join(session.cwd, output), "wb") as file:
-        transfers.save_to(session.root, image, file)
+    with archive_output(session, output) as stream:
+        transfers.save_to(session.root, image, stream)
     return 0
 
 

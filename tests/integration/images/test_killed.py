@@ -9,9 +9,13 @@ import signal
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from orchestrator.cli.archive_output import archive_output
+from orchestrator.cli.session import Session
 from runtime.build.builder import BuildRequest, build
 from runtime.build.cache import StepCache
 from runtime.build.cache_mounts import import_mount
@@ -144,6 +148,22 @@ def _import(scene: Scene) -> None:
     import_mount(ImageStore(scene.root), "cache", archive(*MEMBERS[:3]))
 
 
+def _save(scene: Scene) -> None:
+    session = cast(Session, SimpleNamespace(cwd=str(scene.place)))
+    with archive_output(session, "saved") as stream:
+        save(ImageStore(scene.root), ["app"], stream.write)
+
+
+def whole(scene: Scene) -> bool:
+    """Whether what was saved is there, and then all of it; raises ImageError."""
+    path = scene.place / "saved"
+    if not path.exists():
+        return False
+    with open(path, "rb") as file:
+        load(ImageStore(scene.place / "loaded"), file)
+    return True
+
+
 def _forget_layers(scene: Scene) -> None:
     for layer in (scene.root / "layers").iterdir():
         shutil.rmtree(layer)
@@ -165,6 +185,7 @@ def _forget_cache(scene: Scene) -> None:
         pytest.param(_build, None, id="build from the cache"),
         pytest.param(_collect, None, id="collect"),
         pytest.param(_import, None, id="import a cache mount"),
+        pytest.param(_save, None, id="save"),
     ],
 )
 def test_the_store_is_sound_wherever_it_was_killed(
@@ -186,7 +207,9 @@ def test_the_store_is_sound_wherever_it_was_killed(
                 store = ImageStore(root)
                 assert store.check() == ()
                 assert os.listdir(root / "ingest") == []
+        whole(scene)
         work(scene)
+        assert whole(scene) or work is not _save
         for root in (scene.root, scene.place / "fresh"):
             if root.exists():
                 assert ImageStore(root).check() == ()

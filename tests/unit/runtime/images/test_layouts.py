@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from runtime.images.load import load
 from runtime.images.platforms import host_platform
 from runtime.images.save import save
 from runtime.images.store import ImageStore
-from runtime.oci.descriptor import INDEX, Descriptor
+from runtime.oci.descriptor import INDEX, MANIFEST, Descriptor
 from runtime.oci.digest import digest_of
 from runtime.oci.manifest import Index
 from tests.unit.runtime.build.workshop import Workshop
@@ -166,6 +167,46 @@ def test_indexes_in_indexes_are_bounded(shop: Workshop, layout: Path) -> None:
         pytest.raises(ImageError, match=r"nested deeper than 8|not made for"),
     ):
         take_image(shop.store, LayoutPlace(path=layout), None, lease=lease)
+
+
+def test_an_index_that_names_a_layer_as_a_manifest_hinders_nothing(
+    shop: Workshop, layout: Path
+) -> None:
+    store = ImageStore(layout)
+    image = store.resolve("one:1")
+    real = store.descriptor(image)
+    [layer] = image.manifest.layers
+    children = (
+        dataclasses.replace(real, annotations={}),
+        dataclasses.replace(layer, media_type=MANIFEST),
+        dataclasses.replace(layer, media_type=INDEX),
+    )
+    with store.lease() as lease:
+        descriptor = store.blobs.put(Index(manifests=children).to_bytes(), INDEX, lease)
+        store.add_names(descriptor, ["hostile:1"])
+    before = set(store.blobs.digests())
+    store.collect_garbage()
+    store.disk_usage()
+    assert set(store.blobs.digests()) == before
+    assert any("hostile" in fault for fault in store.check())
+    store.remove("hostile:1")
+    assert store.check() == () and store.resolve("one:1").id == image.id
+
+
+def test_what_is_saved_stays_until_it_is_written(shop: Workshop, tmp_path: Path) -> None:
+    shop.base("one:1", member("one", b"1" * 5000))
+    out = io.BytesIO()
+
+    def write(piece: bytes) -> None:
+        if not out.tell():
+            shop.store.remove("one:1")
+        out.write(piece)
+
+    save(shop.store, ["one:1"], write)
+    [image] = load(ImageStore(tmp_path / "other"), io.BytesIO(out.getvalue()))
+    assert image.references == ("one:1",)
+    shop.store.collect_garbage()
+    assert list(shop.store.blobs.digests()) == []
 
 
 # Two at once.
