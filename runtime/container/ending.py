@@ -14,6 +14,7 @@ import selectors
 import signal
 import socket
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.cgroups.manager import Cgroup, open_cgroup
@@ -24,14 +25,31 @@ from runtime.errors import RuntimeFault
 from runtime.linux import sockets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runtime.container.keeper import Keeper
     from runtime.container.monitor import Monitor
+    from runtime.container.paths import ContainerPaths
 
 _KILLED = 128 + signal.SIGKILL
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Ended:
+    """A container whose first process has ended, and what is to be recorded of it."""
+
+    monitor: Monitor
+    cgroup: Cgroup
+    record: ExitRecord
+
+    @property
+    def paths(self) -> ContainerPaths:
+        return self.monitor.keeper.instance.container(self.monitor.id)
+
+
 def end(monitor: Monitor) -> None:
-    """Its first process has ended: keep the last of its output, record the exit, tell who
-    watches."""
+    """Its first process has ended: keep the last of its output; the keeper does the rest with
+    `settle`, once for all that have ended at the same time."""
     code = os.waitstatus_to_exitcode(monitor.keeper.wait(monitor.pid))
     # All of the pid namespace is dead by now; with the host's, the rest is ended here.
     cgroup = open_cgroup(*monitor.kit.cgroup)
@@ -47,7 +65,8 @@ def end(monitor: Monitor) -> None:
         finished_at=time.time_ns(),
     )
     monitor.ended = True
-    _settle(monitor, cgroup, record)
+    monitor.selector.discard(monitor.pidfd)
+    monitor.keeper.ended.append(Ended(monitor, cgroup, record))
 
 
 def end_failed(monitor: Monitor, error: Exception) -> None:
@@ -72,75 +91,90 @@ def end_failed(monitor: Monitor, error: Exception) -> None:
         finished_at=time.time_ns(),
         error=f"its monitor failed: {error!r}",
     )
-    _settle(monitor, cgroup, record)
+    monitor.selector.discard(monitor.pidfd)
+    monitor.keeper.ended.append(Ended(monitor, cgroup, record))
 
 
-def _settle(monitor: Monitor, cgroup: Cgroup, record: ExitRecord) -> None:
-    keeper = monitor.keeper
+def settle(keeper: Keeper, ended: Sequence[Ended]) -> None:
+    """Record the exits and tell who watches, in a child."""
 
     def body(_report: socket.socket) -> None:
-        monitor.selector.begin_anew()
-        _finish(monitor, cgroup, record)
+        for one in ended:
+            one.monitor.selector.begin_anew()
+        _finish(ended)
         os._exit(0)
 
     try:
-        pid, report = keeper.spawn(body, kept=monitor.descriptors())
+        pid, report = keeper.spawn(body, kept=[fd for e in ended for fd in e.monitor.descriptors()])
     except OSError:
         # No process is to be had: then everybody has to wait for it.
-        _finish(monitor, cgroup, record)
-        monitor.let_go()
-        keeper.drop(monitor)
+        _finish(ended)
+        for one in ended:
+            one.monitor.let_go()
+            keeper.drop(one.monitor)
         return
-    monitor.let_go()
+    for one in ended:
+        one.monitor.let_go()
+    selector = ended[0].monitor.selector
 
     def on_report(_fd: int) -> None:
         # It reports nothing but its end, and an error that ends it.
-        if (said := report.recv(16 * 1024)) and b"message" in said:
+        if said := report.recv(16 * 1024):
             report_fault(RuntimeFault(said.decode(errors="replace")))
             return
-        monitor.selector.close()
-        if keeper.wait(pid) != 0:
-            _record_late(monitor, cgroup, record)
-        keeper.drop(monitor)
+        selector.close()
+        lost = keeper.wait(pid) != 0
+        for one in ended:
+            if lost:
+                _record_late(one)
+            keeper.drop(one.monitor)
 
-    monitor.selector.register(report, selectors.EVENT_READ, on_report)
+    selector.register(report, selectors.EVENT_READ, on_report)
 
 
-def _finish(monitor: Monitor, cgroup: Cgroup, record: ExitRecord) -> None:
-    # Whoever learns of the exit may start the container again: clear the place first.
+def _finish(ended: Sequence[Ended]) -> None:
+    for one in ended:
+        # Whoever learns of the exit may start the container again: clear the place first.
+        _clear(one)
+        disclaim(os.dup(one.monitor.claim))
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed its directory
+            write_exit(one.paths.exit, one.record)
+        _tell(one)
+    # Last, and of these those whose clients have to read first, which may take them for ever.
+    for one in sorted(ended, key=lambda one: one.monitor.attachments.full):
+        one.monitor.attachments.finish(one.record.exit_code)
+
+
+def _clear(one: Ended) -> None:
     with contextlib.suppress(RuntimeFault):
-        cgroup.remove()
-    paths = monitor.keeper.instance.container(monitor.id)
-    paths.socket.unlink(missing_ok=True)
+        one.cgroup.remove()
+    one.paths.socket.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
-        paths.run_directory.rmdir()
-    disclaim(os.dup(monitor.claim))
-    with contextlib.suppress(FileNotFoundError):  # somebody has removed its directory
-        write_exit(paths.exit, record)
-    # Nobody is let go before: that a connection ends tells that the exit is on disk.
+        one.paths.run_directory.rmdir()
+
+
+def _tell(one: Ended) -> None:
+    """Nobody is let go before: that a connection ends tells that the exit is on disk."""
+    monitor = one.monitor
     monitor.hear_late()
     for watcher in monitor.watchers:
         # Who has not read what it was told before learns it from the end of the connection.
         watcher.setblocking(False)
         with contextlib.suppress(OSError):
-            sockets.send(watcher, {"exited": dataclasses.asdict(record)})
-    monitor.attachments.finish(record.exit_code)
+            sockets.send(watcher, {"exited": dataclasses.asdict(one.record)})
 
 
-def _record_late(monitor: Monitor, cgroup: Cgroup, record: ExitRecord) -> None:
+def _record_late(one: Ended) -> None:
     """The child was killed, or has failed: nobody else knows the exit, unless it was written."""
-    paths = monitor.keeper.instance.container(monitor.id)
+    monitor = one.monitor
     with contextlib.suppress(RuntimeFault, OSError):
-        claimed = claim(str(paths.directory), monitor.id)
+        claimed = claim(str(one.paths.directory), monitor.id)
         try:
-            started = read_start(paths.state)
-            if started is None or started.pid != monitor.pid or read_exit(paths.exit) is not None:
+            started = read_start(one.paths.state)
+            if started is None or started.pid != monitor.pid:
                 return
-            with contextlib.suppress(RuntimeFault):
-                cgroup.remove()
-            paths.socket.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                paths.run_directory.rmdir()
-            write_exit(paths.exit, record)
+            if read_exit(one.paths.exit) is None:
+                _clear(one)
+                write_exit(one.paths.exit, one.record)
         finally:
             disclaim(claimed)

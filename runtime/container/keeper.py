@@ -7,7 +7,8 @@ nothing of the launcher. When it is killed, the kernel kills its containers with
 runs that nobody looks after.
 
 Nothing in the loop waits for anybody: starts, execs, and what is left to do when a container has
-ended, are done by children. An error in the code for one container ends that one alone.
+ended, are done by children. An error in the code for one container ends that one alone. All
+modules are loaded before the fork, as an upgrade replaces them on the disk.
 
 The launcher's messages, over a connection that ends when it has no more to start here:
   {"op": "start", "id", …}  with the descriptor of a client, who gets the answer
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime.container.children import answer_error, become, report_fault
+from runtime.container.ending import Ended, settle
 from runtime.container.paths import is_id
 from runtime.container.starting import Starting
 from runtime.errors import NotFound
@@ -107,6 +109,7 @@ class Keeper:
         self.starts = start
         self.starts_exec = start_exec
         self._wards: set[Ward] = set()
+        self.ended: list[Ended] = []
         self._ended = 0
         self._selector = selectors.DefaultSelector()
         self._launcher = launcher
@@ -140,6 +143,9 @@ class Keeper:
                 owner.fail(error)
         for ward in tuple(self._wards):
             ward.tick()
+        if self.ended:
+            ended, self.ended = self.ended, []
+            settle(self, ended)
 
     def _patience(self) -> float | None:
         times = [time for ward in self._wards if (time := ward.patience()) is not None]

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.container.attach import Attachments
 from runtime.container.children import NULL, answer_error, close, stdio
+from runtime.container.ending import end, end_failed
+from runtime.container.holds import Holds
 from runtime.container.kit import Kit
 from runtime.container.logs import LogWriter
 from runtime.container.monitored_exec import MonitoredExec
@@ -33,7 +35,6 @@ from runtime.linux import sockets
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runtime.container.holds import Holds
     from runtime.container.keeper import Keeper
 
 _CHUNK = 64 * 1024
@@ -125,8 +126,6 @@ class Monitor:
             self._release()
 
     def fail(self, error: Exception) -> None:
-        from runtime.container.ending import end_failed
-
         end_failed(self, error)
 
     def descriptors(self) -> Iterator[int]:
@@ -208,8 +207,6 @@ class Monitor:
     # --- the end -----------------------------------------------------------------------------
 
     def _on_exit(self, _fd: int) -> None:
-        from runtime.container.ending import end
-
         if self._held_until is not None:
             # Whoever wants its output has not come yet.
             self.selector.unregister(self.pidfd)
@@ -291,8 +288,6 @@ class Monitor:
 
     def _hold(self, connection: socket.socket) -> None:
         if self._holds is None:
-            from runtime.container.holds import Holds
-
             self._holds = Holds(self, self.kit.cgroup)
         self._holds.open(connection)
 

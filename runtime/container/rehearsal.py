@@ -11,17 +11,18 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 from runtime.cgroups.manager import open_cgroup
-from runtime.container import starter
+from runtime.container import init, starter
 from runtime.container.config import ContainerConfig
 from runtime.container.keeper import Keeper
 from runtime.container.kit import Kit, send_kit
 from runtime.container.paths import Instance
-from runtime.container.record import boot_id
+from runtime.container.record import boot_id, reserve_exit
 from runtime.linux import process, sockets
 
 # Enough for the interpreter to specialise what is run (PEP 659).
@@ -63,36 +64,49 @@ def _play(stage: Instance) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         keeper.start({"id": _ID}, theirs)
-        _answer(keeper, ours)
+        started = _answer(keeper, ours)["started"]
     with sockets.connect(path) as watcher, sockets.connect(path) as client:
         sockets.send(watcher, {"op": "watch", "execs": True})
         sockets.send(client, {"op": "exec", "config": {"argv": ["true"]}})
         for _said in ("started", "exit_code"):
             _answer(keeper, client)
+        os.kill(started["pid"], signal.SIGKILL)
+        _answer(keeper, watcher)
+    while keeper.busy:
+        keeper.turn(_PATIENCE)
     keeper.close()
 
 
-def _answer(keeper: Keeper, client: socket.socket) -> None:
+def _answer(keeper: Keeper, client: socket.socket) -> dict[str, Any]:
+    """What the keeper says next."""
     while not select.select([client], [], [], 0)[0]:
         keeper.turn(_PATIENCE)
-    for fd in sockets.receive(client)[1]:
+    answer, fds = sockets.receive(client)
+    for fd in fds:
         os.close(fd)
+    return answer
 
 
 def _start(instance: Instance, _request: dict[str, Any], report: socket.socket) -> None:
     paths = instance.container(_ID)
     paths.run_directory.mkdir(parents=True, exist_ok=True)
     listener = sockets.listen(str(paths.socket))
+    pid = process.fork(sibling=True)
+    if pid == 0:
+        init.stay_with_parent(report.fileno())
+        report.close()
+        signal.pause()
+    reserve_exit(paths.exit)
     output, written = os.pipe()
     os.write(written, b"a line\n")
     kit = Kit(
-        pid=os.getppid(),
+        pid=pid,
         cgroup=("parent", "name"),
         driver="json-file",
         max_size=1024,
         max_files=2,
         await_attach=False,
-        record=json.dumps({"pid": 1, "boot": boot_id()}),
+        record=json.dumps({"pid": pid, "boot": boot_id()}),
         state=str(paths.state),
         directory=str(paths.directory),
         listener=listener.fileno(),

@@ -10,10 +10,14 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
+from runtime.cgroups.manager import open_cgroup
 from runtime.container.children import Outcome, answer_error, close, report_fault
 from runtime.container.claims import claim, disclaim
+from runtime.container.config import ContainerConfig
 from runtime.container.kit import Kit, descriptors_of, take_kit
 from runtime.container.monitor import Monitor
+from runtime.container.record import exit_reserve
+from runtime.container.sessions import start_error
 from runtime.errors import RuntimeFault
 from runtime.linux import files, process, sockets
 
@@ -87,8 +91,6 @@ class Starting:
         if outcome.kit is not None:
             self._kit = take_kit(outcome.kit, outcome.kit_fds)
         if outcome.error is not None:
-            from runtime.container.sessions import start_error
-
             raise start_error(outcome.error)
         kit = self._kit
         if kit is None:
@@ -123,10 +125,6 @@ class Starting:
             self._keeper.drop(self)
 
     def _discard(self) -> None:
-        from runtime.cgroups.manager import open_cgroup
-        from runtime.container.config import ContainerConfig
-        from runtime.container.record import exit_reserve
-
         instance = self._keeper.instance
         paths = instance.container(self._id)
         try:
