@@ -326,6 +326,8 @@ def _config(source: GitSource) -> str:
         "\tfsmonitor = false",
         "\tattributesFile = /dev/null",
         "\tlogAllRefUpdates = false",
+        # What is larger passes through memory in pieces, and never as a whole.
+        "\tbigFileThreshold = 8m",
         "[gc]",
         "\tauto = 0",
         "[maintenance]",
