@@ -39,6 +39,7 @@ def save(
         images = [(store.resolve(reference), _tag_of(store, reference)) for reference in references]
         saving = _Saving(store, sink, lease)
         held = [saving.hold(image) for image, _ in images]
+        saving.begin()
         for entry, (image, name) in zip(held, images, strict=True):
             saving.add(entry, image, name)
         saving.finish()
@@ -60,8 +61,6 @@ class _Saving:
         self._written: set[str] = set()
         self._entries: list[Descriptor] = []
         self._docker: dict[str, dict[str, object]] = {}
-        for name in ("blobs/", "blobs/sha256/"):
-            self._sink(_header(name, 0, kind=DIRECTORY, mode=0o755))
 
     def hold(self, image: Image) -> Descriptor:
         """Keep all that is to be written, whoever removes the image meanwhile; what its names
@@ -82,6 +81,10 @@ class _Saving:
             for part in (manifest.config, *manifest.layers):
                 self._store.blobs.claim(part.digest, self._lease)
         return top
+
+    def begin(self) -> None:
+        for name in ("blobs/", "blobs/sha256/"):
+            self._sink(_header(name, 0, kind=DIRECTORY, mode=0o755))
 
     def add(self, entry: Descriptor, image: Image, name: Reference | None) -> None:
         self._blobs(entry)
