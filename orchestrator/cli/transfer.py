@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import output, progress
@@ -114,6 +114,20 @@ def images(project: Project, services: Iterable[str]) -> dict[str, tuple[str, bo
         )
         for name in services
     }
+
+
+def platforms(
+    project: Project, services: Iterable[str], environ: Mapping[str, str]
+) -> dict[str, str]:
+    """What each image is wanted for, where that is said: the first service that has it decides."""
+    default = environ.get("DOCKER_DEFAULT_PLATFORM") or ""
+    wanted: dict[str, str] = {}
+    for name in services:
+        service = project.services[name]
+        own = [image for image, _ in images(project, [name]).values()]
+        for image in (*own, *mounted_images(project, [name])):
+            wanted.setdefault(image, service.platform or default)
+    return wanted
 
 
 def mounted_images(project: Project, services: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import os
 import secrets
 import signal
@@ -36,6 +37,7 @@ from orchestrator.planning.observed import Spec
 from runtime.container.config import ImageMount, Mount
 from runtime.container.containers import ContainerState
 from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
+from runtime.images.platforms import host_platform, runs_here
 from runtime.images.store import Image
 
 GRACE_AFTER_KILL = 10.0
@@ -200,11 +202,25 @@ class ContainerWork:
         except InvalidState:
             return containers.get(record.id)
         except ContainerStartError as exc:
+            if exc.errno == errno.ENOEXEC:
+                exc.hint = self._foreign(record) or exc.hint
             if exc.step != "secret":
                 raise
         # The runtime keeps secrets in memory alone, and that is gone after a reboot.
         self._give_secrets(record)
         return containers.start(record.id)
+
+    def _foreign(self, record: ContainerRecord) -> str | None:
+        """What to do about programs of another platform; None where they are of this one."""
+        with contextlib.suppress(NotFound):
+            made_for = self._host.images.resolve(record.image_id).config.platform
+            if not runs_here(made_for):
+                return (
+                    f"the image is for {made_for}, this machine is {host_platform()}: register an "
+                    "interpreter for it with the kernel (binfmt_misc, flag F), or take another "
+                    "platform"
+                )
+        return None
 
     def _give_secrets(self, record: ContainerRecord) -> None:
         """Hand a container its secrets once more, from the project as it was last applied;

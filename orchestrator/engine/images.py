@@ -12,8 +12,11 @@ from typing import Any
 from orchestrator.engine.events import PullEvent
 from orchestrator.engine.host import Host
 from orchestrator.planning import actions
+from orchestrator.planning.images import same_platform
 from runtime.errors import ImageError, ImageNotFound
 from runtime.images.bootstrap import bootstrap
+from runtime.images.platforms import parse_platform
+from runtime.images.store import Image
 from runtime.registry.errors import RegistryError
 from runtime.registry.progress import TransferEvent
 from runtime.registry.settings import read_settings
@@ -41,12 +44,19 @@ class ImageWork:
 
         try:
             config = await asyncio.to_thread(read_settings)
-            await pull(action.name, store=host.images, config=config, progress=progress.tell)
+            image = await pull(
+                action.name,
+                store=host.images,
+                platform=parse_platform(action.platform) if action.platform else None,
+                config=config,
+                progress=progress.tell,
+            )
         except ImageNotFound as exc:
             exc.hint = exc.hint or hint_for(action.name)
             raise
         except RegistryError as exc:
             raise ImageError(f"pull {action.name}", hint=exc.hint or hint_for(action.name)) from exc
+        check_platform(action.name, image, action.platform)
         host.store.put_pull(action.name, time())
         host.tell_resource("pull", "image", action.name, action.project)
 
@@ -128,6 +138,15 @@ class PullProgress:
             detail=event.detail,
         )
         self._loop.call_soon_threadsafe(self._host.bus.publish, told)
+
+
+def check_platform(reference: str, image: Image, wanted: str) -> None:
+    """Raise ImageError for an image that a registry has for one platform, and not this one."""
+    if wanted and not same_platform(str(image.config.platform), wanted):
+        raise ImageError(
+            f"image {reference} is for {image.config.platform}, not for {wanted}",
+            hint="take another tag, or drop platform and DOCKER_DEFAULT_PLATFORM",
+        )
 
 
 def hint_for(reference: str) -> str:

@@ -27,6 +27,7 @@ from orchestrator.engine.updates import UpdateWork
 from orchestrator.planning import actions
 from orchestrator.planning.observed import ContainerStatus, Observed, ObservedVolume
 from runtime.errors import ImageNotFound, InUse, NotFound
+from runtime.images.store import Image
 from runtime.volumes import Volume
 
 PROJECT_LABEL = "com.docker.compose.project"
@@ -81,6 +82,7 @@ class LocalBackend:
         host = self.host
         records = host.store.containers()
         own = [record for record in records if record.project == project]
+        found = {name: image for name in sorted(images) if (image := self._image(name))}
         return Observed(
             containers=observed_containers(own, self.statuses(own)),
             networks=observed_networks(
@@ -96,7 +98,8 @@ class LocalBackend:
                 for volume in host.volumes.list()
                 if volume.name in volumes or volume.labels.get(PROJECT_LABEL) == project
             },
-            images={name: id for name in sorted(images) if (id := self._image_id(name))},
+            images={name: image.id for name, image in found.items()},
+            platforms={name: str(image.config.platform) for name, image in found.items()},
             pulled=host.store.pulls(),
             elsewhere=users_elsewhere(records, project),
             inheritance=host.store.inheritance(project),
@@ -119,9 +122,9 @@ class LocalBackend:
         status = self.statuses([record]).get(record.id, "created")
         return record, container_status(record, status)
 
-    def _image_id(self, reference: str) -> str | None:
+    def _image(self, reference: str) -> Image | None:
         try:
-            return self.host.images.resolve(reference).id
+            return self.host.images.resolve(reference)
         except ImageNotFound:
             return None
 

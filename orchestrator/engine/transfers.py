@@ -19,6 +19,7 @@ from runtime.images.changes import changes
 from runtime.images.flat import export
 from runtime.images.load import load
 from runtime.images.merged import MergedTree
+from runtime.images.platforms import parse_platform
 from runtime.images.save import save
 from runtime.images.store import ImageStore
 from runtime.tree_sizes import tree_size
@@ -30,16 +31,25 @@ if TYPE_CHECKING:
     Tell = Callable[[TransferEvent], None]
 
 
-def pull(root: str, reference: str, tell: Tell) -> str:
-    """Fetch an image; its id. Raises ImageNotFound and RegistryErrors."""
+def pull(root: str, reference: str, tell: Tell, platform: str = "") -> str:
+    """Fetch an image, for this machine's platform where none is given; its id. Raises
+    ImageNotFound, ImageError and RegistryErrors."""
     import asyncio
 
+    from orchestrator.engine.images import check_platform
     from runtime.registry import pull as registry_pull
     from runtime.registry.settings import read_settings
 
-    store = ImageStore(root)
-    work = registry_pull.pull(reference, store=store, config=read_settings(), progress=tell)
-    return asyncio.run(work).id
+    work = registry_pull.pull(
+        reference,
+        store=ImageStore(root),
+        platform=parse_platform(platform) if platform else None,
+        config=read_settings(),
+        progress=tell,
+    )
+    image = asyncio.run(work)
+    check_platform(reference, image, platform)
+    return image.id
 
 
 def push(root: str, reference: str, tell: Tell) -> str:

@@ -65,7 +65,8 @@ class Action:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullImage(Action):
-    """Fetch from the registry; where that is not `allowed`, the image must be there."""
+    """Fetch from the registry what it has for `platform`, "" for this machine's; where that is
+    not `allowed`, the image must be there."""
 
     verb = "pull"
     words = ("Pulling", "Pulled")
@@ -73,6 +74,7 @@ class PullImage(Action):
     interruptible = True
 
     project: str = ""
+    platform: str = ""
     allowed: bool = True
 
 

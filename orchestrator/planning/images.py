@@ -38,16 +38,31 @@ def plan_images(draft: Draft) -> None:
         for spec in draft.blueprints.values()
         if spec["service"].get("build")
     }
+    platforms: dict[str, str] = {}
+
+    def pull(service: Mapping[str, Any], reference: str, wanted: str = "") -> None:
+        platform = str(
+            service.get("platform") or draft.policy.environ.get("DOCKER_DEFAULT_PLATFORM") or ""
+        )
+        other = platforms.setdefault(reference, platform)
+        if not same_platform(other, platform):
+            raise PlanningError(
+                f"image {reference} is wanted for {other or 'this machine'} and for "
+                f"{platform or 'this machine'}, but a reference stands for one image here",
+                hint="give one of the services a digest, or a tag of that platform's own",
+            )
+        _plan_pull(draft, reference, wanted, platform)
+
     for name in sorted(draft.selected):
         service = draft.service(name)
         for own in init_images(service):
-            _plan_pull(draft, own, "")
+            pull(service, own)
         if not service.get("build") and name not in draft.policy.pins:
-            _plan_pull(draft, draft.image(name), _policy(service))
+            pull(service, draft.image(name), _policy(service))
         pinned = draft.policy.pins[name].mounted if name in draft.policy.pins else {}
         for target, mounted in draft.mounted(name).items():
             if mounted not in built and target not in pinned:
-                _plan_pull(draft, mounted, "")
+                pull(service, mounted)
 
 
 def _policy(service: Mapping[str, Any]) -> str:
@@ -96,15 +111,16 @@ def _mounted_builds(draft: Draft) -> list[str]:
     ]
 
 
-def _plan_pull(draft: Draft, reference: str, wanted: str) -> None:
+def _plan_pull(draft: Draft, reference: str, wanted: str, platform: str) -> None:
     if reference not in draft.image_steps:
-        reason = _pull_reason(draft, wanted, reference)
+        reason = _pull_reason(draft, wanted, reference, platform)
         if reason:
             draft.image_steps[reference] = draft.builder.add(
                 PullImage(
                     name=reference,
                     cause=Cause(reason=reason),
                     project=draft.project.name,
+                    platform=platform,
                     allowed=draft.policy.pull != "never" and wanted != "never",
                 )
             )
@@ -127,9 +143,12 @@ def _build_reason(draft: Draft, name: str) -> str | None:
     return None
 
 
-def _pull_reason(draft: Draft, wanted: str, reference: str) -> str | None:
+def _pull_reason(draft: Draft, wanted: str, reference: str, platform: str) -> str | None:
     if reference not in draft.observed.images:
         return "not in the image store"
+    there = draft.observed.platforms.get(reference, "")
+    if platform and there and not same_platform(there, platform):
+        return f"what is in the image store is for {there}, not for {platform}"
     if draft.policy.pull == "always" and draft.policy.refresh:
         return "a pull was asked for"
     if draft.policy.pull == "never" or not draft.policy.refresh:
@@ -143,6 +162,25 @@ def _pull_reason(draft: Draft, wanted: str, reference: str) -> str | None:
     if last is None:
         return f"pull_policy: {wanted}, and it was never pulled"
     return f"pull_policy: {wanted}" if draft.now - last >= age else None
+
+
+def same_platform(one: str, other: str) -> bool:
+    """Whether two platforms (`linux/arm64/v8`, `linux/arm64`, `arm64`) mean the same; a variant
+    counts where both name one."""
+    if not one or not other:
+        return one == other
+    (system, machine, variant), (system2, machine2, variant2) = _parts(one), _parts(other)
+    return (system, machine) == (system2, machine2) and (
+        variant == variant2 or not (variant and variant2)
+    )
+
+
+def _parts(platform: str) -> tuple[str, str, str]:
+    parts = platform.lower().split("/")
+    if len(parts) == 1:
+        parts.insert(0, "linux")
+    machine = {"x86_64": "amd64", "aarch64": "arm64"}.get(parts[1], parts[1])
+    return parts[0], machine, "/".join(parts[2:])
 
 
 def refresh_age(policy: str) -> float | None:

@@ -91,15 +91,17 @@ class Observed:
     """The project's part of the world, plus every network, volume and image that it names.
 
     `images` maps a reference to the id of the local image; a reference that is not a key is
-    not in the store; `pulled` tells when one was last pulled. `elsewhere` maps a network to the
-    containers of other projects on it. `inheritance` has, by service and number, the anonymous
-    volumes of replicas that were removed and whose successors have not come to be.
+    not in the store; `platforms` tells what those that are were made for, `pulled` when one was
+    last pulled. `elsewhere` maps a network to the containers of other projects on it.
+    `inheritance` has, by service and number, the anonymous volumes of replicas that were removed
+    and whose successors have not come to be.
     """
 
     containers: tuple[ObservedContainer, ...] = ()
     networks: Mapping[str, ObservedNetwork] = field(default_factory=dict)
     volumes: Mapping[str, ObservedVolume] = field(default_factory=dict)
     images: Mapping[str, str] = field(default_factory=dict)
+    platforms: Mapping[str, str] = field(default_factory=dict)
     pulled: Mapping[str, float] = field(default_factory=dict)
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     inheritance: Mapping[tuple[str, int], Mapping[str, str]] = field(default_factory=dict)

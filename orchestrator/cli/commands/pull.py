@@ -31,13 +31,16 @@ def run(
         if not (image in buildable and ignore_buildable)
         and not (policy == "missing" and transfers.present(session.root, image))
     )
+    platforms = transfer.platforms(project, names, session.environ)
     for carry_on in (False, True):
         # What can be built here need not be in any registry.
         some = [image for image in wanted if (image in buildable) == carry_on]
         transfer.one_by_one(
             session,
             some,
-            lambda reference, tell: transfers.pull(session.root, reference, tell),
+            lambda reference, tell: transfers.pull(
+                session.root, reference, tell, platforms.get(reference, "")
+            ),
             word="Pulling",
             quiet=quiet,
             carry_on=carry_on or ignore_pull_failures,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from runtime.images.store import ImageStore
+from runtime.oci.image_config import ImageConfig
 from tests.integration.supervisor.harbour import IMAGE, Harbour
 
 PLACE = "127.0.0.1:15000"
@@ -35,13 +40,13 @@ asyncio.run(main())
 
 
 @contextmanager
-def registry(harbour: Harbour, *names: str) -> Iterator[None]:
+def registry(harbour: Harbour, *names: str, image: str = IMAGE) -> Iterator[None]:
     """A registry in the harbour that has the image by these names."""
     storage = harbour.root.parent / "registry"
     server = subprocess.Popen(
         [
             *("nsenter", f"--net=/run/netns/{harbour.netns}", sys.executable, "-I", "-c"),
-            *(_REGISTRY, str(harbour.root), str(storage), PLACE, IMAGE, *names),
+            *(_REGISTRY, str(harbour.root), str(storage), PLACE, image, *names),
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -106,3 +111,37 @@ def test_an_image_that_must_not_be_pulled_is_not_asked_for(harbour: Harbour) -> 
     with registry(harbour, name):
         result = harbour.result("up", project=stack(name, pull_policy="never"), options={})
     assert result["error"]["type"] == "ImageNotFound"
+
+
+def foreign_image(harbour: Harbour, name: str) -> None:
+    """An image for s390x, whose program this machine cannot execute."""
+    buffer = io.BytesIO()
+    # What the kernel looks at: an ELF header of machine 22, big-endian (elf(5)).
+    program = b"\x7fELF\x02\x02\x01".ljust(16, b"\0") + struct.pack(">HH", 2, 22) + bytes(44)
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        entry = tarfile.TarInfo("program")
+        entry.size, entry.mode = len(program), 0o755
+        archive.addfile(entry, io.BytesIO(program))
+    buffer.seek(0)
+    store = ImageStore(harbour.root)
+    config = ImageConfig(architecture="s390x", cmd=("/program",))
+    with store.lease() as lease:
+        store.create_image(config, [store.add_layer(buffer, lease=lease)], [name], lease=lease)
+
+
+def test_the_platform_of_a_service_is_pulled_and_what_cannot_run_here_is_told(
+    harbour: Harbour,
+) -> None:
+    name = f"{PLACE}/one:1"
+    foreign_image(harbour, "foreign")
+    with registry(harbour, name, image="foreign"):
+        other = harbour.result("up", project=stack(name, platform="linux/arm64"), options={})
+        assert not other["ok"]
+        message = other["error"]["message"]
+        assert f"image {name} is for linux/s390x, not for linux/arm64" in message
+
+        project = stack(name, platform="linux/s390x", command=None, init=False)
+        ended = harbour.result("up", project=project, options={})
+    assert not ended["ok"], ended
+    assert "the image is for linux/s390x, this machine is" in ended["error"]["hint"]
+    assert ended["exit_code"] == 126, ended

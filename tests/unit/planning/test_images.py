@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from orchestrator.planning.actions import (
 )
 from orchestrator.planning.builds import plan_builds
 from orchestrator.planning.errors import DependencyCycle, PlanningError, UnknownService
-from orchestrator.planning.images import refresh_age
+from orchestrator.planning.images import refresh_age, same_platform
 from orchestrator.planning.policy import Pin, Policy, Pull
 from orchestrator.planning.reconcile import reconcile
 from specs.project import Project
@@ -181,6 +182,47 @@ def test_pinned_images_are_mounted_whatever_their_references_stand_for(
     (web,) = here.observe(project).of_service("web")
     assert web.spec["contents"]["image /m"] == old
     assert here.plan(project, pins=pins).empty
+
+
+def test_an_image_is_pulled_for_the_platform_that_its_service_names(
+    stack: Stack, world: Worlds
+) -> None:
+    project = stack({"a": {"platform": "linux/arm64"}, "b": {"image": "other"}})
+    here = world(images={"app": "sha256:a1", "other": "sha256:b1"})
+
+    def pulls(platforms: dict[str, str], **policy: Any) -> dict[str, str]:
+        observed = dataclasses.replace(here.observe(project), platforms=platforms)
+        plan = reconcile(project, observed, Policy(**policy), NOW)
+        actions = [step.action for step in plan.steps if isinstance(step.action, PullImage)]
+        return {action.name: action.platform for action in actions}
+
+    ours = {"app": "linux/amd64", "other": "linux/amd64"}
+    assert pulls(ours) == {"app": "linux/arm64"}
+    assert pulls({**ours, "app": "linux/arm64/v8"}) == {}
+    default = {"DOCKER_DEFAULT_PLATFORM": "linux/386"}
+    assert pulls(ours, environ=default) == {"app": "linux/arm64", "other": "linux/386"}
+    assert pulls(ours, pull="always") == {"app": "linux/arm64", "other": ""}
+
+
+def test_one_reference_cannot_be_had_for_two_platforms(stack: Stack, world: Worlds) -> None:
+    project = stack({"a": {"platform": "linux/arm64"}, "b": {"platform": "linux/amd64"}})
+    with pytest.raises(PlanningError, match="app is wanted for linux/arm64 and for linux/amd64"):
+        world().plan(project)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("linux/arm64", "arm64", True),
+        ("linux/arm64/v8", "linux/aarch64", True),
+        ("linux/arm/v7", "linux/arm/v6", False),
+        ("linux/amd64", "windows/amd64", False),
+        ("", "", True),
+        ("", "linux/amd64", False),
+    ],
+)
+def test_platforms_mean_the_same_however_they_are_written(one: str, other: str, same: bool) -> None:
+    assert same_platform(one, other) is same_platform(other, one) is same
 
 
 def _taking(service: str) -> dict[str, object]:
