@@ -106,9 +106,9 @@ class Operations:
             return result(None)
         ids = self._rollouts.begin(plan)
         outcome = await self._run(plan, run, ids)
-        failed = await self._rollouts.judge(plan, ids, outcome)
+        failed = await self._rollouts.judge(plan, ids, outcome, run.parallel)
         if not outcome.ok and not outcome.canceled:
-            await self._undo(plan, outcome, project)
+            await self._undo(plan, outcome, project, run.parallel)
         ended = result(outcome)
         for error in failed.values():
             ended["error"] = error_body(error)
@@ -149,7 +149,7 @@ class Operations:
             self.pause_rollout(name, service)
         async with self.exclusive(name):
             store = self._backend.host.store
-            if not await self._rollouts.revert_record(record, "undone"):
+            if not await self._rollouts.revert_record(record, "undone", run.parallel):
                 raise EngineError(f"the rollout of service {service} cannot be undone")
             former = record.old["spec"]
             project = former_project(store, name, service, former["service"])
@@ -264,8 +264,8 @@ class Operations:
         outcome = await self._run(plan, run)
         return None if outcome.ok else result(outcome)
 
-    async def _take_back(self, plan: Plan) -> Outcome:
-        return await execute(plan, self._backend, self._backend.host.bus.publish)
+    async def _take_back(self, plan: Plan, parallel: int) -> Outcome:
+        return await execute(plan, self._backend, self._backend.host.bus.publish, parallel=parallel)
 
     async def _run(self, plan: Plan, run: Run, ids: dict[str, int] | None = None) -> Outcome:
         bus = self._backend.host.bus
@@ -289,10 +289,10 @@ class Operations:
                 plan, self._backend, tell, parallel=run.parallel, cancel=run.cancel
             )
 
-    async def _undo(self, plan: Plan, outcome: Outcome, project: Project) -> None:
+    async def _undo(self, plan: Plan, outcome: Outcome, project: Project, parallel: int) -> None:
         """Take away what the failed run made in vain; a failure of that is not the cause."""
         reverse = undo(plan, outcome.statuses, await self.observe(project), time())
-        await execute(reverse, self._backend, self._backend.host.bus.publish)
+        await self._take_back(reverse, parallel)
 
 
 def result(outcome: Outcome | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from time import time
 from typing import Any
 
 from orchestrator.engine.errors import EngineError, RolloutPaused, chain
-from orchestrator.engine.executor import Failure, Outcome
+from orchestrator.engine.executor import PARALLEL, Failure, Outcome
 from orchestrator.engine.local import LocalBackend
 from orchestrator.engine.outputs import last_lines
 from orchestrator.engine.rollout_table import RolloutRecord, RolloutState
@@ -36,8 +36,8 @@ _log = logging.getLogger(__name__)
 
 LINES = 20
 
-Execute = Callable[[Plan], Awaitable[Outcome]]
-"""Runs a plan that takes something back; nothing cancels it."""
+Execute = Callable[[Plan, int], Awaitable[Outcome]]
+"""Runs a plan that takes something back, so many actions at a time; nothing cancels it."""
 
 
 class NoSuchRollout(EngineError):
@@ -111,10 +111,10 @@ class RolloutKeeper:
                 self._table.update(ids[rollout.service], step=action.text())
 
     async def judge(
-        self, plan: Plan, ids: dict[str, int], outcome: Outcome
+        self, plan: Plan, ids: dict[str, int], outcome: Outcome, parallel: int = PARALLEL
     ) -> dict[str, RolledBack]:
-        """What became of the plan's rollouts; what failed is taken back. The result has an
-        error for each service whose rollout failed."""
+        """What became of the plan's rollouts; what failed is taken back, `parallel` actions at a
+        time. The result has an error for each service whose rollout failed."""
         failed = {}
         for rollout in plan.rollouts:
             id = ids[rollout.service]
@@ -128,7 +128,7 @@ class RolloutKeeper:
             if own and isinstance(own[0].error, RolloutPaused):
                 self._table.update(id, state="paused", reason="somebody paused it")
                 continue
-            error = await self._take_back(plan, rollout, id, outcome, own)
+            error = await self._take_back(plan, rollout, id, outcome, own, parallel)
             if error is not None:
                 failed[rollout.service] = error
         return failed
@@ -140,12 +140,14 @@ class RolloutKeeper:
         id: int,
         outcome: Outcome,
         own: Sequence[Failure],
+        parallel: int,
     ) -> RolledBack | None:
         host = self._backend.host
         if not own:
             # Nothing of it failed: the run was cancelled, or what it needs did not come to be.
             reason = "the run was cancelled" if outcome.canceled else "the run failed before it"
-            await self._revert(plan.project, rollout, reason, _unproven(plan, rollout, outcome))
+            names = _unproven(plan, rollout, outcome)
+            await self._revert(plan.project, rollout, reason, names, parallel)
             self._table.update(
                 id,
                 state="paused" if outcome.canceled else "failed",
@@ -159,23 +161,27 @@ class RolloutKeeper:
         state: RolloutState
         if rollout.strategy.failure_action == "rollback":
             self._table.update(id, state="reverting")
-            done = await self._revert(plan.project, rollout, f"rolled back: {reason}", None)
+            why = f"rolled back: {reason}"
+            done = await self._revert(plan.project, rollout, why, None, parallel)
             state = "rolled_back"
         else:
             names = _unproven(plan, rollout, outcome)
-            done = await self._revert(plan.project, rollout, f"it failed: {reason}", names)
+            why = f"it failed: {reason}"
+            done = await self._revert(plan.project, rollout, why, names, parallel)
             state = "paused" if rollout.strategy.failure_action == "pause" else "failed"
         if not done:
             state = "failed"
         self._table.update(id, state=state, finished_at=None if state == "paused" else time())
         return RolledBack(rollout.service, state, reason, "\n".join(lines))
 
-    async def revert_record(self, record: RolloutRecord, reason: str) -> bool:
+    async def revert_record(
+        self, record: RolloutRecord, reason: str, parallel: int = PARALLEL
+    ) -> bool:
         """Take a rollout back as far as its containers stand aside; whether that went well."""
         self._table.update(record.id, state="reverting")
         strategy = Strategy.from_json(record.strategy)
         back = rollback_strategy(record.new["spec"]["service"], strategy)
-        done = await self._run_back(record.project, record.service, back, reason, None)
+        done = await self._run_back(record.project, record.service, back, reason, None, parallel)
         self._table.update(
             record.id,
             state="rolled_back" if done else "failed",
@@ -185,10 +191,15 @@ class RolloutKeeper:
         return done
 
     async def _revert(
-        self, project: str, rollout: RolloutPlan, reason: str, names: Iterable[str] | None
+        self,
+        project: str,
+        rollout: RolloutPlan,
+        reason: str,
+        names: Iterable[str] | None,
+        parallel: int,
     ) -> bool:
         back = rollback_strategy(rollout.new["service"], rollout.strategy)
-        return await self._run_back(project, rollout.service, back, reason, names)
+        return await self._run_back(project, rollout.service, back, reason, names, parallel)
 
     async def _run_back(
         self,
@@ -197,6 +208,7 @@ class RolloutKeeper:
         strategy: Strategy,
         reason: str,
         names: Iterable[str] | None,
+        parallel: int,
     ) -> bool:
         observed = await self._backend.observe(project)
         numbers = None
@@ -204,7 +216,7 @@ class RolloutKeeper:
             wanted = set(names)
             numbers = {c.number for c in observed.of_service(service) if c.name in wanted}
         plan = revert(project, service, observed, strategy, reason, time(), numbers=numbers)
-        outcome = await self._execute(plan)
+        outcome = await self._execute(plan, parallel)
         for failure in outcome.failures:
             _log.error("%s: %s", failure.step.action.text(), chain(failure.error))
         return outcome.ok
