@@ -7,6 +7,7 @@ document that passes through us loses nothing (OCI image-spec manifest.md, "Exte
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,16 +18,26 @@ MAX_DOCUMENT = 4 * 1024 * 1024
 
 
 def parse_object(content: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in `content`; raises ImageError on anything else."""
+    """The JSON object in `content`, UTF-8, which can be written again; raises ImageError on
+    anything else, such as half a surrogate pair, or a number that JSON has no word for."""
     if len(content) > MAX_DOCUMENT:
         raise ImageError(f"{what} is {len(content)} bytes, more than {MAX_DOCUMENT}")
     try:
-        document = json.loads(content)
+        document = json.loads(content.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+        if b"\\u" in content:
+            json.dumps(document, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as exc:
         raise ImageError(f"{what} is not JSON") from exc
     if not isinstance(document, dict):
         raise ImageError(f"{what} is not a JSON object")
     return document
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no number of JSON")
+    return number
 
 
 def serialise(document: Mapping[str, Any]) -> bytes:

@@ -140,6 +140,14 @@ class ImageConfig:
             raise ImageError("image config: rootfs is not made of layers")
         inner = mapping(document, "config", what)
         healthcheck = mapping(inner, "Healthcheck", what)
+        history = objects(document, "history", what)
+        diff_ids = texts(rootfs, "diff_ids", what) or ()
+        for listed, most, name in (
+            (history, _MOST_HISTORY, "lines of history"),
+            (diff_ids, _MOST_LAYERS, "layers"),
+        ):
+            if len(listed) > most:
+                raise ImageError(f"image config: {len(listed)} {name} are more than {most}")
         return cls(
             architecture=text(document, "architecture", what),
             os=text(document, "os", what),
@@ -158,8 +166,8 @@ class ImageConfig:
             healthcheck=ImageHealthcheck.from_document(healthcheck) if healthcheck else None,
             shell=texts(inner, "Shell", what),
             onbuild=texts(inner, "OnBuild", what) or (),
-            diff_ids=tuple(map(check_digest, texts(rootfs, "diff_ids", what) or ())),
-            history=tuple(map(HistoryEntry.from_document, objects(document, "history", what))),
+            diff_ids=tuple(map(check_digest, diff_ids)),
+            history=tuple(map(HistoryEntry.from_document, history)),
             extra=remaining(document, _FIELDS),
             extra_config=remaining(inner, _INNER_FIELDS),
         )
@@ -214,6 +222,9 @@ class ImageConfig:
         return dataclasses.replace(self, **changes)
 
 
+# What is looked up stays in memory. overlayfs takes 500 layers.
+_MOST_HISTORY = 10_000
+_MOST_LAYERS = 1000
 _HISTORY_FIELDS = frozenset({"created", "created_by", "author", "comment", "empty_layer"})
 _FIELDS = frozenset(
     {"architecture", "os", "variant", "created", "author", "config", "rootfs", "history"}

@@ -161,3 +161,32 @@ def test_the_chain_of_one_layer_is_its_diff_id() -> None:
 def test_a_descriptor_without_size_is_refused() -> None:
     with pytest.raises(ImageError):
         Descriptor.from_document({"mediaType": "x", "digest": DIGEST})
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        rb'"\ud800"', rb'{"\uDFFF": 1}', b"NaN", b"-Infinity", b"1e400", b'"\xed\xa0\x80"',
+        b'"\xff"', b"1" + b"0" * 5000, b"[" * 100_000,
+    ],
+)  # fmt: skip
+def test_what_could_not_be_written_again_is_refused(extra: bytes) -> None:
+    with pytest.raises(ImageError, match="image config is not JSON"):
+        ImageConfig.from_bytes(b'{"rootfs": {"type": "layers"}, "x": ' + extra + b"}")
+
+
+def test_only_utf_8_is_read() -> None:
+    text = '{"rootfs": {"type": "layers"}, "author": "é \\u00e9 \\ud83d\\ude00"}'
+    assert ImageConfig.from_bytes(text.encode()).author == "é é 😀"
+    for encoding in ("utf-16", "utf-32-le", "utf-8-sig"):
+        with pytest.raises(ImageError, match="is not JSON"):
+            ImageConfig.from_bytes(text.encode(encoding))
+
+
+def test_a_history_or_layers_without_end_are_refused() -> None:
+    for document, message in (
+        ({"rootfs": {"type": "layers"}, "history": [{}] * 1_000_000}, "1000000 lines of history"),
+        ({"rootfs": {"type": "layers", "diff_ids": ["sha256:" + "0" * 64] * 1001}}, "1001 layers"),
+    ):
+        with pytest.raises(ImageError, match=message):
+            ImageConfig.from_bytes(json.dumps(document).encode())
