@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from runtime.cgroups.manager import Cgroup, open_cgroup
 from runtime.container.children import report_fault
 from runtime.container.claims import claim, disclaim
-from runtime.container.record import ExitRecord, read_exit, read_start, write_exit
+from runtime.container.record import ExitRecord, read_exit, read_start, write_exit, write_exits
 from runtime.errors import RuntimeFault
 from runtime.linux import sockets
 
@@ -133,12 +133,12 @@ def settle(keeper: Keeper, ended: Sequence[Ended]) -> None:
 
 
 def _finish(ended: Sequence[Ended]) -> None:
+    # Whoever learns of an exit may start the container again: clear the place first.
     for one in ended:
-        # Whoever learns of the exit may start the container again: clear the place first.
         _clear(one)
         disclaim(os.dup(one.monitor.claim))
-        with contextlib.suppress(FileNotFoundError):  # somebody has removed its directory
-            write_exit(one.paths.exit, one.record)
+    write_exits([(one.paths.exit, one.record) for one in ended])
+    for one in ended:
         _tell(one)
     # Last, and of these those whose clients have to read first, which may take them for ever.
     for one in sorted(ended, key=lambda one: one.monitor.attachments.full):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,20 +71,59 @@ def reserve_exit(path: Path) -> None:
 
 
 def write_exit(path: Path, record: ExitRecord) -> None:
-    """Once this returns the exit code survives a power cut; uses the reserve where there is one."""
+    """Once this returns the exit code survives a power cut; uses the reserve where there is one.
+
+    Raises FileNotFoundError where the directory is gone.
+    """
+    if (fd := _put(path, record)) is not None:
+        try:
+            _sync(path, fd)
+        finally:
+            os.close(fd)
+
+
+def write_exits(exits: Sequence[tuple[Path, ExitRecord]]) -> None:
+    """As `write_exit` for each; one whose directory is gone is left out.
+
+    All are written before the first is synced, since that writes to the disk what the others
+    have changed, too: ten at once take little longer than one.
+    """
+    with contextlib.ExitStack() as opened:
+        written: list[tuple[Path, int]] = []
+        for path, record in exits:
+            with contextlib.suppress(FileNotFoundError):
+                if (fd := _put(path, record)) is not None:
+                    opened.callback(os.close, fd)
+                    written.append((path, fd))
+        for path, fd in written:
+            with contextlib.suppress(FileNotFoundError):
+                _sync(path, fd)
+
+
+def _put(path: Path, record: ExitRecord) -> int | None:
+    """Write into the reserve and give it its name: the open file, to be synced. None where there
+    was no reserve, and all is done.
+
+    A power cut before the sync may leave a record without content, which is as good as none.
+    """
     content = json.dumps(dataclasses.asdict(record)).encode()
     reserve = exit_reserve(path)
     try:
         fd = os.open(reserve, os.O_WRONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         files.write_atomically(path, content, mode=0o600)
-        return
+        return None
     try:
         os.pwrite(fd, content.ljust(_RESERVED), 0)
-        os.fsync(fd)
-    finally:
+        os.replace(reserve, path)
+    except BaseException:
         os.close(fd)
-    os.replace(reserve, path)
+        raise
+    return fd
+
+
+def _sync(path: Path, fd: int) -> None:
+    os.fsync(fd)
     files.sync_directory(path.parent)
 
 

@@ -28,6 +28,7 @@ from runtime.container.record import (
     read_start,
     reserve_exit,
     write_exit,
+    write_exits,
 )
 from runtime.errors import ContainerStartError, RuntimeFault
 
@@ -154,6 +155,23 @@ def test_records_come_back(tmp_path: Path) -> None:
         write_exit(path, end)
         assert read_exit(path) == end
         assert not exit_reserve(path).exists()
+
+
+def test_many_exits_are_recorded_at_once_but_for_those_whose_directory_is_gone(
+    tmp_path: Path,
+) -> None:
+    paths = [tmp_path / name / "exit.json" for name in ("reserved", "plain", "gone", "last")]
+    for path in paths:
+        if path.parent.name != "gone":
+            path.parent.mkdir()
+        if path.parent.name in ("reserved", "last"):
+            reserve_exit(path)
+    ends = [
+        ExitRecord(exit_code=code, oom_killed=False, started_at=5, finished_at=6)
+        for code in range(4)
+    ]
+    write_exits(list(zip(paths, ends, strict=True)))
+    assert [read_exit(path) for path in paths] == [ends[0], ends[1], None, ends[3]]
 
 
 def test_a_torn_or_missing_record_is_none(tmp_path: Path) -> None:
