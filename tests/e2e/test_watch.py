@@ -174,6 +174,39 @@ def test_a_changed_dependency_file_means_exactly_one_build(bay: Bay, built: Path
         loop.until(lambda: len(bay.ok("image", "ls", "-q").split()) == images)
 
 
+def test_what_depends_on_a_rebuilt_service_restarts_with_it(bay: Bay, project: Project) -> None:
+    # The build ignores the file, so that the image stays the same: containers are new all the same.
+    directory = project(
+        "services:\n"
+        "  web: {build: ., init: true, develop: {watch: [{action: rebuild, path: ./go.txt}]}}\n"
+        f"  api: {{{IDLE}, depends_on: {{web: {{condition: service_started, restart: true}}}}}}\n"
+        f"  other: {{{IDLE}, depends_on: [web]}}\n",
+        **{"go.txt": "1", "Dockerfile": 'FROM debian:bookworm\nCMD ["sleep", "1000"]\n'},
+    )
+
+    def started() -> dict[str, tuple[str, str]]:
+        """Each service's container and when it was started."""
+        return {
+            container["Service"]: (
+                container["ID"],
+                bay.ok(
+                    *("exec", container["Service"], "cut", "-d ", "-f22", "/proc/1/stat"),
+                    cwd=directory,
+                ),
+            )
+            for container in bay.containers(directory).values()
+        }
+
+    with watch(bay, directory) as loop:
+        before = started()
+        (directory / "go.txt").write_text("2")
+        loop.event("done", service="web", action="rebuild")
+        after = started()
+        assert after["web"][0] != before["web"][0]
+        assert after["api"][0] == before["api"][0] and after["api"][1] != before["api"][1]
+        assert after["other"] == before["other"]
+
+
 def test_a_build_that_fails_leaves_running_what_runs(bay: Bay, built: Path) -> None:
     with watch(bay, built) as loop:
         good = (built / "Dockerfile").read_text()

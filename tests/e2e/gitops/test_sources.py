@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,6 +266,37 @@ def test_two_sources_cannot_have_one_project(
     assert running(bay, project) == before
     assert second.sync().status == 0
     assert second.status()["ready"]
+
+
+def test_a_daemon_that_dies_in_the_middle_of_a_switch_leaves_what_the_next_one_ends(
+    bay: Bay,
+    repository: Repository,
+    follow: Follow,
+    stack: WriteStack,
+    eventually: Callable[..., None],
+) -> None:
+    def tree(word: str) -> dict[str, str | None]:
+        return {f"conf/{number % 50}/{number}": f"{word} {number}\n" for number in range(600)}
+
+    compose = stack("web") + "    volumes: ['./conf:/conf:ro']\n"
+    repository.push({"compose.yaml": compose, **tree("old")})
+    source, added = follow(repository)
+    assert added.status == 0, str(added)
+    place = bay.root / "gitops" / source.name / "tree"
+    files = tree("new")
+    commit = repository.push(files)
+    pid = bay.daemon_pid()
+    assert source("sync", "--no-wait").status == 0
+    # As soon as anything of it is there: which file comes first is not said.
+    eventually(
+        lambda: any((place / path).read_text().startswith("new ") for path in files),
+        "the switch has begun",
+    )
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: source.applied() == commit, "the next daemon applies it")
+    assert {path: (place / path).read_text() for path in files} == files
+    shown = bay.ok("-p", source.name, "exec", "web", "sh", "-c", "cat /conf/*/* | sort")
+    assert sorted(shown.splitlines()) == sorted(f"new {number}" for number in range(600))
 
 
 def test_files_that_containers_bind_follow_the_commits(
