@@ -115,7 +115,7 @@ def load_project(options: LoadOptions) -> LoadedProject:
     return LoadedProject(
         project=project,
         warnings=(*loading.warnings, *_hidden(files)),
-        unsupported=tuple(_unsupported(tree, project, options.inert)),
+        unsupported=tuple(_unsupported(tree, project)),
         inputs=files.inputs(),
         environment={**found.environment, "COMPOSE_PROJECT_NAME": name},
         rendered={
@@ -299,7 +299,7 @@ def _resolve_environments(
             environment.resolve_labels(service, files, path, issues)
 
 
-def _unsupported(tree: Node, project: Project, inert: tuple[str, ...]) -> list[SpecIssue]:
+def _unsupported(tree: Node, project: Project) -> list[SpecIssue]:
     """What nothing acts on, of the services and resources that are part of the project."""
     used = {
         section: Node({k: v for k, v in tree.value[section].value.items() if k in entries})
@@ -311,7 +311,7 @@ def _unsupported(tree: Node, project: Project, inert: tuple[str, ...]) -> list[S
         )
         if section in tree.value and type(tree.value[section].value) is dict
     }
-    return unsupported.find(Node(used), inert)
+    return unsupported.find(Node(used))
 
 
 def _with_digests(project: Project, files: Files) -> Project:

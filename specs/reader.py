@@ -44,8 +44,7 @@ class LoadOptions:
 
     `files`, `project_directory`, `env_files` and `value_files` may be relative to `cwd`; `-` in
     `files` is `stdin`. `environ` is the whole of the environment: no other variable is seen.
-    `services` also enables the profiles of the services that it names. `inert` names attributes
-    of services that the caller's engine does nothing with, for the list of unsupported ones.
+    `services` also enables the profiles of the services that it names.
     `normalise` adds what a project implies (the default network, names); with `all_resources`
     networks, volumes and other resources stay that no service uses.
     `default_name` is used in place of the directory's name. With `confined_to`, nothing outside of
@@ -70,7 +69,6 @@ class LoadOptions:
     check_consistency: bool = True
     normalise: bool = True
     all_resources: bool = False
-    inert: tuple[str, ...] = ()
     default_name: str = ""
     confined_to: tuple[str, ...] = ()
     render: templates.Render = templates.render

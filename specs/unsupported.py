@@ -5,7 +5,7 @@ Each row says why. An attribute leaves the table when it is implemented.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from specs import patterns
@@ -22,10 +22,6 @@ def _given(value: Any) -> bool:
 
 _WINDOWS = "applies to Windows containers only"
 _CLUSTER = "applies to clusters of several hosts only"
-
-
-def _active(value: Any) -> bool:
-    return value not in (None, False, 0, "", {}, [])
 
 
 def _is(*values: object) -> Applies:
@@ -54,6 +50,11 @@ _UNSUPPORTED: Patterns[tuple[Applies, str]] = Patterns(
         "services.*.isolation": (_given, _WINDOWS),
         "services.*.models": (_given, "models are not provided by bayplan"),
         "services.*.provider": (_given, "external providers are not run"),
+        "services.*.storage_opt": (
+            _given,
+            "a container's own layer cannot be bounded; bound the file system of the state "
+            "directory, which holds them all",
+        ),
         "services.*.use_api_socket": (_is(True), "containers are given no engine socket"),
         "services.*.volumes.*.consistency": (_given, "mounts on Linux are always consistent"),
         "services.*.volumes.*.type": (
@@ -64,21 +65,13 @@ _UNSUPPORTED: Patterns[tuple[Applies, str]] = Patterns(
 )
 
 
-def find(root: Node, inert: Iterable[str] = ()) -> list[SpecIssue]:
-    """Every attribute of the tree that is not acted on, by position.
-
-    `inert` names further attributes of services (`gpus`, `deploy.update_config`) that the
-    caller's engine does nothing with.
-    """
-    further: Patterns[tuple[Applies, str]] = Patterns(
-        {f"services.*.{path}": (_active, "it has no effect yet") for path in inert}
-    )
+def find(root: Node) -> list[SpecIssue]:
+    """Every attribute of the tree that is not acted on, by position."""
     found: dict[Path, SpecIssue] = {}
-    for table in (_UNSUPPORTED, further):
-        for path, node, (applies, reason) in patterns.matches(root, table):
-            if applies(node.plain()):
-                mark = node.key_mark or node.mark
-                found.setdefault(path, issue(f"is not supported: {reason}", mark=mark, path=path))
+    for path, node, (applies, reason) in patterns.matches(root, _UNSUPPORTED):
+        if applies(node.plain()):
+            mark = node.key_mark or node.mark
+            found[path] = issue(f"is not supported: {reason}", mark=mark, path=path)
     return sorted(
         found.values(), key=lambda item: (item.file or "", item.line, item.column, item.path)
     )

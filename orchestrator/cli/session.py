@@ -142,7 +142,6 @@ class Session:
         """What the options of the command line mean to the loader; `changes` are switches of it."""
         from pathlib import Path
 
-        from orchestrator.engine.inert import INERT
         from specs.loader import LoadOptions
 
         return LoadOptions(
@@ -157,7 +156,6 @@ class Session:
             stdin=sys.stdin.read() if "-" in self.files else None,
             value_files=self.value_files,
             settings=self.settings,
-            inert=INERT,
             all_resources=self.all_resources,
             **changes,
         )

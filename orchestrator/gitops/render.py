@@ -21,7 +21,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.engine.inert import INERT
 from orchestrator.gitops import decrypt
 from orchestrator.gitops.checkout import DIRECTORY, Checkout
 from orchestrator.gitops.errors import (
@@ -177,7 +176,6 @@ def _options(
         value_files=source.values_files,
         default_name=source.name if directory == "." else "",
         confined_to=(home, *source.host_paths, *outer),
-        inert=INERT,
         render=bounds.templates.render,
         allowance=bounds.allowance,
     )

@@ -229,6 +229,7 @@ def test_theme_20_what_a_file_asks_for_is_done_or_named(bay: Bay, project: Proje
     strict = bay("--strict", "up", "-d", cwd=directory)
     assert strict.status == 1
     assert "compose.yaml:8" in strict.err and "storage_opt" in strict.err
+    assert "bound the file system of the state directory" in strict.err
     unknown = bay("-f", "-", "config", cwd=directory, stdin="services: {a: {imge: busybox}}\n")
     assert unknown.status == 1
     assert "imge" in unknown.err and "image" in unknown.err

@@ -240,17 +240,6 @@ def test_what_nothing_acts_on_is_listed_once_with_its_place(load: Load) -> None:
     assert [(issue.path, issue.line) for issue in found] == [("services.a.isolation", 2)]
 
 
-def test_what_the_callers_engine_does_nothing_with_is_listed_too(load: Load) -> None:
-    spec = (
-        "services:\n  a: {image: x, gpus: all, tty: false, deploy: {update_config: {delay: 1s}}}\n"
-    )
-    loaded = load(spec, inert=("gpus", "tty", "deploy.update_config"))
-    assert [issue.path for issue in loaded.unsupported] == [
-        "services.a.gpus",
-        "services.a.deploy.update_config",
-    ]
-
-
 def test_what_no_service_uses_is_left_out_unless_asked_for(load: Load) -> None:
     text = WEB + "networks: {spare: }\nvolumes: {shelf: }\n"
     assert set(load(text).project.networks) == {"default"}
