@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -290,22 +292,29 @@ def test_names_change_at_one_stroke_while_they_are_asked_for(lab: Lab) -> None:
     web = lab.container("web", network)
     blue, green = ("10.0.0.1", "10.0.0.2"), ("10.0.0.3", "10.0.0.4")
     with names(lab) as served:
+        enough = threading.Event()
 
         async def switch() -> None:
-            for turn in range(400):
+            for turn in itertools.count():
+                if enough.is_set():
+                    return
                 shop = (blue, green)[turn % 2]
                 served.resolver.set_names(network.id, {"shop": shop, f"other-{turn}": shop})
                 await asyncio.sleep(0.001)
 
         served.resolver.set_names(network.id, {"shop": blue})
         switching = asyncio.run_coroutine_threadsafe(switch(), served._loop)
-        seen = set()
-        while not switching.done():
-            record = lookup(web, network.gateway, "shop")
-            assert {answer.ttl for answer in record.rr} == {1}
-            seen.add(tuple(addresses(record)))
-        switching.result()
-        assert seen == {blue, green}
+        seen: Counter[tuple[str, ...]] = Counter()
+        try:
+            # Until each was seen: how many are asked for in a time is the machine's affair.
+            while seen.total() < 100 or not (seen[blue] and seen[green]):
+                record = lookup(web, network.gateway, "shop")
+                assert {answer.ttl for answer in record.rr} == {1}
+                seen[tuple(addresses(record))] += 1
+                assert set(seen) <= {blue, green}
+        finally:
+            enough.set()
+            switching.result()
         served.resolver.set_names(network.id, {"shop": ()})
         none_ready = lookup(web, network.gateway, "shop")
         assert (none_ready.header.rcode, none_ready.rr) == (RCODE.NOERROR, [])
