@@ -157,6 +157,11 @@ def usage_of(root: str) -> Any:
     return ImageStore(root).disk_usage()
 
 
+def check_images(root: str) -> tuple[str, ...]:
+    """Every fault of the image store, found by reading all of it."""
+    return ImageStore(root).check()
+
+
 def directory_size(path: str) -> int:
     """Bytes on disk below a directory, links not followed."""
     return tree_size(path, on_disk=True)

@@ -41,7 +41,10 @@ class ArchiveFile:
         return piece
 
     def skip(self, size: int) -> None:
+        """Pass over bytes; raises ImageError where there are fewer."""
         self._position += size
+        if self._position > os.fstat(self._fd).st_size:
+            raise ImageError("tar: the archive is cut")
 
     def member(self, offset: int, size: int) -> Member:
         """The `size` bytes at `offset` from where the archive begins."""

@@ -9,10 +9,12 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 
-from runtime.images.merged import Found, MergedTree, Parts
+from runtime.errors import ImageError
+from runtime.images.merged import Found, MergedTree, Parts, check_depth
 from runtime.images.pack import content_xattrs
 from runtime.images.reference import Reference
 from runtime.images.store import Image, ImageStore, host_platform
+from runtime.images.streams import Prefixed
 from runtime.images.tar_reader import (
     BLOCK,
     BLOCK_DEVICE,
@@ -61,7 +63,8 @@ def import_archive(
 ) -> Image:
     """Make an image of one layer from an archive, plain or compressed (gzip, zstd).
 
-    `config` gives what it runs; `created` is RFC 3339.
+    `config` gives what it runs; `created` is RFC 3339. Raises ImageError, also for nothing at
+    all: whoever was to write the archive has failed.
     """
     for reference in references:
         Reference.parse(reference)
@@ -69,8 +72,11 @@ def import_archive(
     base = config or ImageConfig(
         architecture=platform.architecture, variant=platform.variant, os=platform.os
     )
+    start = source.read(CHUNK)
+    if not start:
+        raise ImageError("the archive is empty")
     with store.lease() as lease:
-        layer = store.add_layer(source, lease=lease)
+        layer = store.add_layer(Prefixed(start, source), lease=lease)
         entry = HistoryEntry(created=created, created_by="import", comment=message)
         complete = base.replace(created=created, history=(entry,))
         return store.create_image(complete, (layer,), references, lease=lease)
@@ -83,6 +89,7 @@ class _Exporting:
         self._links: dict[tuple[int, int], bytes] = {}
 
     def directory(self, parts: Parts) -> None:
+        check_depth(parts)
         for name in self._tree.names(parts):
             here = (*parts, name)
             found = self._tree.entry(here)

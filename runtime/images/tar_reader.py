@@ -349,13 +349,16 @@ def _nanoseconds(value: bytes) -> int:
 
 
 def _check_sum(header: bytes) -> None:
-    stored = _number(header[148:156])
+    try:
+        stored = _number(header[148:156])
+    except ImageError:
+        stored = -1
     unsigned = 256 + sum(header) - sum(header[148:156])
     if stored == unsigned:
         return
     high = sum(1 for byte in header[:148] + header[156:] if byte >= 128)
     if stored != unsigned - 256 * high:
-        raise ImageError("tar: the checksum of a header is wrong")
+        raise ImageError("tar: the checksum of a header is wrong: is it a tar archive?")
 
 
 def _pax_records(content: bytes, sparse: list[tuple[int, int]]) -> dict[str, bytes]:

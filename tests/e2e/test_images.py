@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from runtime.images.store import ImageStore
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Bay
@@ -113,3 +116,55 @@ def test_a_build_can_push_and_refuses_what_it_cannot_do(bay: Bay, tmp_path: Path
         refused = bay("build", "--sbom", "true", cwd=tmp_path)
         assert refused.status == 1 and "--sbom true is not supported" in refused.err
         bay.ok("image", "rm", f"{address}/built:1")
+
+
+def test_garbage_makes_no_image_and_has_its_reason(bay: Bay, tmp_path: Path) -> None:
+    before = bay.ok("image", "ls", "-q")
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as tar:
+        info = tarfile.TarInfo("f")
+        info.size = 3000
+        tar.addfile(info, io.BytesIO(bytes(3000)))
+    packed = gzip.compress(whole.getvalue())
+    cases = {
+        b"": ("the archive is empty", "neither an oci layout"),
+        bytes(range(256)) * 8: ("is it a tar archive?", "is it a tar archive?"),
+        whole.getvalue()[:2000]: ("the archive is cut", "the archive is cut"),
+        packed[:40]: ("the gzip stream is cut", "the gzip stream is cut"),
+        packed + b"junk": ("gzip", "gzip"),
+        b"\x28\xb5\x2f\xfd" + b"x" * 100: ("zstd", "zstd"),
+    }
+    for number, (content, reasons) in enumerate(cases.items()):
+        path = tmp_path / f"{number}.tar"
+        path.write_bytes(content)
+        for command, reason in zip(
+            (("image", "import", str(path), "garbage:1"), ("image", "load", "-i", str(path))),
+            reasons,
+            strict=True,
+        ):
+            for words in (command, tuple("-" if word == str(path) else word for word in command)):
+                if words[:2] == ("image", "load") and "-" in words:
+                    words = words[:2]
+                with open(path, "rb") as stdin:
+                    done = subprocess.run(
+                        bay.command(*words), stdin=stdin, capture_output=True, timeout=60,
+                        check=False,
+                    )  # fmt: skip
+                said = done.stderr.decode().lower()
+                assert done.returncode == 1 and reason in said, (words, said)
+                assert said.count("\n") <= 2 and "traceback" not in said
+    assert bay.ok("image", "ls", "-q") == before
+    assert bay.ok("system", "check") == "no fault found\n"
+
+
+def test_a_check_of_the_system_finds_what_is_damaged(bay: Bay, tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("content")
+    subprocess.run(["tar", "-cf", tmp_path / "x.tar", "-C", tmp_path, "f"], check=True)
+    bay.ok("image", "import", str(tmp_path / "x.tar"), "damaged:1")
+    store = ImageStore(bay.root)
+    [layer] = store.resolve("damaged:1").manifest.layers
+    store.blobs.path(layer.digest).write_bytes(b"x" * layer.size)
+    done = bay("system", "check")
+    assert done.status == 1 and f"blob {layer.digest} is damaged" in done.out
+    bay.ok("image", "rm", "damaged:1")
+    assert bay.ok("system", "check") == "no fault found\n"

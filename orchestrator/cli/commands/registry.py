@@ -53,6 +53,8 @@ def _check(session: Session, *, storage: str | None) -> int:
     faults = transfers.check_registry(_storage(session, storage))
     for fault in faults:
         print(fault)
+    if not faults:
+        print("no fault found")
     return 1 if faults else 0
 
 
@@ -126,7 +128,7 @@ GROUP = Group(
     Command(
         "check",
         _check,
-        summary="Read all that a registry keeps, and tell what is damaged",
+        summary="Read all that a registry keeps, and tell what is damaged (exit status 1)",
         options=(_STORAGE,),
     ),
     summary="Run a registry",

@@ -1,4 +1,4 @@
-"""`bay system`: what the instance takes on disk."""
+"""`bay system`: what the instance takes on disk, and whether it is sound."""
 
 from __future__ import annotations
 
@@ -35,6 +35,17 @@ def _disk_usage(session: Session, *, format: str | None) -> int:
     return 0
 
 
+def _check(session: Session) -> int:
+    from orchestrator.engine import transfers
+
+    faults = transfers.check_images(session.root)
+    for fault in faults:
+        print(fault)
+    if not faults:
+        print("no fault found")
+    return 1 if faults else 0
+
+
 GROUP = Group(
     "system",
     Command(
@@ -42,6 +53,11 @@ GROUP = Group(
         _disk_usage,
         summary="Show what images, containers and volumes take on disk",
         options=(choice("--format", help="Output format", choices=("table", "json")),),
+    ),
+    Command(
+        "check",
+        _check,
+        summary="Read all images, and tell what is damaged (exit status 1)",
     ),
     summary="Manage the instance as a whole",
 )

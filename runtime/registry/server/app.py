@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from runtime.errors import RuntimeFault
 from runtime.linux.files import try_lock
@@ -33,6 +34,15 @@ from runtime.registry.server.uploads import Uploads
 from runtime.registry.transfer import in_thread
 
 _log = logging.getLogger(__name__)
+_requests = logging.getLogger(f"{__name__}.requests")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """False for a request that is none: it has its answer, and a stranger may send any number."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_requests.addFilter(_is_ours)
 _READ_BUFFER = 1024 * 1024
 _ROUND = 60.0  # how often the background looks for what is due, in seconds
 _LINGER = 2.0  # how long a refused body is still read, so that the client sees the answer
@@ -224,6 +234,7 @@ async def serving(config: ServerConfig) -> AsyncIterator[str]:
     runner = web.AppRunner(
         create_server(config),
         access_log=None,
+        logger=_requests,
         auto_decompress=False,
         read_bufsize=_READ_BUFFER,
         shutdown_timeout=_GRACE,

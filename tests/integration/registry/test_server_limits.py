@@ -283,3 +283,58 @@ def test_two_requests_do_not_write_to_one_upload(tmp_path: Path) -> None:
             assert (await first).status == 202
 
     asyncio.run(scenario())
+
+
+def test_requests_that_are_none_are_answered_and_fill_no_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    nonsense = (
+        b"\0\0\0\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET " + b"/" * 70_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET /v2/ HTTP/1.1\r\n" + b"A: b\r\n" * 5000 + b"\r\n",
+        b"GET /v2/\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PATCH /v2/a/blobs/uploads/x HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"PATCH /v2/a/blobs/uploads/x HTTP/1.1\r\nHost: x\r\nContent-Range: 5-0\r\n"
+        b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\nZZ\r\n",
+    )
+
+    async def scenario() -> None:
+        async with wired(tmp_path) as wire:
+            host, _, port = wire.address.rpartition(":")
+            for sent in nonsense:
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(sent)
+                async with asyncio.timeout(30):
+                    answer = await reader.read()
+                assert answer.split()[1][:1] == b"4", (sent[:40], answer[:40])
+                writer.close()
+            assert (await wire("GET", "/v2/")).status == 200
+
+    asyncio.run(scenario())
+    assert "Traceback" not in capfd.readouterr().err
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["bytes=-", "bytes=", "bytes=5-2", "bytes=-0", "bytes=0-0,5-6", "items=0-1", "bytes=+1-2",
+     "bytes=1-2-3", "bytes=1000-", "bytes=0x1-2", "bytes=1e3-", "bytes=-" + "9" * 400,
+     "bytes=0-" + "9" * 5000, "bytes=" + ",".join(["0-"] * 500)],
+)  # fmt: skip
+def test_a_range_that_is_none_breaks_nothing(tmp_path: Path, given: str) -> None:
+    async def scenario() -> None:
+        async with wired(tmp_path) as wire:
+            content = b"x" * 1000
+            blob = await wire.push_blob("a", content)
+            reply = await wire("GET", f"/v2/a/blobs/{blob['digest']}", Range=given)
+            if reply.status == 206:
+                assert 0 < len(reply.body) <= 1000
+            else:
+                assert reply.status in (400, 416) or reply.body == content
+            place = (await wire("POST", "/v2/a/blobs/uploads/", b"")).location()
+            refused = await wire("PATCH", place, b"hello", Content_Range=given)
+            assert 400 <= refused.status < 500
+            assert (await wire("GET", place)).status == 204
+
+    asyncio.run(scenario())
