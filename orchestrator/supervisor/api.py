@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from itertools import chain
 
-from aiohttp import web
-
+from orchestrator.serving.messages import HttpError, Request, Response, json_response
+from orchestrator.serving.server import Server
 from orchestrator.supervisor import (
     routes_containers,
     routes_gitops,
@@ -18,50 +18,44 @@ from orchestrator.supervisor import (
 )
 from orchestrator.supervisor.errors import error_body, expected, status_of
 from orchestrator.supervisor.instance import Instance
-from orchestrator.supervisor.requests import INSTANCE
 from orchestrator.version import VERSION
 
 _log = logging.getLogger(__name__)
 
-SERVER = f"bayplan/{VERSION}"
 LARGEST_BODY = 64 * 1024 * 1024
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+def server(instance: Instance) -> Server:
+    """Serves the API once it is told where to listen."""
+    tables = (
+        routes_system.ROUTES,
+        routes_status.ROUTES,
+        routes_projects.ROUTES,
+        routes_containers.ROUTES,
+        routes_resources.ROUTES,
+        routes_rollouts.ROUTES,
+        routes_gitops.ROUTES,
+    )
+    return Server(
+        chain.from_iterable(tables),
+        context=instance,
+        explain=_explain,
+        # Every answer says which version gives it, so that a later client can have another one.
+        name=f"bayplan/{VERSION}",
+        largest_body=LARGEST_BODY,
+    )
 
 
-def application(instance: Instance) -> web.Application:
-    app = web.Application(middlewares=[_answer_errors], client_max_size=LARGEST_BODY)
-    app[INSTANCE] = instance
-    app.on_response_prepare.append(_name_server)
-    app.add_routes(routes_system.ROUTES)
-    app.add_routes(routes_status.ROUTES)
-    app.add_routes(routes_projects.ROUTES)
-    app.add_routes(routes_containers.ROUTES)
-    app.add_routes(routes_resources.ROUTES)
-    app.add_routes(routes_rollouts.ROUTES)
-    app.add_routes(routes_gitops.ROUTES)
-    app.on_startup.append(routes_rollouts.resume_unfinished)
-    return app
-
-
-async def _name_server(_request: web.Request, response: web.StreamResponse) -> None:
-    """Every answer says which version gives it, so that a later client can have another one."""
-    response.headers["Server"] = SERVER
-
-
-@web.middleware
-async def _answer_errors(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except web.HTTPException as exc:
+def _explain(error: Exception, request: Request | None) -> Response:
+    asked = f"{request.method} {request.path}" if request is not None else ""
+    if isinstance(error, HttpError):
         body = {
             "type": "BadRequest",
-            "message": f"{request.method} {request.path}: {exc.reason.lower()}",
+            "message": f"{asked}: {error}" if asked else str(error),
             "hint": None,
             "exit_code": 1,
         }
-        return web.json_response({"error": body}, status=exc.status)
-    except Exception as exc:
-        if not expected(exc):
-            _log.exception("%s %s", request.method, request.path)
-        return web.json_response({"error": error_body(exc)}, status=status_of(exc))
+        return json_response({"error": body}, status=error.status, headers=error.headers)
+    if not expected(error):
+        _log.error("%s", asked, exc_info=error)
+    return json_response({"error": error_body(error)}, status=status_of(error))

@@ -23,13 +23,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from aiohttp import web
-
 from orchestrator.engine import memory
 from orchestrator.engine.errors import EngineError, chain
 from orchestrator.engine.host import Host
 from orchestrator.engine.local import LocalBackend
-from orchestrator.supervisor.api import application
+from orchestrator.supervisor import api
 from orchestrator.supervisor.controller import Controller
 from orchestrator.supervisor.gitops import keep_sources, take_deliveries
 from orchestrator.supervisor.guard import guarded
@@ -40,6 +38,7 @@ from orchestrator.supervisor.logs import configure
 from orchestrator.supervisor.metrics import Metrics
 from orchestrator.supervisor.oneoff import remove_ended
 from orchestrator.supervisor.operations import Operations
+from orchestrator.supervisor.routes_rollouts import resume_unfinished
 from orchestrator.supervisor.triggers import follow_events
 
 _log = logging.getLogger("orchestrator.supervisor")
@@ -131,16 +130,11 @@ async def serve(
         stack.push_async_callback(backend.networks.stop_resolver)
         work = asyncio.create_task(_work(instance), name="controller")
         stack.push_async_callback(_cancel, work)
-        runner = web.AppRunner(
-            application(instance),
-            access_log=None,
-            handler_cancellation=True,
-            shutdown_timeout=SHUTDOWN_TIMEOUT,
-        )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
+        resume_unfinished(instance)
+        server = api.server(instance)
+        stack.push_async_callback(server.close, SHUTDOWN_TIMEOUT)
         stack.push_async_callback(instance.end_runs)
-        await stack.enter_async_context(Listening(instance, runner).accepting())
+        await stack.enter_async_context(Listening(instance, server).accepting())
         stack.push_async_callback(instance.webhooks.close)
         await _take_deliveries(instance, webhook)
         memory.settle()

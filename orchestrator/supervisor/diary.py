@@ -6,8 +6,7 @@ import asyncio
 from time import time
 from typing import Any, Self
 
-from aiohttp import web
-
+from orchestrator.serving.messages import Request
 from orchestrator.supervisor.instance import Instance
 from orchestrator.supervisor.journal import Operation
 from orchestrator.supervisor.requests import instance_of
@@ -27,9 +26,9 @@ class Diary:
         self._steps = 0
 
     @classmethod
-    def of(cls, request: web.Request) -> Self:
+    def of(cls, request: Request) -> Self:
         command = request.path.rpartition("/")[2]
-        return cls(instance_of(request), request.match_info.get("project", ""), command)
+        return cls(instance_of(request), request.parameters.get("project", ""), command)
 
     def see(self, event: dict[str, Any]) -> None:
         """Take note of what the operation tells; a plan that has steps is an event for all."""

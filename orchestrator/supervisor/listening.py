@@ -15,10 +15,9 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from aiohttp import web
-
 from orchestrator.engine.errors import chain
 from orchestrator.engine.run_directory import RunDirectory
+from orchestrator.serving.server import Server
 from orchestrator.supervisor.guard import LOG
 from orchestrator.supervisor.instance import Instance
 
@@ -31,14 +30,14 @@ SETTLING = 0.2
 class Listening:
     """Requests are accepted from `open` to `close`, wherever the socket has to be made again."""
 
-    def __init__(self, instance: Instance, runner: web.AppRunner) -> None:
+    def __init__(self, instance: Instance, server: Server) -> None:
         self._instance = instance
         self._host = instance.host
-        self._runner = runner
+        self._server = server
         self._path = self._host.run / SOCKET
         self._changed = asyncio.Event()
         self._directory = RunDirectory(self._host, self._changed.set)
-        self._site: web.SockSite | None = None
+        self._listener: asyncio.Server | None = None
         self._inode: os.stat_result | None = None
         self._told: set[str] = set()
 
@@ -99,7 +98,7 @@ class Listening:
 
     async def _listen(self) -> None:
         """Accept connections at the path, from root alone; those that there are go on."""
-        former = self._site
+        former = self._listener
         self._path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         directory = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -114,10 +113,9 @@ class Listening:
             os.umask(before)
             os.close(directory)
         self._inode = os.lstat(self._path)
-        self._site = web.SockSite(self._runner, listener)
-        await self._site.start()
+        self._listener = await self._server.listen(listener)
         if former is not None:
-            await former.stop()
+            former.close()
 
 
 def _write_log_again(path: Path) -> None:

@@ -11,20 +11,20 @@ from collections.abc import Iterable, Iterator
 from types import FunctionType
 from typing import Any
 
-from aiohttp import web
-
+from orchestrator.serving.routes import Route
 from orchestrator.supervisor.bodies import Body
 from orchestrator.version import VERSION
 
-_PARAMETER = re.compile(r"\{([a-z_]+)(?::([^{}]*))?\}")
+_PARAMETER = re.compile(r"\{([a-z_]+)(?::[^{}]*)?\}")
+_CHOICE = re.compile(r"[a-z]+(?:\|[a-z]+)+")
 _TEMPLATE = "#/components/schemas/{model}"
 
 
-def document(routes: Iterable[web.AbstractRoute]) -> dict[str, Any]:
+def document(routes: Iterable[Route]) -> dict[str, Any]:
     """An OpenAPI 3.1 document of all routes."""
     from pydantic.json_schema import models_json_schema  # 2 MB that hardly anybody asks for
 
-    shown = [(path, route) for route in routes for path in _paths(route) if _is_shown(route)]
+    shown = [(path, route) for route in routes for path in _paths(route) if route.method != "HEAD"]
     models = sorted({m for _, route in shown for m in bodies(route)}, key=lambda m: m.__name__)
     _, schemas = models_json_schema([(m, "validation") for m in models], ref_template=_TEMPLATE)
     paths: dict[str, dict[str, Any]] = {}
@@ -59,7 +59,7 @@ _ERROR: dict[str, Any] = {
 }
 
 
-def bodies(route: web.AbstractRoute) -> Iterator[type[Body]]:
+def bodies(route: Route) -> Iterator[type[Body]]:
     """The models that the route's handler reads."""
     handler = route.handler
     if isinstance(handler, FunctionType):
@@ -69,28 +69,16 @@ def bodies(route: web.AbstractRoute) -> Iterator[type[Body]]:
                 yield found
 
 
-def _is_shown(route: web.AbstractRoute) -> bool:
-    return route.method != "HEAD" and route.resource is not None
-
-
-def _paths(route: web.AbstractRoute) -> Iterator[str]:
+def _paths(route: Route) -> Iterator[str]:
     """The route's paths in OpenAPI's form; a parameter that is one of some words gives one each."""
-    if route.resource is None:
-        return
-    info = route.resource.get_info()
-    if "formatter" not in info:
-        yield str(info.get("path", route.resource.canonical))
-        return
-    pattern = info["pattern"].pattern
-    formatted = str(info["formatter"])
-    choices = re.findall(r"\(\?P<(\w+)>([a-z]+(?:\|[a-z]+)+)\)", pattern)
-    paths = [formatted]
-    for name, words in choices:
-        paths = [p.replace("{" + name + "}", word) for p in paths for word in words.split("|")]
+    paths = [_PARAMETER.sub(r"{\1}", route.path)]
+    for name, pattern in route.parameters.items():
+        if _CHOICE.fullmatch(pattern):
+            paths = [p.replace("{" + name + "}", w) for p in paths for w in pattern.split("|")]
     yield from paths
 
 
-def _operation(path: str, route: web.AbstractRoute) -> dict[str, Any]:
+def _operation(path: str, route: Route) -> dict[str, Any]:
     text = (route.handler.__doc__ or route.handler.__name__.replace("_", " ").capitalize()).strip()
     summary, _, details = text.partition("\n")
     operation: dict[str, Any] = {
@@ -98,7 +86,7 @@ def _operation(path: str, route: web.AbstractRoute) -> dict[str, Any]:
         "summary": summary,
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name, _ in _PARAMETER.findall(path)
+            for name in _PARAMETER.findall(path)
         ],
         "responses": {
             "200": {"description": "done, or under way as JSON lines"},

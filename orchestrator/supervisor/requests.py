@@ -6,24 +6,22 @@ import json
 import re
 from typing import TypeVar
 
-from aiohttp import web
-
+from orchestrator.serving.messages import Request
 from orchestrator.supervisor.bodies import Body
 from orchestrator.supervisor.errors import BadRequest
 from orchestrator.supervisor.instance import Instance
-
-INSTANCE: web.AppKey[Instance] = web.AppKey("instance", Instance)
 
 B = TypeVar("B", bound=Body)
 
 _SURROGATE = re.compile(rb"\\ud[89a-f]", re.IGNORECASE)
 
 
-def instance_of(request: web.Request) -> Instance:
-    return request.app[INSTANCE]
+def instance_of(request: Request) -> Instance:
+    instance: Instance = request.context
+    return instance
 
 
-async def read_body(request: web.Request, model: type[B]) -> B:
+async def read_body(request: Request, model: type[B]) -> B:
     """Parse the request's JSON; raises BadRequest and pydantic's ValidationError."""
     raw = await request.read()
     if not raw:
@@ -46,5 +44,5 @@ def _is_text(document: object) -> bool:
     return True
 
 
-def flag(request: web.Request, name: str) -> bool:
+def flag(request: Request, name: str) -> bool:
     return request.query.get(name, "") not in ("", "0", "false", "False")

@@ -6,13 +6,13 @@ import asyncio
 from time import time
 from typing import Any
 
-from aiohttp import web
-
 from orchestrator.engine import processes
 from orchestrator.engine.host import Host
 from orchestrator.engine.records import ContainerRecord
 from orchestrator.planning.errors import UnknownService
 from orchestrator.planning.removal import remove
+from orchestrator.serving.messages import Answer, Request, Response, json_response
+from orchestrator.serving.routes import RouteTable
 from orchestrator.supervisor.bodies import Body, Options
 from orchestrator.supervisor.oneoff import RunBody, run_oneoff
 from orchestrator.supervisor.operations import Run
@@ -20,7 +20,7 @@ from orchestrator.supervisor.projects import resolve_project
 from orchestrator.supervisor.requests import flag, instance_of, read_body
 from orchestrator.supervisor.streaming import Write, stream_lines, stream_run
 
-ROUTES = web.RouteTableDef()
+ROUTES = RouteTable()
 
 _INTERVAL = 1.0  # seconds between two samples of stats
 
@@ -44,18 +44,18 @@ class PauseBody(Body):
 
 
 @ROUTES.post("/v1/projects/{project}/run")
-async def run_container(request: web.Request) -> web.StreamResponse:
+async def run_container(request: Request) -> Answer:
     body = await read_body(request, RunBody)
     instance = instance_of(request)
-    store, name = instance.host.store, request.match_info["project"]
+    store, name = instance.host.store, request.parameters["project"]
     project = resolve_project(store, name, body.project, body.inputs)
     return await stream_run(request, lambda run: run_oneoff(instance, project, body.options, run))
 
 
 @ROUTES.post("/v1/projects/{project}/rm")
-async def remove_containers(request: web.Request) -> web.StreamResponse:
+async def remove_containers(request: Request) -> Answer:
     body = await read_body(request, RemoveBody)
-    instance, name = instance_of(request), request.match_info["project"]
+    instance, name = instance_of(request), request.parameters["project"]
 
     async def operation(run: Run) -> dict[str, Any]:
         await instance.operations.make_room()
@@ -76,10 +76,10 @@ async def remove_containers(request: web.Request) -> web.StreamResponse:
 
 
 @ROUTES.post("/v1/projects/{project}/{verb:pause|unpause}")
-async def pause_containers(request: web.Request) -> web.StreamResponse:
+async def pause_containers(request: Request) -> Answer:
     body = await read_body(request, PauseBody)
-    host, name = instance_of(request).host, request.match_info["project"]
-    paused = request.match_info["verb"] == "pause"
+    host, name = instance_of(request).host, request.parameters["project"]
+    paused = request.parameters["verb"] == "pause"
 
     async def operation(run: Run) -> dict[str, Any]:
         for record in _chosen(host, name, body.services):
@@ -106,11 +106,11 @@ async def pause_containers(request: web.Request) -> web.StreamResponse:
 
 
 @ROUTES.get("/v1/projects/{project}/top")
-async def list_processes(request: web.Request) -> web.Response:
+async def list_processes(request: Request) -> Response:
     """The processes of running containers of the services in `service` (repeated)."""
     host = instance_of(request).host
-    services = tuple(request.query.getall("service", []))
-    records = _chosen(host, request.match_info["project"], services)
+    services = request.query.all("service")
+    records = _chosen(host, request.parameters["project"], services)
 
     def look() -> list[dict[str, Any]]:
         found = []
@@ -121,15 +121,15 @@ async def list_processes(request: web.Request) -> web.Response:
         return found
 
     shown = await asyncio.to_thread(look)
-    return web.json_response({"heads": list(processes.HEADS), "containers": shown})
+    return json_response({"heads": list(processes.HEADS), "containers": shown})
 
 
 @ROUTES.get("/v1/projects/{project}/stats")
-async def stream_stats(request: web.Request) -> web.StreamResponse:
+async def stream_stats(request: Request) -> Answer:
     """A sample of all containers a line, one a second; with `once` two and the end."""
-    instance, name = instance_of(request), request.match_info["project"]
+    instance, name = instance_of(request), request.parameters["project"]
     all, once = flag(request, "all"), flag(request, "once")
-    services = tuple(request.query.getall("service", []))
+    services = request.query.all("service")
     _chosen(instance.host, name, services)
 
     def look() -> list[dict[str, Any]]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from aiohttp import web
-
 from orchestrator.engine.local import LocalBackend
+from orchestrator.serving.messages import Answer, Request, Response, json_response
+from orchestrator.serving.routes import RouteTable
 from orchestrator.supervisor import views
 from orchestrator.supervisor.bodies import BuildBody, DownBody, LifecycleBody, UpBody
 from orchestrator.supervisor.projects import resolve_project
@@ -14,21 +14,21 @@ from orchestrator.supervisor.requests import flag, instance_of, read_body
 from orchestrator.supervisor.streaming import stream_run
 from specs.project import Project
 
-ROUTES = web.RouteTableDef()
+ROUTES = RouteTable()
 
 
 @ROUTES.get("/v1/projects")
-async def list_projects(request: web.Request) -> web.Response:
+async def list_projects(request: Request) -> Response:
     """Every project that has containers, with how many are in which state."""
     backend = instance_of(request).backend
-    return web.json_response(await asyncio.to_thread(views.projects, backend))
+    return json_response(await asyncio.to_thread(views.projects, backend))
 
 
 @ROUTES.get("/v1/loads")
-async def list_loads(request: web.Request) -> web.Response:
+async def list_loads(request: Request) -> Response:
     """The loads of spec files that were started in `directory`."""
     loads = instance_of(request).host.store.loads(request.query.get("directory", ""))
-    return web.json_response(
+    return json_response(
         [
             {
                 "project": load.project,
@@ -41,25 +41,25 @@ async def list_loads(request: web.Request) -> web.Response:
 
 
 @ROUTES.get("/v1/projects/{project}/containers")
-async def list_containers(request: web.Request) -> web.Response:
+async def list_containers(request: Request) -> Response:
     """The project's containers; with `all` those that have ended, too."""
     backend: LocalBackend = instance_of(request).backend
-    records = backend.host.store.containers(request.match_info["project"])
+    records = backend.host.store.containers(request.parameters["project"])
     shown = await asyncio.to_thread(views.containers, backend, records, all=flag(request, "all"))
-    return web.json_response(shown)
+    return json_response(shown)
 
 
 @ROUTES.post("/v1/projects/{project}/plan")
-async def plan(request: web.Request) -> web.Response:
+async def plan(request: Request) -> Response:
     """What `up` would do."""
     body = await read_body(request, UpBody)
     project = _project(request, body)
     made = await instance_of(request).operations.plan(project, body.options.policy())
-    return web.json_response(made.to_json())
+    return json_response(made.to_json())
 
 
 @ROUTES.post("/v1/projects/{project}/up")
-async def up(request: web.Request) -> web.StreamResponse:
+async def up(request: Request) -> Answer:
     """Make the project so, and tell how it goes."""
     body = await read_body(request, UpBody)
     project = _project(request, body)
@@ -68,10 +68,10 @@ async def up(request: web.Request) -> web.StreamResponse:
 
 
 @ROUTES.post("/v1/projects/{project}/down")
-async def down(request: web.Request) -> web.StreamResponse:
+async def down(request: Request) -> Answer:
     """Take the project down, and tell how it goes."""
     body = await read_body(request, DownBody)
-    name = request.match_info["project"]
+    name = request.parameters["project"]
     project = Project.from_canonical(body.project) if body.project is not None else None
     operations = instance_of(request).operations
     return await stream_run(
@@ -80,7 +80,7 @@ async def down(request: web.Request) -> web.StreamResponse:
 
 
 @ROUTES.post("/v1/projects/{project}/build")
-async def build(request: web.Request) -> web.StreamResponse:
+async def build(request: Request) -> Answer:
     """Build the images of the services that have build instructions."""
     body = await read_body(request, BuildBody)
     project = _project(request, body)
@@ -91,10 +91,10 @@ async def build(request: web.Request) -> web.StreamResponse:
 
 
 @ROUTES.post("/v1/projects/{project}/{verb:start|stop|restart|kill}")
-async def lifecycle(request: web.Request) -> web.StreamResponse:
+async def lifecycle(request: Request) -> Answer:
     """Start, stop, restart or kill the project's containers."""
     body = await read_body(request, LifecycleBody)
-    name, verb = request.match_info["project"], request.match_info["verb"]
+    name, verb = request.parameters["project"], request.parameters["verb"]
     operations = instance_of(request).operations
     return await stream_run(
         request,
@@ -103,6 +103,6 @@ async def lifecycle(request: web.Request) -> web.StreamResponse:
     )
 
 
-def _project(request: web.Request, body: UpBody | BuildBody) -> Project:
+def _project(request: Request, body: UpBody | BuildBody) -> Project:
     store = instance_of(request).host.store
-    return resolve_project(store, request.match_info["project"], body.project, body.inputs)
+    return resolve_project(store, request.parameters["project"], body.project, body.inputs)

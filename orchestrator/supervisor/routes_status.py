@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any
 
-from aiohttp import web
-
 from orchestrator.engine.errors import EngineError, chain
 from orchestrator.engine.records import Revision
 from orchestrator.planning.drift import Change as FieldChange
 from orchestrator.planning.drift import FieldClass
 from orchestrator.planning.errors import PlanningError
 from orchestrator.planning.policy import Policy
+from orchestrator.serving.messages import Request, Response, json_response
+from orchestrator.serving.routes import RouteTable
 from orchestrator.supervisor.errors import BadRequest, NoSuchProject
 from orchestrator.supervisor.instance import Instance
 from orchestrator.supervisor.journal import Operation
@@ -23,7 +23,7 @@ from orchestrator.supervisor.views import time_text
 from specs.canonical import diff
 from specs.project import Project
 
-ROUTES = web.RouteTableDef()
+ROUTES = RouteTable()
 
 
 class NoSuchRevision(EngineError):
@@ -35,9 +35,9 @@ class NoSuchRevision(EngineError):
 
 
 @ROUTES.get("/v1/projects/{project}/status")
-async def show_status(request: web.Request) -> web.Response:
+async def show_status(request: Request) -> Response:
     """Sync (is it as last applied?) and health (does it do well?), whole and by service."""
-    instance, name = instance_of(request), request.match_info["project"]
+    instance, name = instance_of(request), request.parameters["project"]
     store = instance.host.store
     applied, records = store.project(name), store.containers(name)
     if applied is None and not records:
@@ -56,7 +56,7 @@ async def show_status(request: web.Request) -> web.Response:
             service["last_exit"]["at"] = time_text(service["last_exit"]["at"])
     revisions = store.revisions(name)
     shown["revision"] = revisions[-1].number if revisions else None
-    return web.json_response(shown)
+    return json_response(shown)
 
 
 async def _compare(instance: Instance, spec: dict[str, Any] | None) -> Comparison:
@@ -70,36 +70,36 @@ async def _compare(instance: Instance, spec: dict[str, Any] | None) -> Compariso
 
 
 @ROUTES.get("/v1/projects/{project}/revisions")
-async def list_revisions(request: web.Request) -> web.Response:
+async def list_revisions(request: Request) -> Response:
     """The forms in which the project was applied, oldest first, each with the operations."""
-    instance, name = instance_of(request), request.match_info["project"]
+    instance, name = instance_of(request), request.parameters["project"]
     operations = await asyncio.to_thread(instance.journal.operations, name)
-    return web.json_response(
+    return json_response(
         [_revision(revision, operations) for revision in instance.host.store.revisions(name)]
     )
 
 
 @ROUTES.get("/v1/projects/{project}/operations")
-async def list_operations(request: web.Request) -> web.Response:
+async def list_operations(request: Request) -> Response:
     """The last commands on the project, oldest first, and how they ended."""
-    instance, name = instance_of(request), request.match_info["project"]
+    instance, name = instance_of(request), request.parameters["project"]
     operations = await asyncio.to_thread(instance.journal.operations, name)
-    return web.json_response([_operation(operation) for operation in operations])
+    return json_response([_operation(operation) for operation in operations])
 
 
 @ROUTES.get("/v1/projects/{project}/revisions/{number:[0-9]+}")
-async def show_revision(request: web.Request) -> web.Response:
+async def show_revision(request: Request) -> Response:
     """One revision with its canonical project."""
-    instance, name = instance_of(request), request.match_info["project"]
-    revision = _find(instance, name, int(request.match_info["number"]))
+    instance, name = instance_of(request), request.parameters["project"]
+    revision = _find(instance, name, int(request.parameters["number"]))
     operations = await asyncio.to_thread(instance.journal.operations, name)
-    return web.json_response({**_revision(revision, operations), "project": dict(revision.spec)})
+    return json_response({**_revision(revision, operations), "project": dict(revision.spec)})
 
 
 @ROUTES.get("/v1/projects/{project}/diff")
-async def show_difference(request: web.Request) -> web.Response:
+async def show_difference(request: Request) -> Response:
     """What differs between the revisions `from` and `to`; the last two where neither is given."""
-    instance, name = instance_of(request), request.match_info["project"]
+    instance, name = instance_of(request), request.parameters["project"]
     revisions = instance.host.store.revisions(name)
     if not revisions:
         raise NoSuchProject(name)
@@ -107,10 +107,10 @@ async def show_difference(request: web.Request) -> web.Response:
     new = _number(request, "to", newest)
     old = _number(request, "from", max(new - 1, revisions[0].number))
     before, after = _find(instance, name, old), _find(instance, name, new)
-    return web.json_response({"from": old, "to": new, "changes": _changes(before.spec, after.spec)})
+    return json_response({"from": old, "to": new, "changes": _changes(before.spec, after.spec)})
 
 
-def _number(request: web.Request, name: str, default: int) -> int:
+def _number(request: Request, name: str, default: int) -> int:
     text = request.query.get(name)
     if not text:
         return default

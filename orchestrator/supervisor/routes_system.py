@@ -10,8 +10,8 @@ from datetime import datetime
 from time import time
 from typing import Any
 
-from aiohttp import web
-
+from orchestrator.serving.messages import Answer, Request, Response, json_response
+from orchestrator.serving.routes import RouteTable
 from orchestrator.supervisor import openapi
 from orchestrator.supervisor.errors import BadRequest
 from orchestrator.supervisor.instance import Instance
@@ -24,14 +24,14 @@ from orchestrator.version import VERSION
 API = 1
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
-ROUTES = web.RouteTableDef()
+ROUTES = RouteTable()
 
 
 @ROUTES.get("/v1/version")
-async def show_version(request: web.Request) -> web.Response:
+async def show_version(request: Request) -> Response:
     """Which daemon this is, and where it works."""
     instance = instance_of(request)
-    return web.json_response(
+    return json_response(
         {
             "version": VERSION,
             "api": API,
@@ -44,7 +44,7 @@ async def show_version(request: web.Request) -> web.Response:
 
 
 @ROUTES.get("/v1/events")
-async def stream_events(request: web.Request) -> web.StreamResponse:
+async def stream_events(request: Request) -> Answer:
     """What has happened since `since`, and with `follow` what happens from now on.
 
     `project`, `service` and `type` (several with commas) choose; `since` and `until` are seconds
@@ -73,9 +73,9 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     return await stream_lines(request, lines)
 
 
-def _filter(request: web.Request) -> Filter:
+def _filter(request: Request) -> Filter:
     def several(name: str) -> frozenset[str]:
-        given = ",".join(request.query.getall(name, []))
+        given = ",".join(request.query.all(name))
         return frozenset(word for word in given.split(",") if word)
 
     return Filter(
@@ -87,7 +87,7 @@ def _filter(request: web.Request) -> Filter:
     )
 
 
-def _moment(request: web.Request, name: str) -> float | None:
+def _moment(request: Request, name: str) -> float | None:
     text = request.query.get(name)
     if not text:
         return None
@@ -125,22 +125,22 @@ async def _until_the_end(
 
 
 @ROUTES.get("/metrics")
-async def show_metrics(request: web.Request) -> web.Response:
+async def show_metrics(request: Request) -> Response:
     """Everything that is counted, in Prometheus' text format."""
     instance = instance_of(request)
     text = await asyncio.to_thread(instance.metrics.render, instance.backend, instance.controller)
-    return web.Response(body=text.encode(), headers={"Content-Type": PROMETHEUS})
+    return Response(text.encode(), headers={"Content-Type": PROMETHEUS})
 
 
 @ROUTES.get("/v1/openapi.json")
-async def show_openapi(request: web.Request) -> web.Response:
+async def show_openapi(request: Request) -> Response:
     """This API, as an OpenAPI 3.1 document."""
-    return web.json_response(openapi.document(request.app.router.routes()))
+    return json_response(openapi.document(request.routes))
 
 
 @ROUTES.post("/v1/shutdown")
-async def shut_down(request: web.Request) -> web.Response:
+async def shut_down(request: Request) -> Response:
     """End the daemon once this is answered; containers run on, and nobody starts it again."""
     instance = instance_of(request)
     asyncio.get_running_loop().call_soon(instance.ending.set)
-    return web.json_response({"ending": True})
+    return json_response({"ending": True})

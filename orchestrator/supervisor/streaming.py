@@ -9,9 +9,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
-
 from orchestrator.engine.executor import PARALLEL
+from orchestrator.serving.messages import Request, Stream
 from orchestrator.supervisor.diary import Diary
 from orchestrator.supervisor.errors import BadRequest, error_body, expected
 from orchestrator.supervisor.operations import Run
@@ -19,15 +18,13 @@ from orchestrator.supervisor.requests import flag, instance_of
 
 _log = logging.getLogger(__name__)
 
-NDJSON = "application/x-ndjson"
+_HEADERS = {"Content-Type": "application/x-ndjson", "Cache-Control": "no-store"}
 
 Operation = Callable[[Run], Awaitable[dict[str, Any]]]
 Write = Callable[[dict[str, Any]], Awaitable[None]]
 
 
-async def stream_run(
-    request: web.Request, operation: Operation, *, plans: bool = False
-) -> web.StreamResponse:
+async def stream_run(request: Request, operation: Operation, *, plans: bool = False) -> Stream:
     """Run `operation` and answer with its events, the result last; with `parallel` in the query
     that many actions at once, with `dry_run` only its plan, where all that it does `plans` show.
 
@@ -37,8 +34,7 @@ async def stream_run(
     if dry and not plans:
         raise BadRequest("this operation has no dry run")
     parallel = _parallel(request)
-    response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
-    await response.prepare(request)
+    response = await request.begin(_HEADERS)
     events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
     diary = Diary.of(request)
 
@@ -56,7 +52,7 @@ async def stream_run(
     try:
         while (event := await events.get()) is not None:
             await response.write(_line(event))
-        await response.write_eof()
+        await response.end()
     except (ConnectionError, asyncio.CancelledError) as exc:
         run.cancel.set()
         # The run decides when it has ended: half an action would leave the unknown.
@@ -66,7 +62,7 @@ async def stream_run(
     return response
 
 
-def _parallel(request: web.Request) -> int:
+def _parallel(request: Request) -> int:
     text = request.query.get("parallel", str(PARALLEL))
     if not text.isdecimal() or not int(text):
         raise BadRequest(f"parallel={text}: it must be a number from 1 on")
@@ -94,19 +90,18 @@ async def _finish(
 
 
 async def stream_lines(
-    request: web.Request,
+    request: Request,
     lines: Callable[[Callable[[dict[str, Any]], Awaitable[None]]], Awaitable[None]],
-) -> web.StreamResponse:
+) -> Stream:
     """Answer with JSON lines until `lines` returns or the client goes away."""
-    response = web.StreamResponse(headers={"Content-Type": NDJSON, "Cache-Control": "no-store"})
-    await response.prepare(request)
+    response = await request.begin(_HEADERS)
 
     async def write(event: dict[str, Any]) -> None:
         await response.write(_line(event))
 
     with contextlib.suppress(ConnectionError):
         await lines(write)
-        await response.write_eof()
+        await response.end()
     return response
 
 

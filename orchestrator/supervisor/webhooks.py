@@ -19,13 +19,13 @@ from collections.abc import Callable
 from time import time
 from typing import TYPE_CHECKING, cast
 
-from aiohttp import web
-
 from orchestrator.engine.errors import EngineError, chain
 from orchestrator.supervisor.doorkeeper import Doorkeeper
 from orchestrator.supervisor.errors import BadRequest
 
 if TYPE_CHECKING:
+    from aiohttp import web
+
     from orchestrator.gitops.source import GitSource
     from orchestrator.gitops.webhook import Replays
 
@@ -88,6 +88,8 @@ class Webhooks:
             wanted = parse_address(address) if address else None
             runner = keeper = None
             if wanted is not None:
+                from aiohttp import web  # 12 MB for those whom nobody delivers to
+
                 runner = web.AppRunner(
                     self._application(),
                     access_log=None,
@@ -140,6 +142,8 @@ class Webhooks:
             await runner.cleanup()
 
     def _application(self) -> web.Application:
+        from aiohttp import web
+
         from orchestrator.gitops.webhook import BODY_LIMIT
 
         app = web.Application(client_max_size=BODY_LIMIT)
@@ -204,6 +208,8 @@ def _why(error: OSError | ValueError) -> str:
 
 
 def _answer(status: int, text: str) -> web.Response:
+    from aiohttp import web
+
     return web.json_response({"message": text}, status=status)
 
 
