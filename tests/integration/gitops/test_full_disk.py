@@ -82,8 +82,9 @@ def test_a_full_disk_leaves_what_stood_and_passes(tmp_path: Path, disk: Disk) ->
         return found
 
     async def everything() -> None:
-        small = {"compose.yaml": COMPOSE, "conf/a": b"1", "conf/b": b"1"}
-        upstream.commit({**small, "conf/noise": noise(16)})
+        upstream.commit(
+            {"compose.yaml": COMPOSE, "conf/a": "1", "conf/b": "1", "conf/noise": noise(16)}
+        )
         assert await bring() is None
         good = {name.name: name.read_bytes() for name in conf.iterdir()}
         # A fetch has room, but not what follows: as much as the objects take, and a little more.
