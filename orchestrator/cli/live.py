@@ -23,6 +23,11 @@ _MARKS = {
 _BUILD_LINES = 6
 _REDRAWS = 12  # a second
 _BAR = 20
+_SHORTEST_BAR = 5
+# In columns: how long something takes, what stands between the others, the words of a pull.
+_SECONDS = 6
+_BETWEEN = 2
+_PULLING = len("Pulling    100.0MB / 100.0MB") + 1
 
 
 class Live:
@@ -34,6 +39,7 @@ class Live:
         self._started: dict[str, float] = {}
         self._pulls: dict[str, Moved] = {}
         self._output: deque[str] = deque(maxlen=_BUILD_LINES)
+        self._closing = False
         self._spinner = Spinner("dots", style="cyan")
         self._console = Console(file=to, no_color=not colour, highlight=False)
         self._live = RichLive(
@@ -59,23 +65,46 @@ class Live:
 
     def close(self) -> None:
         self._output.clear()
+        self._closing = True
         self._live.stop()
 
     def _render(self) -> RenderableType:
-        grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(no_wrap=True)
-        grid.add_column(no_wrap=True, overflow="ellipsis")
-        grid.add_column(justify="right", no_wrap=True)
-        for resource, event in self._rows.items():
+        width = self._console.width
+        grid = Table.grid(padding=(0, _BETWEEN, 0, 0))
+        # Of a long name less is needed than of what becomes of it.
+        name = max(16, width // 3)
+        words = max(8, width - name - _SECONDS - 2 * _BETWEEN)
+        length = words - _PULLING
+        grid.add_column(no_wrap=True, overflow="ellipsis", max_width=name)
+        grid.add_column(no_wrap=True, overflow="ellipsis", max_width=words)
+        grid.add_column(justify="right", no_wrap=True, min_width=_SECONDS)
+        rows = self._shown()
+        for resource, event in rows:
             grid.add_row(
                 self._name(resource, event["status"]),
-                self._words(event),
+                self._words(event, min(_BAR, length)),
                 Text(self._elapsed(resource, event), style="blue"),
             )
         done = sum(event["status"] == "done" for event in self._rows.values())
         head = Text(f"[+] {self._title} {done}/{len(self._rows)}")
         tail = [Text(f"   {line}", style="dim", no_wrap=True) for line in self._output]
+        if left := len(self._rows) - len(rows):
+            tail.append(Text(f"   … {left} more", style="dim"))
         return Group(head, grid, *tail)
+
+    def _shown(self) -> list[tuple[str, dict[str, Any]]]:
+        """The rows for which the terminal has room: what is done goes first, the oldest first;
+        in the end there are all."""
+        rows = list(self._rows.items())
+        # The head, the line that tells of the others, and the one that the cursor is on.
+        room = max(1, self._console.height - 3 - len(self._output))
+        excess = 0 if self._closing else len(rows) - room
+        for finished in (True, False):
+            for row in list(rows) if excess > 0 else ():
+                if excess > 0 and (row[1]["status"] == "done") == finished:
+                    rows.remove(row)
+                    excess -= 1
+        return rows
 
     def _name(self, resource: str, status: str) -> RenderableType:
         if status == "running":
@@ -88,13 +117,14 @@ class Live:
         mark, style = _MARKS.get(status, ("•", "white"))
         return Text(" ").append(mark, style=style).append(f" {resource}")
 
-    def _words(self, event: dict[str, Any]) -> Text:
+    def _words(self, event: dict[str, Any], length: int) -> Text:
         _, style = _MARKS.get(event["status"], ("", "cyan"))
         words = Text(str(event.get("text") or event["status"]), style=style)
         detail = event.get("detail")
         pulled = self._pulls.get(event.get("resource", ""))
         if pulled is not None and pulled.total and event["status"] == "running":
-            words.append(f"  {bar(pulled)}", style="blue")
+            if length >= _SHORTEST_BAR:
+                words.append(f"  {bar(pulled, length)}", style="blue")
             words.append(f"  {pulled.text()}", style="dim")
         elif detail:
             words.append(f"  {detail}", style="dim")
@@ -109,7 +139,7 @@ class Live:
         return f"{seconds:.1f}s"
 
 
-def bar(moved: Moved) -> str:
+def bar(moved: Moved, length: int) -> str:
     """How far a transfer is; unknown sizes count as nothing."""
-    done = min(_BAR, moved.current * _BAR // moved.total) if moved.total else 0
-    return "━" * done + "╌" * (_BAR - done)
+    done = min(length, moved.current * length // moved.total) if moved.total else 0
+    return "━" * done + "╌" * (length - done)
