@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import socket
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from orchestrator.client.errors import ApiError, DaemonUnreachable, ProtocolError
 
 _RECEIVE = 64 * 1024
+_PATIENCE = 2000  # milliseconds
 
 
 class Response:
@@ -89,6 +92,7 @@ class Response:
 
     def _read_head(self) -> tuple[int, dict[str, str]]:
         while b"\r\n\r\n" not in self._buffer:
+            self._await_daemon()
             self._fill("the daemon closed the connection without an answer")
         head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         status_line, *fields = head.decode("latin-1").split("\r\n")
@@ -100,6 +104,21 @@ class Response:
             name, _, value = field.partition(":")
             headers[name.strip().lower()] = value.strip()
         return int(parts[1]), headers
+
+    def _await_daemon(self) -> None:
+        """Wait for something to read, but not for a daemon that was stopped (SIGSTOP)."""
+        ready = select.poll()
+        ready.register(self._connection, select.POLLIN)
+        while not ready.poll(_PATIENCE):
+            credentials = self._connection.getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
+            )
+            pid, _uid, _gid = struct.unpack("3i", credentials)
+            if _stopped(pid):
+                self.close()
+                raise DaemonUnreachable(
+                    f"the daemon (process {pid}) is stopped", hint=f"kill -CONT {pid} lets it go on"
+                )
 
     def _pieces(self) -> Iterator[bytes]:
         if self._chunked:
@@ -228,6 +247,15 @@ class Client:
                 f"no daemon answers on {self.socket_path}", hint="bay daemon starts one"
             ) from exc
         return connection
+
+
+def _stopped(pid: int) -> bool:
+    """Whether a process stands still by a signal or for a debugger (proc_pid_stat(5))."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] in ("T", "t")
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

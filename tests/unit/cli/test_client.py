@@ -3,13 +3,15 @@
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.client import daemon
+from orchestrator.client import daemon, http
 from orchestrator.client.errors import ApiError, DaemonUnreachable, ProtocolError
 from orchestrator.client.http import Client, quote
 
@@ -166,3 +168,29 @@ def test_a_daemon_of_another_version_is_renewed_once_and_asked_again(tmp_path: P
     thread.join()
     listener.close()
     assert renewed == ["bayplan/0"]
+
+
+def test_a_daemon_that_was_stopped_is_told_instead_of_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "_PATIENCE", 10)
+    place = tmp_path / "bayplan.sock"
+    program = (
+        "import os, signal, socket, sys\n"
+        "listener = socket.socket(socket.AF_UNIX)\n"
+        "listener.bind(sys.argv[1])\n"
+        "listener.listen()\n"
+        "print('ready', flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGSTOP)\n"
+    )
+    argv = [sys.executable, "-c", program, str(place)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None and server.stdout.readline() == b"ready\n"
+            with pytest.raises(
+                DaemonUnreachable, match=f"process {server.pid}. is stopped"
+            ) as told:
+                Client(str(place)).get("/v1/version")
+            assert told.value.hint == f"kill -CONT {server.pid} lets it go on"
+        finally:
+            server.kill()
