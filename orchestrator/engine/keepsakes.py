@@ -8,6 +8,7 @@ written after the database, and read only where that does not know what runs.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -29,6 +30,7 @@ _log = logging.getLogger(__name__)
 
 VERSION = 1
 RECORD = "record.json"
+_LONGEST = 200
 
 
 def open_store(root: Path) -> Store:
@@ -89,7 +91,7 @@ class Keepsakes:
     def keep_project(self, name: str) -> None:
         """Make the copy be what the database has, or gone with the project's last container."""
         store = self._host.store
-        path = self._projects / f"{name}.json"
+        path = self._project(name)
         project = store.project(name)
         if project is None or not store.has_containers(name):
             path.unlink(missing_ok=True)
@@ -131,7 +133,7 @@ class Keepsakes:
 
     def _adopt_project(self, name: str) -> None:
         store = self._host.store
-        document = _read(self._projects / f"{name}.json")
+        document = _read(self._project(name))
         if document is None:
             return
         if store.project(name) is None:
@@ -143,6 +145,11 @@ class Keepsakes:
         for network in document["networks"]:
             if network["id"] in standing and store.network(network["name"]) is None:
                 store.put_network(NetworkRecord(**network))
+
+    def _project(self, name: str) -> Path:
+        # A name may be longer than a file's.
+        short = name if len(name) <= _LONGEST else hashlib.sha256(name.encode()).hexdigest()
+        return self._projects / f"{short}.json"
 
     def _record(self, id: str) -> Path:
         return self._host.containers.log_path(id).with_name(RECORD)

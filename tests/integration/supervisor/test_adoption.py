@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import sqlite3
@@ -81,3 +82,16 @@ def test_the_ports_of_a_container_that_nobody_knows_are_given_up(harbour: Harbou
     log = (harbour.run / "daemon.log").read_text()
     assert f"gave up the ports of container {id[:12]}, which is gone" in log
     assert "gave up the ports of service shop/job" in log
+
+
+def test_a_project_may_have_a_name_that_is_longer_than_a_file_s(harbour: Harbour) -> None:
+    name = "long" * 100
+    kept = harbour.root / "projects" / f"{hashlib.sha256(name.encode()).hexdigest()}.json"
+    document = {**stack(), "name": name}
+    path = f"/v1/projects/{name}"
+    *_, up = harbour.client.stream("POST", f"{path}/up", {"project": document}).events()
+    assert up["ok"], up
+    until(kept.exists, "the project is kept")
+    *_, down = harbour.client.stream("POST", f"{path}/down", {"options": {"timeout": 0}}).events()
+    assert down["ok"], down
+    until(lambda: not kept.exists(), "it is not any more")
