@@ -8,23 +8,46 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
 class _Pattern:
-    regex: re.Pattern[str]
+    regex: Glob
     exception: bool
     text: str
 
 
-def glob_regex(pattern: str, *, deep: bool = True) -> re.Pattern[str]:
+class Glob(Protocol):
+    """A compiled pattern: `match` gives something true for a text that it matches whole."""
+
+    def match(self, text: str, /) -> object: ...
+
+
+def glob_regex(pattern: str, *, deep: bool = True) -> Glob:
     """A pattern of Go's filepath.Match, with `**` for any number of directories where `deep`.
 
     `*` and `?` do not match "/"; raises ValueError for a pattern that Go refuses.
     """
-    out = []
+    pieces = list(_pieces(pattern, deep))
+    if sum(piece in _LOOPS for piece in pieces) > _MOST_LOOPS:
+        return _Automaton(pieces)
+    return re.compile("".join(pieces) + r"\Z", re.DOTALL)
+
+
+_DEEP = "(?:.*/)?"
+_ANY = ".*"
+_STAR = "[^/]*"
+_LOOPS = frozenset({_DEEP, _ANY, _STAR})
+_MOST_LOOPS = 2
+"""With so many wildcards a regular expression is fast; with more, it may try for ages what a
+stranger's pattern makes it try, and holds the interpreter meanwhile."""
+
+
+def _pieces(pattern: str, deep: bool) -> Iterator[str]:
+    """The regular expressions of the pattern's parts: wildcards, and single characters."""
     position = 0
     while position < len(pattern):
         char = pattern[position]
@@ -34,22 +57,70 @@ def glob_regex(pattern: str, *, deep: bool = True) -> re.Pattern[str]:
                 position += 1
                 if pattern.startswith("/", position):
                     position += 1
-                out.append("(?:.*/)?" if position < len(pattern) else ".*")
+                yield _DEEP if position < len(pattern) else _ANY
             else:
-                out.append("[^/]*")
+                yield _STAR
         elif char == "?":
-            out.append("[^/]")
+            yield "[^/]"
         elif char == "[":
             text, position = _class(pattern, position)
-            out.append(text)
+            yield text
         elif char == "\\":
             if position == len(pattern):
                 raise ValueError(f"the pattern {pattern!r} ends with a backslash")
-            out.append(re.escape(pattern[position]))
+            yield re.escape(pattern[position])
             position += 1
         else:
-            out.append(re.escape(char))
-    return re.compile("".join(out) + r"\Z", re.DOTALL)
+            yield re.escape(char)
+
+
+class _Automaton:
+    """A pattern of many wildcards, in steps of the text's length times the pattern's.
+
+    State 2n stands before piece n, 2n + 1 within the directories that `**/` passes over.
+    """
+
+    def __init__(self, pieces: Sequence[str]) -> None:
+        self._pieces = pieces
+        self._single = [
+            None if piece in _LOOPS else re.compile(piece, re.DOTALL) for piece in pieces
+        ]
+
+    def match(self, text: str, /) -> bool:
+        states = self._reached({0})
+        for char in text:
+            states = self._reached({after for s in states for after in self._after(s, char)})
+            if not states:
+                return False
+        return 2 * len(self._pieces) in states
+
+    def _reached(self, states: set[int]) -> set[int]:
+        """The states with those that need no character."""
+        waiting = list(states)
+        while waiting:
+            number, within = divmod(waiting.pop(), 2)
+            if within or number == len(self._pieces) or self._single[number] is not None:
+                continue
+            further = {2 * number + 2}
+            if self._pieces[number] == _DEEP:
+                further.add(2 * number + 1)
+            waiting += further - states
+            states |= further
+        return states
+
+    def _after(self, state: int, char: str) -> Iterator[int]:
+        number, within = divmod(state, 2)
+        if within:
+            yield state
+            if char == "/":
+                yield 2 * number + 2
+        elif number < len(self._pieces):
+            single, piece = self._single[number], self._pieces[number]
+            if single is not None:
+                if single.fullmatch(char):
+                    yield 2 * number + 2
+            elif piece == _ANY or (piece == _STAR and char != "/"):
+                yield state
 
 
 def _class(pattern: str, position: int) -> tuple[str, int]:
@@ -126,7 +197,7 @@ def _may_lead_into(pattern: str, directory: str) -> bool:
     given = directory.split("/")
     depth = min(len(wanted), len(given))
     prefix = "/".join(wanted[:depth])
-    return glob_regex(prefix).match("/".join(given[:depth])) is not None
+    return bool(glob_regex(prefix).match("/".join(given[:depth])))
 
 
 def parse_ignore(text: str) -> IgnoreRules:

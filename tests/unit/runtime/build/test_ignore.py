@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.build import ignore
 from runtime.build.ignore import IgnoreRules, glob_regex, parse_ignore
 
 
@@ -56,3 +61,19 @@ def test_an_ignored_directory_is_searched_only_for_exceptions() -> None:
 def test_without_depth_two_stars_are_one() -> None:
     assert glob_regex("a**b", deep=False).match("axb")
     assert not glob_regex("a**b", deep=False).match("a/b")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [("*a" * 30 + "b", "a" * 200), ("**/" * 30 + "z", "a/" * 100 + "b"), ("a**" * 30, "a" * 99)],
+)
+def test_a_pattern_of_many_wildcards_takes_no_time(pattern: str, text: str) -> None:
+    assert not glob_regex(pattern + "!").match(text)
+    assert glob_regex(pattern).match(text) is False or "**" in pattern
+
+
+@given(pattern=st.text("ab/*?", min_size=1, max_size=9), text=st.text("ab/", max_size=9))
+def test_both_ways_of_matching_agree(pattern: str, text: str) -> None:
+    pieces = list(ignore._pieces(pattern, True))
+    expected = re.compile("".join(pieces) + r"\Z", re.DOTALL).match(text) is not None
+    assert ignore._Automaton(pieces).match(text) is expected
