@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -63,6 +62,8 @@ class BuildNetwork:
     async def _named(self, name: str) -> Network:
         record = self._host.store.network(name)
         if record is None:
+            import difflib
+
             there = self._host.store.networks()
             close = difflib.get_close_matches(name, [network.name for network in there], n=1)
             raise EngineError(

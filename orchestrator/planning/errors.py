@@ -10,7 +10,6 @@ PlanningError
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 
@@ -35,6 +34,8 @@ class DependencyCycle(PlanningError):
 
 class UnknownService(PlanningError):
     def __init__(self, name: str, known: Iterable[str]) -> None:
+        import difflib
+
         names = sorted(known)
         close = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {close[0]}" if close else f"there are: {', '.join(names) or 'none'}"

@@ -36,7 +36,7 @@ class RemoveBody(Body):
 
     services: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
-    options: RemoveOptions = RemoveOptions()
+    options: RemoveOptions = RemoveOptions.model_construct()
 
 
 class PauseBody(Body):
