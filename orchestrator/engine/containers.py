@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from time import time
 
 from bridge.errors import NetworkError
+from orchestrator.engine import sharing
 from orchestrator.engine.contents import read_contents
 from orchestrator.engine.errors import EngineError
 from orchestrator.engine.exits import ended, send_signal, settle
@@ -20,7 +21,6 @@ from orchestrator.engine.filesystem import (
     anonymous_name,
     anonymous_volumes,
     content_files,
-    volume_source,
 )
 from orchestrator.engine.host import Host
 from orchestrator.engine.process import Process, effective_process, signal_number
@@ -34,7 +34,6 @@ from orchestrator.planning import actions
 from orchestrator.planning.blueprint import image_content, mounted_references
 from orchestrator.planning.health import HealthState
 from orchestrator.planning.observed import Spec
-from runtime.container.config import ImageMount, Mount
 from runtime.container.containers import ContainerState
 from runtime.errors import ContainerStartError, InvalidState, NotFound, RuntimeFault
 from runtime.images.platforms import host_platform, runs_here
@@ -101,7 +100,7 @@ class ContainerWork:
         for name in volumes.values():
             host.volumes.create(name, labels={"com.docker.compose.project": record.project})
         endpoints = open_sandbox(host, record)
-        owner = self._network_owner(record)
+        owner = sharing.network_owner(host, record)
         files = network_files(host, owner, endpoints or owner.endpoints)
         names = {*record.spec["volumes"].values(), *volumes.values()}
         paths = {name: host.volumes.get(name).mountpoint for name in sorted(names)}
@@ -112,8 +111,8 @@ class ContainerWork:
             volume_trees={name: shared_tree(host.root, path) for name, path in paths.items()},
             image_layers={at: self._layers(found) for at, found in mounted.items()},
             contents=contents,
-            namespaces=self._namespaces(record),
-            borrowed=self._borrowed(record),
+            namespaces=sharing.namespaces(host, record),
+            borrowed=sharing.borrowed(host, record),
             hostname=record.spec["service"].get("hostname") or files.hostname,
             hosts=files.hosts,
             resolv_conf=files.resolv_conf,
@@ -183,10 +182,10 @@ class ContainerWork:
         self, record: ContainerRecord
     ) -> tuple[ContainerState, tuple[EndpointRecord, ...], tuple[object, ...]]:
         host = self._host
-        self._follow_namespaces(record)
+        sharing.follow_namespaces(host, record)
         endpoints = open_sandbox(host, record)
         if endpoints != record.endpoints:
-            self.renew_hosts(dataclasses.replace(record, endpoints=endpoints))
+            sharing.renew_hosts(host, dataclasses.replace(record, endpoints=endpoints))
         ports = self.traffic.publish(record)
         try:
             state = self._start_process(record)
@@ -241,22 +240,6 @@ class ContainerWork:
         config = self._host.containers.config(record.id)
         files = tuple(given.get(file.target, file) for file in config.files)
         self._host.containers.update(record.id, config.replace(files=files))
-
-    def _follow_namespaces(self, record: ContainerRecord) -> None:
-        """Namespaces of another container's process are others after that one's restart."""
-        service = record.spec["service"]
-        shared = [str(service.get(key) or "") for key in ("network_mode", "ipc", "pid")]
-        if not any(text.startswith(("service:", "container:")) for text in shared):
-            return
-        found = self._namespaces(record)
-        config = self._host.containers.config(record.id)
-        current = config.replace(
-            netns=found.get("network", config.netns),
-            ipc_namespace=found.get("ipc", config.ipc_namespace),
-            pid_namespace=found.get("pid", config.pid_namespace),
-        )
-        if current != config:
-            self._host.containers.update(record.id, current)
 
     async def stop(self, action: actions.StopContainer) -> None:
         """Ask it to end, and kill it after its grace; stopping what does not run is no error."""
@@ -352,75 +335,6 @@ class ContainerWork:
                     host.volumes.remove(name)
         self.traffic.retire(record, release=release)
         host.store.remove_container(record.id)
-
-    def _namespaces(self, record: ContainerRecord) -> dict[str, str]:
-        """The namespaces that the container joins, by kind: a path, or `container:<id>` where
-        the runtime finds the other one's at each start."""
-        service = record.spec["service"]
-        found: dict[str, str] = {}
-        if own_sandbox(service):
-            found["network"] = str(self._host.networks.open_sandbox(record.id))
-        for attribute, kind in (("network_mode", "network"), ("ipc", "ipc"), ("pid", "pid")):
-            target, _, name = str(service.get(attribute) or "").partition(":")
-            if target in ("service", "container") and name:
-                other = self._shared_with(record, target, name)
-                if kind != "network":
-                    found[kind] = f"container:{other.id}"
-                    continue
-                owner = self._network_owner(other)
-                if own_sandbox(owner.spec["service"]):
-                    found[kind] = str(self._host.networks.open_sandbox(owner.id))
-        return found
-
-    def _network_owner(self, record: ContainerRecord) -> ContainerRecord:
-        """The container whose network this one uses, itself where it is its own or the host's."""
-        target, _, name = str(record.spec["service"].get("network_mode") or "").partition(":")
-        if target in ("service", "container") and name:
-            return self._network_owner(self._shared_with(record, target, name))
-        return record
-
-    def renew_hosts(self, record: ContainerRecord) -> None:
-        """Write the addresses of `record`, which owns its sandbox, into its /etc/hosts and those
-        of the containers that share its network. Blocking."""
-        if not own_sandbox(record.spec["service"]):
-            return
-        host = self._host
-        hosts = network_files(host, record, record.endpoints).hosts
-        for other in host.store.containers(record.project):
-            if other.id == record.id or self._shares_network_with(other, record):
-                with contextlib.suppress(NotFound):
-                    host.containers.rewrite_file(other.id, "/etc/hosts", hosts)
-
-    def _shares_network_with(self, record: ContainerRecord, owner: ContainerRecord) -> bool:
-        if not str(record.spec["service"].get("network_mode") or "").startswith(
-            ("service:", "container:")
-        ):
-            return False
-        try:
-            return self._network_owner(record).id == owner.id
-        except EngineError:
-            return False  # what it shared with is gone
-
-    def _borrowed(self, record: ContainerRecord) -> tuple[Mount | ImageMount, ...]:
-        """The volumes, binds and images of the containers that `volumes_from` names."""
-        found: dict[str, Mount | ImageMount] = {}
-        for source in record.spec["service"].get("volumes_from") or ():
-            target, name, mode = volume_source(str(source))
-            other = self._shared_with(record, target, name)
-            config = self._host.containers.config(other.id)
-            found |= {image.target: image for image in config.images}
-            for mount in config.mounts:
-                read_only = mount.read_only or mode == "ro"
-                found[mount.target] = dataclasses.replace(mount, read_only=read_only, seed=False)
-        return tuple(found.values())
-
-    def _shared_with(self, record: ContainerRecord, target: str, name: str) -> ContainerRecord:
-        if target == "container":
-            return self._host.record(name)
-        for other in self._host.store.containers(record.project):
-            if other.service == name and not other.oneoff and other.role == "current":
-                return other
-        raise EngineError(f"container {record.name} needs a container of service {name}")
 
 
 def _with_images(spec: Spec, ids: Mapping[str, str]) -> Spec:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
+from orchestrator.engine import sharing
 from orchestrator.engine.containers import ContainerWork, process_record
 from orchestrator.engine.host import Host
 from orchestrator.engine.limits import resources
@@ -21,7 +22,6 @@ from runtime.container.config import ContainerConfig
 class UpdateWork:
     def __init__(self, host: Host, containers: ContainerWork, networks: NetworkWork) -> None:
         self._host = host
-        self._containers = containers
         self._traffic = containers.traffic
         self._networks = networks
 
@@ -53,7 +53,7 @@ class UpdateWork:
             return ()
         endpoints = open_sandbox(self._host, record)
         leave_networks(self._host, record)
-        self._containers.renew_hosts(dataclasses.replace(record, endpoints=endpoints))
+        sharing.renew_hosts(self._host, dataclasses.replace(record, endpoints=endpoints))
         return endpoints
 
     def _update_config(self, record: ContainerRecord, process: Process) -> None:
