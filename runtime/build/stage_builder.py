@@ -7,6 +7,7 @@ change the image's config. Source: BuildKit reference.md.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +30,7 @@ from runtime.images.merged import split
 from runtime.oci.image_config import HistoryEntry, ImageConfig
 
 _BY = "bayplan"
+_OF_PATHS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,10 @@ class StageBuilder:
                 self._execute(instruction)
             except (CopyRefused, ImageError, ValueError) as exc:
                 raise self._ground().error(str(exc)) from exc
+            except OSError as exc:
+                if exc.errno not in _OF_PATHS:
+                    raise  # the machine's, not the Dockerfile's
+                raise self._ground().error((exc.strerror or "").lower()) from None
             for name in self._scope.take_unset():
                 message = f"the variable {name} is not set here"
                 self._around.progress(

@@ -68,16 +68,11 @@ class Stages:
 
     def reachable(self, target: int) -> tuple[int, ...]:
         """The numbers of the stages that `target` needs, itself last, each after its needs."""
-        order: list[int] = []
-
-        def visit(number: int) -> None:
-            if number not in order:
-                for need in sorted(self.stages[number].needs):
-                    visit(need)
-                order.append(number)
-
-        visit(target)
-        return tuple(order)
+        needed = {target}
+        for number in range(target, -1, -1):  # a stage can only need those above it
+            if number in needed:
+                needed |= self.stages[number].needs
+        return tuple(sorted(needed))
 
 
 def divide(

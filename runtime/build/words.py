@@ -15,6 +15,14 @@ from dataclasses import dataclass
 
 _SPECIAL = "@*#?-$!0"
 _DEFAULT_ESCAPE = "\\"
+_LONGEST = 1024 * 1024
+"""Characters of a result: a few lines can double a value again and again."""
+_LONGEST_MATCHED = 16 * 1024
+"""Characters that patterns are tried on, from each place on."""
+_DEEPEST = 50
+
+
+_SPACES = re.compile(r"(\s+)")
 
 
 class WordError(ValueError):
@@ -59,23 +67,22 @@ class _Words:
 
     def __init__(self) -> None:
         self._done: list[str] = []
-        self._word = ""
-        self._inside = False
+        self._word: list[str] = []
 
     def plain(self, text: str) -> None:
-        for char in text:
-            if not char.isspace():
-                self.quoted(char)
-            elif self._inside and self._word:
-                self._done.append(self._word)
-                self._word, self._inside = "", False
+        for piece in _SPACES.split(text):
+            if piece and not piece.isspace():
+                self._word.append(piece)
+            elif piece and self._word:
+                self._done.append("".join(self._word))
+                self._word = []
 
     def quoted(self, text: str) -> None:
-        self._word += text
-        self._inside = True
+        if text:
+            self._word.append(text)
 
     def all(self) -> tuple[str, ...]:
-        return (*self._done, self._word) if self._word else tuple(self._done)
+        return (*self._done, "".join(self._word)) if self._word else tuple(self._done)
 
 
 class _Lexer:
@@ -97,15 +104,21 @@ class _Lexer:
         self._raw_escapes = raw_escapes
         self._keep_unset = keep_unset
         self._quotes = quotes
+        self._depth = 0
+        self._length = 0
         self.used: set[str] = set()
         self.unset: set[str] = set()
 
     def until(self, stop: str | None, raw_escapes: bool) -> tuple[str, tuple[str, ...]]:
         """Read to the character `stop`, or to the end."""
         outer, self._raw_escapes = self._raw_escapes, raw_escapes
+        self._depth += 1
+        if self._depth > _DEEPEST:
+            raise WordError(f"substitutions are nested deeper than {_DEEPEST}")
         try:
             return self._until(stop)
         finally:
+            self._depth -= 1
             self._raw_escapes = outer
 
     def _until(self, stop: str | None) -> tuple[str, tuple[str, ...]]:
@@ -223,8 +236,8 @@ class _Lexer:
         longest = word.startswith(modifier)
         pattern = word[1:] if longest else word
         if modifier == "#":
-            return _without_prefix(value or "", pattern, longest)
-        return _without_suffix(value or "", pattern, longest)
+            return _without_prefix(_matched(name, value or ""), pattern, longest)
+        return _without_suffix(_matched(name, value or ""), pattern, longest)
 
     def _replace(self, name: str) -> str:
         every = self._peek() == "/"
@@ -235,7 +248,10 @@ class _Lexer:
         value = self._value(name)
         if value is None and self._keep_unset:
             return f"${{{name}{'//' if every else '/'}{pattern}/{replacement}}}"
-        return _regex(pattern, True).sub(lambda _: replacement, value or "", 0 if every else 1)
+        regex = _regex(pattern, True)
+        found = sum(1 for _ in regex.finditer(_matched(name, value or "")))
+        self._bounded(len(value or "") + (found if every else 1) * len(replacement))
+        return regex.sub(lambda _: replacement, value or "", 0 if every else 1)
 
     def _name(self) -> str:
         start = self._position
@@ -256,10 +272,17 @@ class _Lexer:
         """The value of a variable; a `plain` use expects it to be set."""
         value = self._variables.get(name)
         if value is not None:
+            self._bounded(len(value))
             self.used.add(name)
         elif plain:
             self.unset.add(name)
         return value
+
+    def _bounded(self, length: int) -> None:
+        """Raises WordError where all that was put in becomes too long."""
+        self._length += length
+        if self._length > _LONGEST:
+            raise WordError(f"it becomes longer than {_LONGEST} characters")
 
     def _peek(self) -> str | None:
         return self._text[self._position] if self._position < len(self._text) else None
@@ -271,23 +294,38 @@ class _Lexer:
         return char
 
 
+def _matched(name: str, value: str) -> str:
+    if len(value) > _LONGEST_MATCHED:
+        raise WordError(f"{name} is longer than {_LONGEST_MATCHED} characters: no pattern is tried")
+    return value
+
+
 def _regex(pattern: str, longest: bool) -> re.Pattern[str]:
-    """A shell pattern of `*` and `?` as a regular expression."""
-    out: list[str] = []
+    """A shell pattern of `*` and `?` as a regular expression.
+
+    What stands between two stars is matched where it first stands, for good: a later place
+    would leave less to the rest, and trying all of them takes for ever.
+    """
+    parts = [""]
     chars = iter(pattern)
     for char in chars:
         if char == "*":
-            out.append(".*" if longest else ".*?")
+            parts.append("")
         elif char == "?":
-            out.append(".")
+            parts[-1] += "."
         elif char == "\\":
             following = next(chars, "")
             if following not in ("*", "?", "\\", "}", "/"):
                 raise WordError(f"invalid escape '\\{following}' in the pattern {pattern!r}")
-            out.append(re.escape(following))
+            parts[-1] += re.escape(following)
         else:
-            out.append(re.escape(char))
-    return re.compile("".join(out), re.DOTALL)
+            parts[-1] += re.escape(char)
+    first, *rest = parts
+    last = rest.pop() if rest else None
+    out = first + "".join(f"(?>.*?{part})" for part in rest)
+    if last is not None:
+        out += (".*" if longest else ".*?") + last
+    return re.compile(out, re.DOTALL)
 
 
 def _without_prefix(value: str, pattern: str, longest: bool) -> str:

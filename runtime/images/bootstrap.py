@@ -153,7 +153,12 @@ def source_date_epoch(environ: Mapping[str, str]) -> int | None:
         return None
     if not text.isascii() or not text.isdigit():
         raise ImageError(f"SOURCE_DATE_EPOCH is {text!r}, not a number of seconds")
+    if len(text) > len(str(_LATEST)) or int(text) > _LATEST:
+        raise ImageError(f"SOURCE_DATE_EPOCH is {text[:20]}, which is after the year 9999")
     return int(text)
+
+
+_LATEST = 253_402_300_799
 
 
 @contextlib.contextmanager

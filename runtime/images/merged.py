@@ -91,6 +91,7 @@ def check_depth(parts: Parts) -> None:
 
 def without_links(parts: Parts, look: Callable[[Parts], Found | None], *, follow: bool) -> Parts:
     """`parts` with the links that `look` finds on the way followed; `..` ends at the root."""
+    check_depth(parts)
     real: list[bytes] = []
     pending = list(reversed(parts))
     links = 0

@@ -20,6 +20,7 @@ from runtime.images.merged import (
     Found,
     MergedTree,
     Parts,
+    check_depth,
     is_opaque,
     is_whiteout,
     split,
@@ -95,6 +96,7 @@ class UpperTree:
             return parts, cached
         if not parts:
             return parts, self._root
+        check_depth(parts)
         real: list[bytes] = []
         pending = list(reversed(parts))
         fd = self._root

@@ -41,10 +41,15 @@ def _finite(text: str) -> float:
 
 
 def serialise(document: Mapping[str, Any]) -> bytes:
-    """One document, one byte string: keys sorted, no white space, UTF-8."""
-    return json.dumps(
+    """One document, one byte string: keys sorted, no white space, UTF-8. Raises ImageError."""
+    text = json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    )
+    try:
+        return text.encode()
+    except UnicodeEncodeError as exc:
+        near = text[max(0, exc.start - 40) : exc.start]
+        raise ImageError(f"what follows {near!r} is not Unicode") from None
 
 
 def remaining(document: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from runtime.build.cache import StepCache
 from runtime.build.cache_mounts import cache_mounts
 from runtime.build.checkouts import checked_out
 from runtime.build.steps import RunStep
-from runtime.errors import BuildError
+from runtime.errors import BuildError, ImageError
 from runtime.removal import discard
 from runtime.tree_sizes import tree_size
 from tests.unit.runtime.build.workshop import Workshop
@@ -104,3 +104,21 @@ def test_a_deep_repository_leaves_no_checkout(
     with checked_out("https://host/repository.git", tmp_path / "scratch", {}) as found:
         assert (found / "d/file").exists()
     assert emptied(tmp_path / "scratch")
+
+
+def test_a_dockerfile_of_many_stages_or_long_names_is_built_or_refused(shop: Workshop) -> None:
+    stages = "".join(f"FROM {f's{n - 1}' if n else 'scratch'} AS s{n}\n" for n in range(2000))
+    assert shop.files(shop.build(stages)) == {}
+    for line, message in (
+        ("WORKDIR /" + "a/" * 3000, "nested deeper than the 256"),
+        ("WORKDIR /" + "a" * 3000, "file name too long"),
+        ("COPY . /" + "a/" * 300, "nested deeper than the 256"),
+    ):
+        with pytest.raises(BuildError, match=f"inline:2: .*{message}"):
+            shop.build(f"FROM scratch\n{line}\n")
+
+
+def test_a_time_that_no_clock_has_is_refused(shop: Workshop) -> None:
+    (shop.context / "f").touch()
+    with pytest.raises(ImageError, match="after the year 9999"):
+        shop.build("FROM scratch\nCOPY f /\n", args={"SOURCE_DATE_EPOCH": "9" * 30})
