@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import secrets
 import select
 import shutil
 import time
@@ -83,7 +84,9 @@ class Yard:
         self.sockets = directory / "run"
         self.containers = Containers(self.root, self.sockets)
         self.instance = Instance(self.root, self.sockets)
-        self._ids = (f"c{number}" for number in itertools.count())
+        # Processes are found by their titles, in which other yards' containers must not stand.
+        mark = secrets.token_hex(3)
+        self._ids = (f"c{number}-{mark}" for number in itertools.count())
 
     def config(self, *argv: str, **settings: Any) -> ContainerConfig:
         settings = {"id": next(self._ids), "layers": (str(self.layer),), **settings}
