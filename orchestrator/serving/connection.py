@@ -145,10 +145,11 @@ class Connection(asyncio.Protocol):
         except h11.RemoteProtocolError as exc:
             if self._exchange is not None:
                 self._exchange.fail(HttpError(400, "the request's body is malformed or cut short"))
-            elif exc.error_status_hint == 431:
-                self._refuse(HttpError(431, "the request's head is too large"))
-            else:
-                self._refuse(HttpError(400, "this is no HTTP request"))
+                return
+            error = HttpError(400, "this is no HTTP request")
+            if exc.error_status_hint == 431:
+                error = HttpError(431, "the request's head is too large")
+            self._refuse(error, self._new_exchange())
 
     def _take(self, event: h11.Event) -> None:
         if isinstance(event, h11.Request):
@@ -162,14 +163,14 @@ class Connection(asyncio.Protocol):
                 self._exchange.close()
 
     def _begin(self, event: h11.Request) -> None:
+        exchange = self._new_exchange()
+        exchange.open(event)
         target = split(event.target.decode("ascii"))
         fault = _fault(event)
         if fault is not None or target is None:
-            self._refuse(fault or HttpError(400, "the request asks for no path"))
+            self._refuse(fault or HttpError(400, "the request asks for no path"), exchange)
             return
         path, query = target
-        exchange = self._new_exchange()
-        exchange.open(event)
         readable = unescape(path)
         request = Request(
             method=event.method.decode("ascii"),
@@ -219,9 +220,9 @@ class Connection(asyncio.Protocol):
         self.resume()
         self._advance()
 
-    def _refuse(self, error: HttpError) -> None:
+    def _refuse(self, error: HttpError, exchange: WireExchange) -> None:
         """Nothing behind this can be understood."""
-        self._new_exchange().give(self._host.explain(error, None))
+        exchange.give(self._host.explain(error, None))
         self._leave(still_sending=True)
 
     def _leave(self, *, still_sending: bool) -> None:

@@ -57,6 +57,12 @@ def held(harbour: Harbour) -> bool:
     return found >= 2
 
 
+def daemons(harbour: Harbour) -> list[int]:
+    """The processes that are the daemon, or want to be."""
+    wanted = f"orchestrator.supervisor.daemon --root {harbour.root} "
+    return [pid for pid, line in command_lines() if wanted in line]
+
+
 def end(harbour: Harbour, pid: int) -> None:
     harbour.client.post("/v1/shutdown")
     until(lambda: not _alive(pid), "the daemon has ended")
@@ -120,3 +126,4 @@ def test_who_starts_a_daemon_where_one_is_starting_finds_that_one(guarded: Harbo
     guarded.kill()
     guarded.start("--guard")
     assert answering(guarded)
+    until(lambda: len(daemons(guarded)) == 1, "the other one has given way")

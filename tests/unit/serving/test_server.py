@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -259,6 +260,16 @@ def test_head_has_the_headers_of_the_answer_alone(tmp_path: Path) -> None:
         assert (await client.head())[0] == 200
         client.send(GET)
         assert (await client.answer())[2] == text
+
+    play(tmp_path, body)
+
+
+def test_a_refusal_of_head_has_no_body_either(tmp_path: Path) -> None:
+    async def body(connect: Connect, _server: Server, _scene: Scene) -> None:
+        client = await connect()
+        client.send(b"HEAD * HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await client.head())[0] == 400
+        assert await client.rest() == b""
 
     play(tmp_path, body)
 
@@ -640,6 +651,51 @@ def test_a_listener_can_be_closed_under_connections_that_go_on(tmp_path: Path) -
         await second.gone()
 
     play(tmp_path, body)
+
+
+def test_no_bytes_are_a_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    dice = random.Random(1)
+    requests = [
+        GET,
+        GET.replace(b"GET", b"HEAD"),
+        b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"HEAD /stream HTTP/1.0\r\nUpgrade: h2c\r\n\r\n",
+        b"POST /echo/a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabcde",
+        b"POST /echo/a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /unread HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n",
+    ]
+    pieces = [b"\r\n", b"\n", b"\0", b" ", b":", b"%ff", b"-1", b"\xff", b"x" * 9000, b"HTTP/1.0"]
+    pieces += [
+        b"Content-Length: 3\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Connection: close\r\n",
+    ]
+
+    def mutated() -> bytes:
+        data = bytearray(b"".join(dice.choices(requests, k=dice.randint(1, 3))))
+        for _ in range(dice.randint(0, 3)):
+            at = dice.randrange(len(data))
+            data[at : at + dice.randint(0, 5)] = dice.choice([*pieces, b""])
+        return bytes(data)
+
+    async def visit(connect: Connect, data: bytes) -> None:
+        client = await connect()
+        at = dice.randint(0, len(data))
+        for part in (data[:at], data[at:]):
+            client.send(part)
+            await asyncio.sleep(0)
+        client.writer.write_eof()
+        with contextlib.suppress(ConnectionResetError):
+            told = await client.rest()
+            assert not told or told.startswith(b"HTTP/1.1 ")
+        await client.gone()
+
+    async def body(connect: Connect, _server: Server, _scene: Scene) -> None:
+        for _ in range(20):
+            await asyncio.gather(*(visit(connect, mutated()) for _ in range(20)))
+
+    assert play(tmp_path, body).faults == []
+    assert caplog.records == []
 
 
 def test_a_body_is_read_once_for_all_who_ask(tmp_path: Path) -> None:
