@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,25 @@ def test_up_shows_how_a_pull_goes_unless_it_is_to_be_quiet(bay: Bay, built: Path
             if shown:
                 bay.ok("image", "pull", image)
         bay.ok("image", "rm", image)
+
+
+def test_the_platform_that_is_asked_for_is_pulled_or_nothing(bay: Bay, built: Path) -> None:
+    with serving(bay, built / "storage") as address:
+        image = f"{address}/web:1"
+        write(built, image)
+        bay.ok("build", "-q", "--push", cwd=built)
+        bay.ok("image", "rm", image)
+        elsewhere = {"DOCKER_DEFAULT_PLATFORM": "linux/s390x"}
+        for options, environ in (((), elsewhere), (("--platform", "linux/s390x"), {})):
+            done = bay("image", "pull", *options, image, env=environ)
+            assert done.status == 1 and "linux/s390x" in done.err, str(done)
+        bay.ok("image", "pull", "--platform", f"linux/{machine()}", image, env=elsewhere)
+        bay.ok("image", "rm", image)
+
+
+def machine() -> str:
+    """This machine as OCI names it."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(os.uname().machine, os.uname().machine)
 
 
 # Alice may do everything below team/, everybody may pull team/public.

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
-def _pull(session: Session, *, quiet: bool, image: tuple[str, ...]) -> int:
+def _pull(session: Session, *, platform: str | None, quiet: bool, image: tuple[str, ...]) -> int:
     from orchestrator.cli.transfer import one_by_one
     from orchestrator.engine import transfers
 
+    wanted = platform or session.environ.get("DOCKER_DEFAULT_PLATFORM") or ""
     work = one_by_one(
         session,
         image,
-        lambda reference, tell: transfers.pull(session.root, reference, tell),
+        lambda reference, tell: transfers.pull(session.root, reference, tell, wanted),
         word="Pulling",
         quiet=quiet,
     )
@@ -184,7 +185,20 @@ _CHANGE = repeated("-c", "--change", help="Dockerfile instruction to apply", met
 _MESSAGE = text("-m", "--message", help="Remark for the image's history", metavar="TEXT")
 
 COMMANDS = (
-    Command("pull", _pull, summary="Pull images", options=(_QUIET,), arguments=(_IMAGES,)),
+    Command(
+        "pull",
+        _pull,
+        summary="Pull images",
+        options=(
+            text(
+                "--platform",
+                help="For another machine than this [DOCKER_DEFAULT_PLATFORM]",
+                metavar="OS/ARCH",
+            ),
+            _QUIET,
+        ),
+        arguments=(_IMAGES,),
+    ),
     Command("push", _push, summary="Push images", options=(_QUIET,), arguments=(_IMAGES,)),
     Command(
         "copy",
