@@ -33,7 +33,6 @@ _COMMAND = ["/bin/busybox", "sh", "-c", "trap 'exit 0' TERM; /bin/busybox sleep 
 _SIZES = (10, 30)
 _LOOKS = 3  # how often each round repeats what changes nothing
 _GROWTH = (100, 250, 500)
-_SMALL_NETWORK = 250  # how many services a network that names no subnet has room for
 _PATIENCE = 60.0
 
 # What is aimed at, as a share of docker compose's time.
@@ -62,8 +61,6 @@ def stack(services: int, *, healthy: bool = False) -> str:
             service["depends_on"] = {"s0": {"condition": "service_healthy"}}
     project: dict[str, Any] = {"services": described}
     project["name"] = f"bench{services}{'h' if healthy else ''}"
-    if services > _SMALL_NETWORK:
-        project["networks"] = {"default": {"ipam": {"config": [{"subnet": "172.30.0.0/20"}]}}}
     return json.dumps(project)
 
 
