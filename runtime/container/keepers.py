@@ -53,7 +53,7 @@ class Keepers:
         for link in list(self._links):
             if link.group == group and link.containers < CAPACITY and _give(link, request, client):
                 return
-        link = self._fork(group or str(request.get("id")), group)
+        link = self._fork(group or str(request.get("id")), group, client)
         if not _give(link, request, client):
             link.connection.close()
             raise OSError("the keeper has ended")
@@ -80,7 +80,7 @@ class Keepers:
         link.connection.close()
         self._links.remove(link)
 
-    def _fork(self, name: str, group: str) -> _Link:
+    def _fork(self, name: str, group: str, client: socket.socket) -> _Link:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
@@ -90,6 +90,7 @@ class Keepers:
                 raise
             if child == 0:
                 ours.close()
+                client.close()  # it is handed over like any other
                 self._become_keeper(name, theirs)
         ours.setblocking(False)
         return _Link(ours, group)

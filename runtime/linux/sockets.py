@@ -78,11 +78,11 @@ def receive(connection: socket.socket, *, most_fds: int = 8) -> tuple[dict[str, 
     raw, fds, _flags, _address = socket.recv_fds(connection, _LIMIT + 1, most_fds)
     for fd in fds:
         os.set_inheritable(fd, False)
-    if not raw:
-        raise EOFError("the peer closed the connection")
     try:
+        if not raw:
+            raise EOFError("the peer closed the connection")
         return _decode(raw, fds), fds
-    except ValueError:
+    except BaseException:
         for fd in fds:
             os.close(fd)
         raise
