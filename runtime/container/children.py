@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -19,6 +20,10 @@ NULL = -1
 # The descriptor on which a failure is told once all others are closed.
 REPORT = 3
 
+# Bytes of one report, and characters of each text in one that would be longer.
+_LONGEST_REPORT = 16 * 1024
+_SHORTENED = 400
+
 
 class Outcome:
     """What a child says on its way to exec: what it started, its terminal, the pid of a sibling
@@ -33,10 +38,13 @@ class Outcome:
         self.error: dict[str, Any] | None = None
 
     def take(self, report: socket.socket) -> None:
-        raw, fds, _flags, _address = socket.recv_fds(report, 16 * 1024, 8)
+        raw, fds, flags, _address = socket.recv_fds(report, _LONGEST_REPORT, 8)
         for fd in fds:
             os.set_inheritable(fd, False)
-        if raw == b"terminal":
+        if flags & socket.MSG_CTRUNC:
+            close(fds)
+            self.error = describe(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        elif raw == b"terminal":
             self.terminal = fds[0]
         elif raw.startswith(b"kit "):
             self.kit = raw[4:]
@@ -47,10 +55,6 @@ class Outcome:
             self.error = json.loads(raw)
         else:
             self.complete = True
-
-    def take_all(self, report: socket.socket) -> None:
-        while not self.complete:
-            self.take(report)
 
 
 def stdio(stdin: bool, *, tty: bool, output: bool = True) -> tuple[list[int], list[int]]:
@@ -84,12 +88,15 @@ def become(body: Callable[[socket.socket], None], report: socket.socket) -> NoRe
     try:
         body(report)
     except Exception as error:
-        message = json.dumps(describe(error)).encode()
+        described = describe(error)
+        message = json.dumps(described).encode()
+        if len(message) > _LONGEST_REPORT:
+            message = json.dumps({k: _shortened(v) for k, v in described.items()}).encode()
         with contextlib.suppress(OSError):
             # `init.close_all_but` has moved it.
             moved = report.fileno() < 0
             channel = socket.socket(fileno=REPORT) if moved else report
-            channel.send(message[: 16 * 1024])
+            channel.send(message)
     finally:
         os._exit(125)
 
@@ -113,6 +120,13 @@ def describe(error: BaseException) -> dict[str, Any]:
             "exit_code": error.exit_code,
         }
     return described
+
+
+def _shortened(value: object) -> object:
+    if isinstance(value, str) and len(value) > _SHORTENED:
+        half = _SHORTENED // 2  # what it is about comes first, and why it failed comes last
+        return f"{value[:half]}…{value[-half:]}"
+    return value
 
 
 def answer_error(client: socket.socket, error: BaseException) -> None:

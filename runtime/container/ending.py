@@ -2,7 +2,8 @@
 
 What may take a while (the control group, syncing the record, clients that have not read all) is
 done by a child, so that the keeper goes on with its other containers. Should the child be
-killed, the keeper writes the record itself.
+killed, or the record not be written, as the disk is full, another one tries until it is: for as
+long as the keeper lives nobody else can tell that the container has ended.
 """
 
 from __future__ import annotations
@@ -33,14 +34,21 @@ if TYPE_CHECKING:
 
 _KILLED = 128 + signal.SIGKILL
 
+# Seconds until what could not be done is tried again: twice as many each time, up to these.
+_AGAIN = 1.0
+_AGAIN_AT_MOST = 16.0
 
-@dataclass(frozen=True, slots=True, eq=False)
+
+@dataclass(slots=True, eq=False)
 class Ended:
-    """A container whose first process has ended, and what is to be recorded of it."""
+    """A container whose first process has ended, and what is to be recorded of it once it is
+    `due` (time.monotonic)."""
 
     monitor: Monitor
     cgroup: Cgroup
     record: ExitRecord
+    due: float = 0.0
+    pause: float = _AGAIN
 
     @property
     def paths(self) -> ContainerPaths:
@@ -51,71 +59,83 @@ def end(monitor: Monitor) -> None:
     """Its first process has ended: keep the last of its output; the keeper does the rest with
     `settle`, once for all that have ended at the same time."""
     code = os.waitstatus_to_exitcode(monitor.keeper.wait(monitor.pid))
-    # All of the pid namespace is dead by now; with the host's, the rest is ended here.
+    monitor.ended = True
+    monitor.selector.discard(monitor.pidfd)
     cgroup = open_cgroup(*monitor.kit.cgroup)
-    with contextlib.suppress(RuntimeFault):
-        cgroup.kill()
-    monitor.drain()
+    # All of the pid namespace is dead by now; with the host's, the rest is ended here.
+    for do in (cgroup.kill, monitor.drain, *(session.finish for session in monitor.sessions)):
+        try:
+            do()
+        except RuntimeFault:
+            continue  # of a group that has gone
+        except Exception as error:
+            report_fault(error)
+            monitor.fault = monitor.fault or error
+    fault = monitor.fault
     for session in list(monitor.sessions):
-        session.finish()
+        session.abandon()
     record = ExitRecord(
-        exit_code=code if code >= 0 else 128 - code,
+        exit_code=_KILLED if fault is not None else code if code >= 0 else 128 - code,
         oom_killed=cgroup.oom_kills() > 0,
         started_at=monitor.started_at,
         finished_at=time.time_ns(),
+        error=None if fault is None else f"its monitor failed: {fault!r}",
     )
-    monitor.ended = True
-    monitor.selector.discard(monitor.pidfd)
     monitor.keeper.ended.append(Ended(monitor, cgroup, record))
 
 
 def end_failed(monitor: Monitor, error: Exception) -> None:
-    """Our own code for it has failed: the container is killed, as nobody looks after it."""
+    """Our own code for it has failed: the container is killed, as nobody looks after it. What
+    is left is to see its end."""
+    monitor.fault = monitor.fault or error
+    monitor.deafen()
     if monitor.ended:
-        monitor.let_go()
-        monitor.keeper.drop(monitor)
         return
-    monitor.ended = True
     monitor.signal(signal.SIGKILL)
-    cgroup = open_cgroup(*monitor.kit.cgroup)
     with contextlib.suppress(RuntimeFault):
-        cgroup.kill()
-    with contextlib.suppress(ChildProcessError):
-        monitor.keeper.wait(monitor.pid)
-    for session in list(monitor.sessions):
-        session.finish()
-    record = ExitRecord(
-        exit_code=_KILLED,
-        oom_killed=False,
-        started_at=monitor.started_at,
-        finished_at=time.time_ns(),
-        error=f"its monitor failed: {error!r}",
-    )
-    monitor.selector.discard(monitor.pidfd)
-    monitor.keeper.ended.append(Ended(monitor, cgroup, record))
+        open_cgroup(*monitor.kit.cgroup).kill()
 
 
 def settle(keeper: Keeper, ended: Sequence[Ended]) -> None:
-    """Record the exits and tell who watches, in a child."""
+    """Record the exits and tell who watches, in a child; those that are late each in its own.
+    What cannot be done now is due again later."""
+    # Of others a child had all descriptors, and did not come to its end.
+    first = [one for one in ended if not one.monitor.gone]
+    batches = [[one] for one in ended if one.monitor.gone]
+    for batch in [first, *batches] if first else batches:
+        try:
+            _spawn(keeper, batch)
+        except OSError as error:
+            # No process is to be had.
+            report_fault(error)
+            _do_later(keeper, batch)
+
+
+def _do_later(keeper: Keeper, ended: Sequence[Ended]) -> None:
+    for one in ended:
+        one.due = time.monotonic() + one.pause
+        one.pause = min(2 * one.pause, _AGAIN_AT_MOST)
+    keeper.ended += ended
+
+
+def _spawn(keeper: Keeper, ended: Sequence[Ended]) -> None:
+    late = ended[0].monitor.gone
 
     def body(_report: socket.socket) -> None:
-        for one in ended:
-            one.monitor.selector.begin_anew()
-        _finish(ended)
+        if late:
+            for one in ended:
+                _record_late(one)
+        else:
+            for one in ended:
+                one.monitor.selector.begin_anew()
+            _finish(ended)
         os._exit(0)
 
-    try:
-        pid, report = keeper.spawn(body, kept=[fd for e in ended for fd in e.monitor.descriptors()])
-    except OSError:
-        # No process is to be had: then everybody has to wait for it.
-        _finish(ended)
-        for one in ended:
-            one.monitor.let_go()
-            keeper.drop(one.monitor)
-        return
+    kept = [] if late else [fd for one in ended for fd in one.monitor.descriptors()]
+    pid, report = keeper.spawn(body, kept=kept)
     for one in ended:
         one.monitor.let_go()
-    selector = ended[0].monitor.selector
+    selector = keeper.selector_of(ended[0].monitor)
 
     def on_report(_fd: int) -> None:
         # It reports nothing but its end, and an error that ends it.
@@ -123,11 +143,13 @@ def settle(keeper: Keeper, ended: Sequence[Ended]) -> None:
             report_fault(RuntimeFault(said.decode(errors="replace")))
             return
         selector.close()
-        lost = keeper.wait(pid) != 0
-        for one in ended:
-            if lost:
-                _record_late(one)
-            keeper.drop(one.monitor)
+        if keeper.wait(pid) == 0:
+            for one in ended:
+                keeper.drop(one.monitor)
+        elif late:
+            _do_later(keeper, ended)
+        else:
+            keeper.ended += ended
 
     selector.register(report, selectors.EVENT_READ, on_report)
 
@@ -137,19 +159,23 @@ def _finish(ended: Sequence[Ended]) -> None:
     for one in ended:
         _clear(one)
         disclaim(os.dup(one.monitor.claim))
-    write_exits([(one.paths.exit, one.record) for one in ended])
-    for one in ended:
+    failures = write_exits([(one.paths.exit, one.record) for one in ended])
+    told = [one for one in ended if one.paths.exit not in failures]
+    for one in told:
         _tell(one)
     # Last, and of these those whose clients have to read first, which may take them for ever.
-    for one in sorted(ended, key=lambda one: one.monitor.attachments.full):
+    for one in sorted(told, key=lambda one: one.monitor.attachments.full):
         one.monitor.attachments.finish(one.record.exit_code)
+    for failure in failures.values():
+        raise failure
 
 
 def _clear(one: Ended) -> None:
     with contextlib.suppress(RuntimeFault):
         one.cgroup.remove()
-    one.paths.socket.unlink(missing_ok=True)
+    # What cannot be removed must not keep the exit from being recorded.
     with contextlib.suppress(OSError):
+        one.paths.socket.unlink(missing_ok=True)
         one.paths.run_directory.rmdir()
 
 
@@ -159,22 +185,23 @@ def _tell(one: Ended) -> None:
     monitor.hear_late()
     for watcher in monitor.watchers:
         # Who has not read what it was told before learns it from the end of the connection.
-        watcher.setblocking(False)
         with contextlib.suppress(OSError):
             sockets.send(watcher, {"exited": dataclasses.asdict(one.record)})
 
 
 def _record_late(one: Ended) -> None:
-    """The child was killed, or has failed: nobody else knows the exit, unless it was written."""
+    """A child was killed, or has failed: nobody else knows the exit, unless it was written."""
     monitor = one.monitor
-    with contextlib.suppress(RuntimeFault, OSError):
+    try:
         claimed = claim(str(one.paths.directory), monitor.id)
-        try:
-            started = read_start(one.paths.state)
-            if started is None or started.pid != monitor.pid:
-                return
-            if read_exit(one.paths.exit) is None:
-                _clear(one)
-                write_exit(one.paths.exit, one.record)
-        finally:
-            disclaim(claimed)
+    except RuntimeFault:
+        return  # it runs again, or is no more
+    try:
+        started = read_start(one.paths.state)
+        if started is None or started.pid != monitor.pid:
+            return
+        if read_exit(one.paths.exit) is None:
+            _clear(one)
+            write_exit(one.paths.exit, one.record)
+    finally:
+        disclaim(claimed)

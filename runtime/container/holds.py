@@ -40,7 +40,8 @@ class Holds:
             if len(self._clients) == 1:
                 self._cgroup.freeze(True)
             sockets.send(connection, {"held": held})
-        except (OSError, RuntimeFault):
+        except (OSError, RuntimeFault, KeyError):
+            # KeyError: of v1 hierarchies this host has no freezer.
             self._on_end(connection)
 
     def _on_end(self, connection: socket.socket) -> None:
@@ -50,5 +51,5 @@ class Holds:
             return
         self._clients.discard(connection)
         if not self._clients:
-            with contextlib.suppress(RuntimeFault):
+            with contextlib.suppress(RuntimeFault, KeyError):
                 self._cgroup.freeze(False)

@@ -7,8 +7,9 @@ nothing of the launcher. When it is killed, the kernel kills its containers with
 runs that nobody looks after.
 
 Nothing in the loop waits for anybody: starts, execs, and what is left to do when a container has
-ended, are done by children. An error in the code for one container ends that one alone. All
-modules are loaded before the fork, as an upgrade replaces them on the disk.
+ended, are done by children, and output is taken in small portions, each container's in its turn.
+An error in the code for one container ends that one alone. All modules are loaded before the
+fork, as an upgrade replaces them on the disk.
 
 The launcher's messages, over a connection that ends when it has no more to start here:
   {"op": "start", "id", …}  with the descriptor of a client, who gets the answer
@@ -21,6 +22,7 @@ import contextlib
 import os
 import selectors
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,6 +30,7 @@ from runtime.container.children import answer_error, become, report_fault
 from runtime.container.ending import Ended, settle
 from runtime.container.paths import is_id
 from runtime.container.starting import Starting
+from runtime.container.strays import Strays
 from runtime.errors import NotFound
 from runtime.linux import process, sockets
 
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from runtime.container.paths import Instance
 
 Callback = Callable[[int], None]
+
+# Seconds of each turn for output, with which one container may keep the others waiting.
+_OUTPUT_TIME = 0.002
 
 
 class Ward(Protocol):
@@ -62,8 +68,11 @@ class OwnSelector:
         self._owner = owner
         self._own: dict[int, int | socket.socket] = {}
 
-    def register(self, what: int | socket.socket, events: int, callback: Callback) -> None:
-        key = self._selector.register(what, events, (self._owner, callback))
+    def register(
+        self, what: int | socket.socket, events: int, callback: Callback, *, bulk: bool = False
+    ) -> None:
+        """One in `bulk` gives without end, and may have to wait for the others."""
+        key = self._selector.register(what, events, _Listener(self._owner, callback, bulk=bulk))
         self._own[key.fd] = what
 
     def unregister(self, what: int | socket.socket) -> None:
@@ -81,10 +90,16 @@ class OwnSelector:
     def __iter__(self) -> Iterator[int]:
         return iter(self._own)
 
+    def clear(self) -> list[int | socket.socket]:
+        """Unregister all, and give what that was."""
+        all = list(self._own.values())
+        for what in all:
+            self.unregister(what)
+        return all
+
     def close(self) -> None:
         """Let go of all that is registered; sockets are closed, other descriptors stay open."""
-        for what in list(self._own.values()):
-            self.unregister(what)
+        for what in self.clear():
             if isinstance(what, socket.socket):
                 what.close()
 
@@ -92,6 +107,19 @@ class OwnSelector:
         """In a child: forget what is registered, which is still the parent's."""
         self._selector = selectors.DefaultSelector()
         self._own = {}
+
+
+class _Listener:
+    """What is called when there is something on a descriptor; `served` is the last turn of one
+    that is in bulk."""
+
+    __slots__ = ("bulk", "callback", "owner", "served")
+
+    def __init__(self, owner: Ward | None, callback: Callback, *, bulk: bool = False) -> None:
+        self.owner = owner
+        self.callback = callback
+        self.bulk = bulk
+        self.served = 0
 
 
 class Keeper:
@@ -111,10 +139,17 @@ class Keeper:
         self._wards: set[Ward] = set()
         self.ended: list[Ended] = []
         self._ended = 0
+        # Our children, and those of them that bring forth others and have yet to say so.
+        self._children: set[int] = set()
+        self._bearing: set[int] = set()
+        self._strays = Strays()
+        self._turns = 0
         self._selector = selectors.DefaultSelector()
         self._launcher = launcher
         if launcher is not None:
-            self._selector.register(launcher, selectors.EVENT_READ, (None, self._on_launcher))
+            launcher.setblocking(False)
+            listener = _Listener(None, self._on_launcher)
+            self._selector.register(launcher, selectors.EVENT_READ, listener)
 
     def run(self) -> None:
         """Stay until the launcher has let go and no container is left."""
@@ -129,26 +164,67 @@ class Keeper:
     def turn(self, patience: float | None) -> None:
         """Wait for `patience` seconds at most, and do what has come."""
         registered = self._selector.get_map()
+        bulk = []
         for key, _events in self._selector.select(patience):
             # What came before in this round may have closed it.
             if registered.get(key.fd) is not key:
                 continue
-            owner, callback = key.data
-            try:
-                callback(key.fd)
-            except Exception as error:
-                if owner is None:
-                    raise
-                report_fault(error)
-                owner.fail(error)
+            if key.data.bulk:
+                bulk.append(key)
+            else:
+                self._attempt(key.data.owner, key.data.callback, key.fd)
+        if bulk:
+            self._serve_bulk(bulk)
         for ward in tuple(self._wards):
-            ward.tick()
+            self._attempt(ward, ward.tick)
+        if self._strays.patience is not None:
+            gone = self._strays.tick(self._children, quiet=not self._bearing)
+            self._children -= gone
+            self._bearing -= gone
         if self.ended:
-            ended, self.ended = self.ended, []
-            settle(self, ended)
+            self._settle()
+
+    def _serve_bulk(self, keys: list[selectors.SelectorKey]) -> None:
+        """One of them at least, and that which has waited longest."""
+        registered = self._selector.get_map()
+        end = time.monotonic() + _OUTPUT_TIME
+        for key in sorted(keys, key=lambda key: key.data.served):
+            if registered.get(key.fd) is not key:
+                continue
+            self._turns += 1
+            key.data.served = self._turns
+            self._attempt(key.data.owner, key.data.callback, key.fd)
+            if time.monotonic() >= end:
+                return
+
+    def _attempt(self, ward: Ward | None, work: Callable[..., None], *arguments: int) -> None:
+        """Do what may fail for this ward, and may not for any other."""
+        try:
+            work(*arguments)
+        except Exception as error:
+            report_fault(error)
+            if ward is None:
+                self._leave_launcher()
+                return
+            try:
+                ward.fail(error)
+            except Exception as further:
+                report_fault(further)
+
+    def _settle(self) -> None:
+        now = time.monotonic()
+        due = [one for one in self.ended if one.due <= now]
+        if not due:
+            return
+        self.ended = [one for one in self.ended if one.due > now]
+        settle(self, due)
 
     def _patience(self) -> float | None:
-        times = [time for ward in self._wards if (time := ward.patience()) is not None]
+        times = [wait for ward in self._wards if (wait := ward.patience()) is not None]
+        if self._strays.patience is not None:
+            times.append(self._strays.patience)
+        if self.ended:
+            times.append(max(0.0, min(one.due for one in self.ended) - time.monotonic()))
         return min(times) if times else None
 
     def close(self) -> None:
@@ -195,14 +271,25 @@ class Keeper:
         assert self._launcher is not None
         try:
             request, fds = sockets.receive(self._launcher)
+        except BlockingIOError:
+            return
         except (EOFError, OSError, ValueError):
+            self._leave_launcher()
+            return
+        if not fds:
+            # No descriptor was free for the client, who sees the end of its connection.
+            self._count_end()
+            return
+        client = socket.socket(fileno=fds[0])
+        # It gets one answer, for which there is room.
+        client.setblocking(False)
+        self.start(request, client)
+
+    def _leave_launcher(self) -> None:
+        if self._launcher is not None:
             self._selector.unregister(self._launcher)
             self._launcher.close()
             self._launcher = None
-            return
-        client = socket.socket(fileno=fds[0])
-        client.setblocking(True)
-        self.start(request, client)
 
     # --- children ------------------------------------------------------------------------
 
@@ -212,9 +299,11 @@ class Keeper:
         *,
         kept: Iterable[int] = (),
         into: int | None = None,
+        bearing: bool = False,
     ) -> tuple[int, socket.socket]:
         """Fork, into a control group where one is given; the child runs `body` with no other
-        descriptors than `kept`.
+        descriptors than `kept`. One that is `bearing` brings forth siblings, which are then to be
+        adopted before it is waited for.
 
         The socket that is returned gives what the child reports and then its end.
         """
@@ -228,14 +317,39 @@ class Keeper:
             if pid == 0:
                 process.close_others((theirs.fileno(), *kept))
                 become(body, theirs)
+            self._children.add(pid)
+            if bearing:
+                self._bearing.add(pid)
             return pid, ours
         finally:
             theirs.close()
 
-    def wait(self, pid: int) -> int:
-        """The status of a child that has ended, or is about to.
+    def adopt(self, pid: int) -> None:
+        """A child of ours that another one has brought forth."""
+        self._children.add(pid)
 
-        One whose pid nobody has told us, as its starter was killed just then, stays a zombie
-        for as long as this process lives.
-        """
-        return os.waitpid(pid, 0)[1]
+    def has(self, pid: int) -> bool:
+        """Whether it is a child of ours that was not waited for yet."""
+        return pid in self._children
+
+    def wait(self, pid: int) -> int:
+        """The status of a child that has ended, or is about to."""
+        status = os.waitpid(pid, 0)[1]
+        self._children.discard(pid)
+        self._bearing.discard(pid)
+        return status
+
+    def take_status(self, pid: int) -> int | None:
+        """That of a child which should have ended; None where it has not, and is disowned."""
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            self.disown(pid)
+            return None
+        return self.wait(pid)
+
+    def disown(self, pid: int) -> None:
+        """A child that nobody will wait for: it is killed."""
+        self._strays.add(pid)
+
+    def suspect_stray(self) -> None:
+        """What brings forth others has ended without a word."""
+        self._strays.suspect()

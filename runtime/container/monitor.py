@@ -23,10 +23,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runtime.container.attach import Attachments
-from runtime.container.children import NULL, answer_error, close, stdio
+from runtime.container.children import NULL, answer_error, close, report_fault, stdio
 from runtime.container.ending import end, end_failed
 from runtime.container.holds import Holds
 from runtime.container.kit import Kit
+from runtime.container.leftovers import leftovers
 from runtime.container.logs import LogWriter
 from runtime.container.monitored_exec import MonitoredExec
 from runtime.errors import RuntimeFault
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
     from runtime.container.keeper import Keeper
 
-_CHUNK = 64 * 1024
+# A turn's portion: with lines of two bytes it takes some ms to write them down.
+_CHUNK = 16 * 1024
 
 # How long a container that is to be attached to waits for that, in seconds.
 _HOLD = 10.0
@@ -69,6 +71,8 @@ class Monitor:
         self.terminal = terminal
         self.started_at = started_at
         self.ended = False
+        self.fault: Exception | None = None
+        self.gone = False
         self.pidfd = os.pidfd_open(pid)
         try:
             self._log = LogWriter(kit.directory, kit)
@@ -77,6 +81,7 @@ class Monitor:
             raise
         self.selector = keeper.selector_of(self)
         self.listener = socket.socket(fileno=kit.listener)
+        self.listener.setblocking(False)
         self.sessions: set[MonitoredExec] = set()
         self.attachments = Attachments(self)
         self.watchers: set[socket.socket] = set()
@@ -87,10 +92,22 @@ class Monitor:
         self._stdin = NULL
         self._reading = False
         self._held_until: float | None = None
-        self._adopt_output()
-        if self._held_until is None:
+        try:
+            self._adopt_output()
+            if self._held_until is None:
+                self._await_exit()
+            self._listen()
+        except BaseException:
+            # What came with the kit is still the caller's.
+            self.selector.clear()
+            self.listener.detach()
+            self._log.close()
+            os.close(self.pidfd)
+            raise
+
+    def _await_exit(self) -> None:
+        if self.pidfd not in self.selector:
             self.selector.register(self.pidfd, selectors.EVENT_READ, self._on_exit)
-        self._listen()
 
     def _listen(self) -> None:
         self.selector.register(self.listener, selectors.EVENT_READ, self._on_connect)
@@ -133,14 +150,31 @@ class Monitor:
         yield from (self.claim, self.pidfd, self.listener.fileno(), *self._outputs)
         yield from (fd for fd in (self._stdin, self.kit.config, self.kit.group) if fd != NULL)
         yield from self.attachments.descriptors()
+        yield from (watcher.fileno() for watcher in self.watchers)
         yield from self.selector
+
+    def deafen(self) -> None:
+        """Hear nobody any more: all that is waited for is the end of the first process."""
+        for session in list(self.sessions):
+            session.abandon()
+        self._held_until = None
+        self._reading = False
+        self._listening = True
+        self.selector.clear()
+        if not self.ended:
+            self._await_exit()
 
     def let_go(self) -> None:
         """Close all descriptors, and listen to none of them before: a child may have them too."""
+        if self.gone:
+            return
+        self.gone = True
         self.selector.close()
         self.attachments.close()
         self.listener.close()
         self._log.close()
+        for connection in (*self.watchers, *self._connections):
+            connection.close()
         own = (self.claim, self.pidfd, self._stdin, self.kit.config, self.kit.group)
         close((*own, *self._outputs))
         self._outputs.clear()
@@ -149,11 +183,13 @@ class Monitor:
 
     def resume_output(self) -> None:
         """Read the output, unless it has to wait for a client."""
-        if self.ended or self._reading or self._held_until is not None or self.attachments.full:
+        if self.ended or self.fault is not None or self._reading:
+            return
+        if self._held_until is not None or self.attachments.full:
             return
         self._reading = True
         for fd in self._outputs:
-            self.selector.register(fd, selectors.EVENT_READ, self._on_output)
+            self.selector.register(fd, selectors.EVENT_READ, self._on_output, bulk=True)
 
     def _pause_output(self) -> None:
         self._reading = False
@@ -164,8 +200,7 @@ class Monitor:
         """The first client is there, or none has come in time."""
         self._held_until = None
         self.resume_output()
-        if self.pidfd not in self.selector:
-            self.selector.register(self.pidfd, selectors.EVENT_READ, self._on_exit)
+        self._await_exit()
 
     def _on_output(self, fd: int) -> None:
         if not self._read_output(fd):
@@ -196,12 +231,12 @@ class Monitor:
                 self._pause_output()
 
     def drain(self) -> None:
-        """Take what is still in the pipes, and end the log; somebody outside may hold their
-        other ends open."""
-        for fd in list(self._outputs):
-            with contextlib.suppress(OSError):
-                while chunk := os.read(fd, _CHUNK):
-                    self._keep(self._outputs[fd], chunk)
+        """Take what is still in the pipes, and end the log."""
+        if self._reading:
+            self._pause_output()
+        for fd, stream in list(self._outputs.items()):
+            for chunk in leftovers(fd):
+                self._keep(stream, chunk)
         self._log.close()
 
     # --- the end -----------------------------------------------------------------------------
@@ -215,12 +250,10 @@ class Monitor:
 
     def hear_late(self) -> None:
         """Hear those whose request came too late to be seen in the loop."""
-        self.listener.setblocking(False)
         with contextlib.suppress(OSError):
             while True:
                 self._await_request(self.listener.accept()[0])
         for connection in list(self._connections):
-            connection.setblocking(False)
             self._on_request(connection)
 
     # --- requests ----------------------------------------------------------------------------
@@ -228,6 +261,8 @@ class Monitor:
     def _on_connect(self, _fd: int) -> None:
         try:
             connection, _address = self.listener.accept()
+        except BlockingIOError:
+            return
         except OSError:
             # No descriptor is free: who connects has to wait, the output has not.
             self.selector.unregister(self.listener)
@@ -236,6 +271,8 @@ class Monitor:
         self._await_request(connection)
 
     def _await_request(self, connection: socket.socket) -> None:
+        # Who does not read what it is told is not waited for.
+        connection.setblocking(False)
         self._connections.add(connection)
         self.selector.register(
             connection, selectors.EVENT_READ, lambda _fd: self._on_request(connection)
@@ -244,11 +281,19 @@ class Monitor:
     def _on_request(self, connection: socket.socket) -> None:
         try:
             request, fds = sockets.receive(connection)
-        except (EOFError, OSError, ValueError):
+        except Exception:
+            # It has gone, or what it says is no message: too deep for the parser, for one.
             self._forget(connection)
             return
-        for fd in fds:
-            os.close(fd)
+        close(fds)
+        try:
+            self._serve(connection, request)
+        except Exception as error:
+            # Nothing that is asked for may end the container.
+            report_fault(error)
+            self._forget(connection)
+
+    def _serve(self, connection: socket.socket, request: dict[str, Any]) -> None:
         match request.get("op"):
             case "watch":
                 self._connections.discard(connection)
@@ -277,13 +322,14 @@ class Monitor:
                 self._forget(connection)
 
     def _hand_over(self, connection: socket.socket) -> None:
-        self.selector.discard(connection)
+        if connection.fileno() >= 0:
+            self.selector.discard(connection)
         self._connections.discard(connection)
+        self.watchers.discard(connection)
+        self._followers.discard(connection)
 
     def _forget(self, connection: socket.socket) -> None:
         self._hand_over(connection)
-        self.watchers.discard(connection)
-        self._followers.discard(connection)
         connection.close()
 
     def _hold(self, connection: socket.socket) -> None:
@@ -335,18 +381,24 @@ class Monitor:
                 ),
                 kept=(self.pidfd, kit.config, kit.group, *child_ends),
                 into=kit.group if kit.group >= 0 else None,
+                bearing=True,
             )
         except OSError as error:
             close(own_ends)
             raise RuntimeFault("start a process in a container that is ending") from error
         finally:
             close(child_ends)
-        return MonitoredExec(self, connection, pid, report, own_ends, request)
+        try:
+            return MonitoredExec(self, connection, pid, report, own_ends, request)
+        except BaseException:
+            keeper.disown(pid)
+            keeper.suspect_stray()
+            report.close()
+            close(own_ends)
+            raise
 
     def tell_exec(self, about: dict[str, Any]) -> None:
         """Tell who follows of an exec; who does not read learns nothing and delays nobody."""
         for connection in self._followers:
-            connection.setblocking(False)
             with contextlib.suppress(OSError):
                 sockets.send(connection, {"exec": about})
-            connection.setblocking(True)

@@ -82,22 +82,33 @@ def write_exit(path: Path, record: ExitRecord) -> None:
             os.close(fd)
 
 
-def write_exits(exits: Sequence[tuple[Path, ExitRecord]]) -> None:
-    """As `write_exit` for each; one whose directory is gone is left out.
+def write_exits(exits: Sequence[tuple[Path, ExitRecord]]) -> dict[Path, OSError]:
+    """As `write_exit` for each; one whose directory is gone is left out. Gives those that could
+    not be written, and why.
 
     All are written before the first is synced, since that writes to the disk what the others
     have changed, too: ten at once take little longer than one.
     """
+    failures: dict[Path, OSError] = {}
     with contextlib.ExitStack() as opened:
         written: list[tuple[Path, int]] = []
         for path, record in exits:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 if (fd := _put(path, record)) is not None:
                     opened.callback(os.close, fd)
                     written.append((path, fd))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                failures[path] = error
         for path, fd in written:
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 _sync(path, fd)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                failures[path] = error
+    return failures
 
 
 def _put(path: Path, record: ExitRecord) -> int | None:

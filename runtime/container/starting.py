@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runtime.cgroups.manager import open_cgroup
-from runtime.container.children import Outcome, answer_error, close, report_fault
+from runtime.container.children import NULL, Outcome, answer_error, close, report_fault
 from runtime.container.claims import claim, disclaim
 from runtime.container.config import ContainerConfig
 from runtime.container.kit import Kit, descriptors_of, take_kit
@@ -41,14 +41,16 @@ class Starting:
         self._claim = claim(keeper.instance.directory(id), id)
         self._outcome = Outcome()
         self._kit: Kit | None = None
+        self._error: Exception | None = None
+        self._over = False
+        self._selector = keeper.selector_of(self)
         try:
             self._starter, self._report = keeper.spawn(
-                lambda report: keeper.starts(keeper.instance, request, report)
+                lambda report: keeper.starts(keeper.instance, request, report), bearing=True
             )
         except OSError:
             disclaim(self._claim)
             raise
-        self._selector = keeper.selector_of(self)
         self._selector.register(self._report, selectors.EVENT_READ, self._on_report)
 
     def patience(self) -> float | None:
@@ -58,22 +60,31 @@ class Starting:
         """Nothing is due before the report."""
 
     def fail(self, error: Exception) -> None:
-        self._undo(error)
+        if not self._over:
+            self._over = True
+            self._keeper.disown(self._starter)
+        if self._error is None:
+            self._undo(error)
+        else:
+            self._undone()
 
     def let_go(self) -> None:
         self._selector.close()
         if self._kit is not None:
             close(descriptors_of(self._kit))
+            self._kit = None
         if self._outcome.terminal is not None:
             os.close(self._outcome.terminal)
-        disclaim(self._claim)
+            self._outcome.terminal = None
+        if self._claim != NULL:
+            disclaim(self._claim)
+            self._claim = NULL
 
     def _on_report(self, _fd: int) -> None:
         self._outcome.take(self._report)
         if not self._outcome.complete:
             return
         self._selector.close()
-        self._keeper.wait(self._starter)
         try:
             started = self._complete()
         except Exception as error:
@@ -87,9 +98,14 @@ class Starting:
 
     def _complete(self) -> str:
         """All reports are in: hand the container over to a monitor; what is written down of it."""
-        outcome = self._outcome
+        outcome, keeper = self._outcome, self._keeper
         if outcome.kit is not None:
             self._kit = take_kit(outcome.kit, outcome.kit_fds)
+            keeper.adopt(self._kit.pid)
+        if outcome.pid is not None:
+            keeper.adopt(outcome.pid)
+        self._over = True
+        keeper.wait(self._starter)
         if outcome.error is not None:
             raise start_error(outcome.error)
         kit = self._kit
@@ -97,14 +113,14 @@ class Starting:
             raise RuntimeFault("start the container: the process that did it was killed")
         pid, record = kit.pid, kit.record
         if outcome.pid is not None:
-            self._keeper.wait(kit.pid)
+            keeper.wait(kit.pid)
             pid = outcome.pid
             record = _of_sibling(record, pid)
         started_at = time.time_ns()
         record = f'{record[:-1]}, "started_at": {started_at}}}'
         files.write_atomically(kit.state, record.encode(), mode=0o600, durable=False)
         monitor = Monitor(
-            self._keeper,
+            keeper,
             self._id,
             kit,
             pid=pid,
@@ -112,17 +128,47 @@ class Starting:
             terminal=outcome.terminal,
             started_at=started_at,
         )
-        self._keeper.take(monitor, instead=self)
+        keeper.take(monitor, instead=self)
         return record
 
     def _undo(self, error: Exception) -> None:
-        """Clear what there is; what cannot be undone is left to the daemon's sweep."""
+        """Clear what there is, in a child; what cannot be undone is left to the daemon's sweep."""
+        self._error = error
+        self._selector.close()
+        for pid in (self._kit.pid if self._kit else None, self._outcome.pid):
+            if pid is not None and self._keeper.has(pid):
+                self._keeper.disown(pid)
+        # There may be one of which we were not told.
+        self._keeper.suspect_stray()
+        try:
+            child, report = self._keeper.spawn(lambda _report: self._discard())
+        except OSError:
+            # No process is to be had: then everybody has to wait for it.
+            self._attempt_discard()
+            self._undone()
+            return
+
+        def on_report(_fd: int) -> None:
+            if said := report.recv(16 * 1024):
+                report_fault(RuntimeFault(said.decode(errors="replace")))
+                return
+            self._selector.close()
+            self._keeper.wait(child)
+            self._undone()
+
+        self._selector.register(report, selectors.EVENT_READ, on_report)
+
+    def _undone(self) -> None:
+        assert self._error is not None
+        self.let_go()
+        answer_error(self._client, self._error)
+        self._keeper.drop(self)
+
+    def _attempt_discard(self) -> None:
         try:
             self._discard()
-        finally:
-            self.let_go()
-            answer_error(self._client, error)
-            self._keeper.drop(self)
+        except Exception as error:
+            report_fault(error)
 
     def _discard(self) -> None:
         instance = self._keeper.instance
@@ -133,13 +179,9 @@ class Starting:
             cgroup = open_cgroup(*instance.cgroup(self._id, parent))
         except (OSError, ValueError, TypeError, RuntimeFault):
             return  # not even its description could be read: nothing was made
+        # Whoever has said all that it had to say is in the group by now, or has ended.
         with contextlib.suppress(RuntimeFault):
             cgroup.kill()
-        # Whoever has said all that it had to say is in the group by now, or has ended.
-        for pid in (self._kit.pid if self._kit else None, self._outcome.pid):
-            if pid is not None:
-                with contextlib.suppress(ChildProcessError):
-                    self._keeper.wait(pid)
         with contextlib.suppress(RuntimeFault):
             cgroup.remove()
         for path in (paths.state, exit_reserve(paths.exit), paths.socket):

@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runtime.container import ending, starter
-from runtime.container.keeper import Keeper
+from runtime.container import ending
 from runtime.container.keepers import CAPACITY
 from runtime.container.monitor import Monitor
 from runtime.container.record import read_exit
 from runtime.container.sessions import open_attach
 from runtime.errors import ContainerStartError
 from runtime.linux import process, sockets
+from tests.integration.runtime.keeping import begin, keeping, turn_until
 from tests.integration.runtime.yard import Yard, until
 
 
@@ -147,38 +144,6 @@ def test_many_ends_at_once_are_all_recorded(yard: Yard) -> None:
         yard.containers.signal(id, signal.SIGTERM)
     assert [yard.finish(id).exit_code for id in ids] == list(range(CAPACITY))
     assert all(yard.log(id) == "up\nbye\n" for id in ids)
-
-
-@contextmanager
-def keeping(yard: Yard) -> Iterator[Keeper]:
-    """A keeper in this process, which ends all that it has."""
-    keeper = Keeper(yard.instance, None, start=starter.run, start_exec=starter.run_exec)
-    process.reap_children()
-    yield keeper
-    for state in yard.containers.list():
-        if state.status == "running":
-            yard.containers.signal(state.id, signal.SIGKILL)
-    while keeper.busy:
-        keeper.turn(1.0)
-    keeper.close()
-
-
-def begin(keeper: Keeper, yard: Yard) -> str:
-    id = yard.create("sleep", "1000")
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    keeper.start({"id": id}, theirs)
-    with ours:
-        turn_until(keeper, lambda: bool(select.select([ours], [], [], 0)[0]))
-        assert "started" in sockets.receive(ours)[0]
-    return id
-
-
-def turn_until(keeper: Keeper, condition: Callable[[], object]) -> None:
-    def turned() -> object:
-        keeper.turn(0.05)
-        return condition()
-
-    until(turned, what="the keeper has done it")
 
 
 def test_an_exit_is_recorded_though_the_child_that_does_it_is_killed(
