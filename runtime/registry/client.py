@@ -1,9 +1,9 @@
 """Requests to registries: where they go, who asks, redirects, retries, errors.
 
-aiohttp is the HTTP library: the daemon is asyncio and has it loaded already, a cancelled
-task ends its request at once, and bodies stream both ways. Its loopback throughput (some
-hundreds of MB/s to 1.9 GB/s) is below urllib3's, but about what one core's SHA-256 and a
-disk take, and several blobs travel at once.
+aiohttp is the HTTP library: a cancelled task ends its request at once, as befits a daemon on
+asyncio, and bodies stream both ways. Its loopback throughput (some hundreds of MB/s to
+1.9 GB/s) is below urllib3's, but about what one core's SHA-256 and a disk take, and several
+blobs travel at once.
 
 Redirects are followed here and not by the library: a request's authorisation goes to the
 host that it was made for and to no other (CVE-2020-15157), and TLS is never left.
