@@ -202,6 +202,7 @@ def _record_late(one: Ended) -> None:
             return
         if read_exit(one.paths.exit) is None:
             _clear(one)
-            write_exit(one.paths.exit, one.record)
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                write_exit(one.paths.exit, one.record)
     finally:
         disclaim(claimed)

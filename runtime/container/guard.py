@@ -108,10 +108,11 @@ class Guard:
         if request is None:
             return
         self._since = time.monotonic()
+        argv, env, log = request["argv"], request["env"], request["log"]
         try:
             child = os.fork()
             if child == 0:
-                _become(request["argv"], request["env"], request["log"])
+                _become(argv, env, log)
             self._child = os.pidfd_open(child)
         except OSError as error:
             # Also one that has ended already: the kernel reaps it, nobody waits for it here.

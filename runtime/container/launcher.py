@@ -18,11 +18,13 @@ import selectors
 import signal
 import socket
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from runtime.container import locality
-from runtime.container.children import answer_error
+from runtime.container.children import answer_error, report_fault
 from runtime.container.guard import Guard
 from runtime.container.keepers import Keepers
 from runtime.container.paths import Instance
@@ -35,6 +37,9 @@ _OOM_SCORE = "-900"
 
 # Seconds that a connection has to say what it wants, as one at a time is served.
 _PATIENCE = 2.0
+
+# Seconds until another one is taken where no descriptor was free for it.
+_AGAIN = 0.1
 
 # Forks first, so that the launcher is nobody's child: who starts it need not wait for its end.
 _BOOT = (
@@ -163,7 +168,7 @@ class Launcher:
             for key, _events in self._selector.select(self._guard.timeout()):
                 # What came before in this round may have closed it.
                 if registered.get(key.fd) is key:
-                    key.data()
+                    self._attempt(key.data)
             if not self._ending:
                 self._guard.tick()
         # Whoever has connected before the name was taken away is still served.
@@ -172,13 +177,28 @@ class Launcher:
             while True:
                 self._accept()
 
+    def _attempt(self, work: Callable[[], None]) -> None:
+        """Whoever asks for what makes no sense must not end the launcher for the others."""
+        try:
+            work()
+        except Exception as error:
+            report_fault(error)
+
     def _accept(self) -> None:
-        connection, _address = self._listener.accept()
+        try:
+            connection, _address = self._listener.accept()
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            report_fault(error)
+            time.sleep(_AGAIN)  # no descriptor is free; who connects waits
+            return
         connection.settimeout(_PATIENCE)
         try:
             request, fds = sockets.receive(connection)
-        except (EOFError, OSError, ValueError):
-            connection.close()  # also of one that connects and says nothing
+        except Exception:
+            # Of one that connects and says nothing, or says what is no message.
+            connection.close()
             return
         for fd in fds:
             os.close(fd)

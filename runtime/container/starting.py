@@ -153,7 +153,8 @@ class Starting:
                 report_fault(RuntimeFault(said.decode(errors="replace")))
                 return
             self._selector.close()
-            self._keeper.wait(child)
+            if os.WIFSIGNALED(self._keeper.wait(child)):
+                self._attempt_discard()
             self._undone()
 
         self._selector.register(report, selectors.EVENT_READ, on_report)

@@ -16,6 +16,7 @@ import pytest
 from runtime.container import init, record
 from runtime.container.monitor import Monitor
 from runtime.container.record import read_exit
+from runtime.container.starting import Starting
 from runtime.linux import process, sockets
 from tests.integration.runtime.keeping import (
     answer_on,
@@ -275,3 +276,43 @@ def test_one_that_says_much_leaves_the_others_their_turn(yard: Yard) -> None:
             after = sum(yard.containers.log_path(id).stat().st_size for id in talkers)
         # A portion of each makes about 600 kB of log, and is not taken in each turn.
         assert after - before < (turns + 1) * 1_000_000
+
+
+def test_a_strange_request_does_not_end_the_launcher(yard: Yard) -> None:
+    first = yard.start("sleep", "1000", group="shop")
+    launcher = yard.launcher_pid()
+    for message in (
+        b"j" + b"[" * 100_000,
+        b"f",
+        b"j7",
+        b'j{"op":{}}',
+        b'j{"op":"start"}',
+        b'j{"op":"start","id":7,"group":[1]}',
+        b'j{"op":"start","id":"../../etc","group":"shop"}',
+        b'j{"op":"start","id":"nobody","group":"shop","secrets":5}',
+    ):
+        with sockets.connect(str(yard.instance.launcher_socket)) as connection:
+            socket.send_fds(connection, [message], [])
+            with contextlib.suppress(EOFError):
+                assert "error" in sockets.receive(connection)[0]
+    second = yard.start("sleep", "1000", group="shop")
+    assert yard.launcher_pid() == launcher
+    assert yard.monitor_pid(first) == yard.monitor_pid(second)
+
+
+def test_a_start_is_undone_though_the_child_that_does_it_is_killed(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me, discard = os.getpid(), Starting._discard
+
+    def killed(self: Starting) -> None:
+        if os.getpid() != me:
+            os.kill(os.getpid(), signal.SIGKILL)
+        discard(self)
+
+    with keeping(yard) as keeper:
+        monkeypatch.setattr(Starting, "_discard", killed)
+        id, answer = ask(keeper, yard, "no-such-command")
+        assert answer["error"]["exit_code"] == 127
+        assert not yard.instance.container(id).run_directory.exists()
+        assert yard.containers.get(id).status == "created"
