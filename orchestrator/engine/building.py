@@ -22,11 +22,10 @@ from orchestrator.engine.build_requests import (
 from orchestrator.engine.events import BuildEvent
 from orchestrator.engine.host import Host
 from orchestrator.planning import actions
-from runtime.build import agents, checkouts, events, remote_contexts
+from runtime.build import events
 from runtime.build.builder import build_platforms
 from runtime.build.run import ContainerStepRunner
 from runtime.errors import BuildError
-from runtime.removal import discard
 
 
 async def build(
@@ -114,13 +113,6 @@ def _build(
             find_image=bases.find,
             cancel=cancel,
         )
-
-
-def sweep(scratch: Path) -> None:
-    """Remove what builds have left that a crash cut short. Blocking."""
-    for prefix in (checkouts.PREFIX, remote_contexts.PREFIX, agents.PREFIX):
-        for left in scratch.glob(f"{prefix}*"):
-            discard(left)
 
 
 class _Narrator:

@@ -10,6 +10,7 @@ from orchestrator.engine.build_network import PREFIX, BuildNetwork
 from orchestrator.engine.host import Host
 from orchestrator.engine.networks import NetworkWork
 from orchestrator.planning import actions
+from runtime.build import scratch
 
 _log = logging.getLogger(__name__)
 
@@ -57,10 +58,7 @@ class BuildWork:
 
     def sweep(self) -> None:
         """Remove what builds have left that a crash cut short. Blocking."""
-        if self._scratch.is_dir() and any(self._scratch.iterdir()):
-            from orchestrator.engine.building import sweep
-
-            sweep(self._scratch)
+        scratch.sweep(self._scratch)
         for state in self._host.containers.list():
             if state.id.startswith(PREFIX):
                 self._host.containers.delete(state.id, force=True)

@@ -14,9 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from runtime.build.scratch import AGENT
 from runtime.errors import BuildError
-
-PREFIX = "agent-"
 
 # The agent ends with the shell's input: when we say so, and when we are killed.
 _SCRIPT = 'ssh-add -q "$0" </dev/null && echo ready && cat >/dev/null; kill "$SSH_AGENT_PID"'
@@ -47,7 +46,7 @@ def _of_key(id: str, key: Path, scratch: Path) -> Iterator[str]:
             hint="apt-get install openssh-client, or give the socket of an agent",
         )
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=scratch) as name:
+    with tempfile.TemporaryDirectory(prefix=AGENT, dir=scratch) as name:
         socket = os.path.join(name, "socket")
         with subprocess.Popen(
             (program, "-a", socket, "sh", "-c", _SCRIPT, str(key)),

@@ -13,11 +13,10 @@ from pathlib import Path
 from runtime.build.copying import CopyRefused
 from runtime.build.downloads import without_credentials
 from runtime.build.git import check_out, find_commit
+from runtime.build.scratch import CHECKOUT
 from runtime.errors import BuildError
 from runtime.linux.files import open_in_root
 from runtime.removal import passing_directory
-
-PREFIX = "checkout-"
 
 
 @contextlib.contextmanager
@@ -30,7 +29,7 @@ def checked_out(
     """
     shown = without_credentials(address)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with passing_directory(scratch, PREFIX) as place:
+    with passing_directory(scratch, CHECKOUT) as place:
         try:
             source = find_commit(address, ssh)
             target = place / "tree"

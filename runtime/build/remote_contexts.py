@@ -17,13 +17,13 @@ from runtime.build.archives import extract, is_archive
 from runtime.build.copying import CopyRefused, Owner
 from runtime.build.downloads import fetch, without_credentials
 from runtime.build.git import is_git
+from runtime.build.scratch import CONTEXT
 from runtime.errors import BuildError, ImageError
 from runtime.images.merged import MergedTree
 from runtime.images.unpack import Limits
 from runtime.images.upper import UpperTree
 from runtime.removal import passing_directory
 
-PREFIX = "context-"
 DOCKERFILE = "Dockerfile"
 _LARGEST = 4 << 30
 _LIMITS = Limits(entries=1_000_000, stored=16 << 30, apparent=64 << 30)
@@ -60,7 +60,7 @@ def fetched(
             "archive or a Dockerfile at an http or https address",
         )
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with passing_directory(scratch, PREFIX) as place:
+    with passing_directory(scratch, CONTEXT) as place:
         tree = place / "tree"
         tree.mkdir(mode=0o755)
         try:

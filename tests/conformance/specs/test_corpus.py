@@ -14,8 +14,8 @@ import pytest
 from specs import canonical, grammar, rendering
 from specs.errors import SpecError, SpecIssue
 from specs.loader import LoadOptions, load_project
-from specs.project import Project
 from specs.parsing import parse
+from specs.project import Project
 from specs.source import Source, wrap
 from tests.conformance.specs.oracle import (
     BASE_ENVIRONMENT,

@@ -17,8 +17,8 @@ import yaml
 from specs import canonical, dotenv, merge, rendering
 from specs.errors import SpecError, SpecIssue
 from specs.loader import LoadOptions, load_project
-from specs.project import Project
 from specs.parsing import parse
+from specs.project import Project
 from specs.source import Node, Source, wrap
 from tests.conformance.specs.oracle import corpus_files
 
