@@ -132,7 +132,7 @@ def _spawn(keeper: Keeper, ended: Sequence[Ended]) -> None:
         os._exit(0)
 
     kept = [] if late else [fd for one in ended for fd in one.monitor.descriptors()]
-    pid, report = keeper.spawn(body, kept=kept)
+    pid, report = keeper.spawn(body, kept=kept, at_any_rate=True)
     for one in ended:
         one.monitor.let_go()
     selector = keeper.selector_of(ended[0].monitor)

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runtime.container.children import answer_error, become, report_fault
+from runtime.container.children import answer_error, become, close, report_fault
 from runtime.container.ending import Ended, settle
 from runtime.container.paths import is_id
 from runtime.container.starting import Starting
@@ -143,6 +143,9 @@ class Keeper:
         self._children: set[int] = set()
         self._bearing: set[int] = set()
         self._strays = Strays()
+        # Descriptors for an end, should clients have taken all others.
+        self._spare: list[int] = []
+        self._keep_spare()
         self._turns = 0
         self._selector = selectors.DefaultSelector()
         self._launcher = launcher
@@ -218,6 +221,7 @@ class Keeper:
             return
         self.ended = [one for one in self.ended if one.due > now]
         settle(self, due)
+        self._keep_spare()
 
     def _patience(self) -> float | None:
         times = [wait for ward in self._wards if (wait := ward.patience()) is not None]
@@ -232,6 +236,7 @@ class Keeper:
         for ward in self._wards:
             ward.let_go()
         self._selector.close()
+        close(self._spare)
 
     # --- wards ---------------------------------------------------------------------------
 
@@ -300,13 +305,18 @@ class Keeper:
         kept: Iterable[int] = (),
         into: int | None = None,
         bearing: bool = False,
+        at_any_rate: bool = False,
     ) -> tuple[int, socket.socket]:
         """Fork, into a control group where one is given; the child runs `body` with no other
         descriptors than `kept`. One that is `bearing` brings forth siblings, which are then to be
-        adopted before it is waited for.
+        adopted before it is waited for. One that is wanted `at_any_rate` has descriptors kept for
+        it.
 
         The socket that is returned gives what the child reports and then its end.
         """
+        if at_any_rate:
+            close(self._spare)
+            self._spare.clear()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             pid = process.fork(into=into)
@@ -323,6 +333,12 @@ class Keeper:
             return pid, ours
         finally:
             theirs.close()
+
+    def _keep_spare(self) -> None:
+        """Have the two that a socketpair takes, where there are two."""
+        with contextlib.suppress(OSError):
+            while len(self._spare) < 2:
+                self._spare.append(os.dup(0))
 
     def adopt(self, pid: int) -> None:
         """A child of ours that another one has brought forth."""

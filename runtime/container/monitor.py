@@ -183,9 +183,8 @@ class Monitor:
 
     def resume_output(self) -> None:
         """Read the output, unless it has to wait for a client."""
-        if self.ended or self.fault is not None or self._reading:
-            return
-        if self._held_until is not None or self.attachments.full:
+        waits = self._held_until is not None or self.attachments.full
+        if waits or self.ended or self.fault is not None or self._reading:
             return
         self._reading = True
         for fd in self._outputs:
@@ -261,8 +260,6 @@ class Monitor:
     def _on_connect(self, _fd: int) -> None:
         try:
             connection, _address = self.listener.accept()
-        except BlockingIOError:
-            return
         except OSError:
             # No descriptor is free: who connects has to wait, the output has not.
             self.selector.unregister(self.listener)
@@ -310,31 +307,30 @@ class Monitor:
                 if self._held_until is not None:
                     self._release()
             case "attach":
-                with contextlib.suppress(OSError):
-                    sockets.send(connection, {"error": {"message": "the container has ended"}})
-                self._forget(connection)
+                self._refuse(connection, "the container has ended")
             case "hold" if not self.ended:
                 self._hand_over(connection)
                 self._hold(connection)
             case other:
-                with contextlib.suppress(OSError):  # it may not stay for the answer
-                    sockets.send(connection, {"error": {"message": f"unknown request {other}"}})
-                self._forget(connection)
+                self._refuse(connection, f"unknown request {other}")
+
+    def _refuse(self, connection: socket.socket, why: str) -> None:
+        with contextlib.suppress(OSError):  # it may not stay for the answer
+            sockets.send(connection, {"error": {"message": why}})
+        self._forget(connection)
 
     def _hand_over(self, connection: socket.socket) -> None:
         if connection.fileno() >= 0:
             self.selector.discard(connection)
-        self._connections.discard(connection)
-        self.watchers.discard(connection)
-        self._followers.discard(connection)
+        for known in (self._connections, self.watchers, self._followers):
+            known.discard(connection)
 
     def _forget(self, connection: socket.socket) -> None:
         self._hand_over(connection)
         connection.close()
 
     def _hold(self, connection: socket.socket) -> None:
-        if self._holds is None:
-            self._holds = Holds(self, self.kit.cgroup)
+        self._holds = self._holds or Holds(self, self.kit.cgroup)
         self._holds.open(connection)
 
     # --- attach ------------------------------------------------------------------------------

@@ -60,9 +60,6 @@ class Starting:
         """Nothing is due before the report."""
 
     def fail(self, error: Exception) -> None:
-        if not self._over:
-            self._over = True
-            self._keeper.disown(self._starter)
         if self._error is None:
             self._undo(error)
         else:
@@ -135,6 +132,9 @@ class Starting:
         """Clear what there is, in a child; what cannot be undone is left to the daemon's sweep."""
         self._error = error
         self._selector.close()
+        if not self._over:
+            self._over = True
+            self._keeper.disown(self._starter)
         for pid in (self._kit.pid if self._kit else None, self._outcome.pid):
             if pid is not None and self._keeper.has(pid):
                 self._keeper.disown(pid)

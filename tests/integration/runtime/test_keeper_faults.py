@@ -316,3 +316,30 @@ def test_a_start_is_undone_though_the_child_that_does_it_is_killed(
         assert answer["error"]["exit_code"] == 127
         assert not yard.instance.container(id).run_directory.exists()
         assert yard.containers.get(id).status == "created"
+
+
+def test_an_end_is_recorded_and_told_though_clients_hold_all_descriptors(yard: Yard) -> None:
+    with keeping(yard) as keeper:
+        ids = [begin(keeper, yard) for _ in range(2)]
+        watches = [yard.containers.watch(id) for id in ids]
+        keeper.turn(0.01)
+        keeper.turn(0.01)
+        for id, watch in zip(ids, watches, strict=True):
+            yard.containers.signal(id, signal.SIGKILL)
+            filled = []
+            with contextlib.suppress(OSError):
+                while True:
+                    filled.append(os.dup(0))
+            turns = 0
+            while turns < 500 and not select.select([watch], [], [], 0)[0]:
+                keeper.turn(0.05)
+                turns += 1
+                with contextlib.suppress(OSError):
+                    while True:
+                        filled.append(os.dup(0))
+            told = bool(select.select([watch], [], [], 0)[0])
+            for fd in filled:
+                os.close(fd)
+            assert told
+            watch.close()
+        assert [yard.containers.get(id).exit_code for id in ids] == [137, 137]
