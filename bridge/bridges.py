@@ -8,6 +8,7 @@ from ipaddress import IPv4Address
 from ipaddress import IPv4Network as Subnet
 
 from bridge.config import Network
+from bridge.departure import see_off
 from bridge.errors import LinkError, NetworkError
 from bridge.instance import Instance
 from bridge.ipam import mac_of
@@ -76,7 +77,7 @@ def remove_bridge(route: RouteSocket, instance: Instance, network: Network) -> N
     """Remove the network's bridge; none is as good, and another's is left alone."""
     link = route.link(network.interface)
     if link is not None and _is_ours(instance, network, link):
-        route.delete_link(link.index)
+        see_off(link.index)
 
 
 def _is_ours(instance: Instance, network: Network, link: Link) -> bool:
