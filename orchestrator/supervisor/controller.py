@@ -60,6 +60,7 @@ class Controller:
         self.drift = DriftKeeper(backend, self.queue.add_gently, exclusive)
         self._keepsakes = Keepsakes(self.host)
         self._watched: dict[str, socket.socket] = {}
+        self._names: dict[str, str] = {}
         self._running: set[str] = set()
         self._held: set[str] = set()
         self._resuming: set[asyncio.Task[None]] = set()
@@ -79,6 +80,10 @@ class Controller:
     def wake(self, id: str) -> None:
         """Have the container of this id looked at."""
         self.queue.add(f"container {id}")
+
+    def wake_later(self, id: str) -> None:
+        """Have it looked at in a moment: somebody is at it, who does the work meanwhile."""
+        self.queue.add_after(f"container {id}", SOON)
 
     async def resume(self) -> None:
         """After a start of the daemon: put in order what a crash or a reboot left, take up what
@@ -245,6 +250,7 @@ class Controller:
             connection = await watch(self.host, record.id, execs=True)
             if connection is not None:
                 self._watched[record.id] = connection
+                self._names[record.id] = record.name
                 loop = asyncio.get_running_loop()
                 loop.add_reader(connection, self._on_word, record.id, connection)
         if record.id not in self._running:
@@ -254,7 +260,12 @@ class Controller:
         return None if record.id in self._watched else UNHEARD
 
     def _on_word(self, id: str, connection: socket.socket) -> None:
-        if not tell_exec(self.host, id, connection):
+        if tell_exec(self.host, id, connection):
+            return
+        if self.host.transitions_of(self._names[id]):
+            self._ended(id)
+            self.wake_later(id)
+        else:
             self._unwatch(id)
             self.wake(id)
 
@@ -267,6 +278,7 @@ class Controller:
 
     def _unwatch(self, id: str) -> None:
         connection = self._watched.pop(id, None)
+        self._names.pop(id, None)
         if connection is not None:
             asyncio.get_running_loop().remove_reader(connection)
             connection.close()

@@ -11,7 +11,9 @@ async def follow_events(bus: EventBus, controller: Controller) -> None:
     with bus.subscribe() as events:
         async for event in events:
             if isinstance(event, ContainerEvent):
-                if event.action not in ("die", "health_status", "kill"):
+                if event.action == "stop":
+                    controller.wake_later(event.id)
+                elif event.action not in ("die", "health_status", "kill"):
                     controller.wake(event.id)
                 if event.action in ("create", "update", "destroy"):
                     controller.queue.add_gently(f"project {event.project}")
