@@ -95,6 +95,7 @@ class Bay:
         # Compiled modules are read either way; what matters is that they can be written once.
         self._environ = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         self.run("image", "import", str(archive), _IMAGE, cwd=place)
+        self.run("ls", cwd=place)  # starts the daemon; dockerd is waited for, too
 
     def run(self, *words: str, cwd: Path) -> None:
         ok = (0, 2) if words[0] == "plan" else (0,)
