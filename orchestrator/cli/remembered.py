@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.client.http import Client
 
-try:
-    from _blake2 import blake2b  # hashlib would load OpenSSL before, in 2 ms of 30
-except ImportError:
-    from hashlib import blake2b
+if TYPE_CHECKING:
+    from hashlib import sha256
+else:
+    try:
+        from _sha256 import sha256  # Python 3.11; hashlib loads OpenSSL first, in 2 ms of 30
+    except ImportError:
+        from hashlib import sha256
 
 
 def find(
@@ -54,13 +57,13 @@ def unchanged(inputs: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
 
 def variable_digest(environ: Mapping[str, str], name: str) -> str | None:
     value = environ.get(name)
-    return None if value is None else blake2b(os.fsencode(value)).hexdigest()
+    return None if value is None else sha256(os.fsencode(value)).hexdigest()
 
 
 def file_digest(path: str) -> str | None:
-    """The digest of a file's content, None where there is no such file."""
+    """The sha256 of a file's content, None where there is no such file."""
     try:
         with open(path, "rb") as file:
-            return blake2b(file.read()).hexdigest()
+            return sha256(file.read()).hexdigest()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
