@@ -10,8 +10,8 @@ from runtime.linux import memory
 HEAPS = 1
 QUIET = 1.0
 
-# Objects with references that are made until the collector looks by itself. After each piece of work it is
-# asked to, and a plan makes so many objects that are all in use that looking costs more.
+# Objects that are made until the collector looks by itself. It is asked to after each piece of
+# work, and a plan makes so many that are all in use that looking meanwhile is in vain.
 COLLECT_AFTER = 50_000
 
 

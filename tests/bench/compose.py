@@ -1,9 +1,9 @@
 """Measures whole stacks beside docker compose: `up`, `ps`, `down`, and the engines' memory.
 
 Run as root; `make bench` does. Both programs get a daemon of their own, docker's as it comes
-but for the default bridge, in one network namespace that ends with this run. Both import the same busybox; the services trap
-SIGTERM, so that `stop` waits for nothing. Runs alternate, so that a noisy machine is noisy
-for both. Times are medians of wall clock in milliseconds.
+but for the default bridge, in one network namespace that ends with this run. Both import the
+same busybox; the services trap SIGTERM, so that `stop` waits for nothing. Runs alternate, so
+that a noisy machine is noisy for both. Times are medians of wall clock in milliseconds.
 """
 
 from __future__ import annotations
