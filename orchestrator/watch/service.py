@@ -194,21 +194,21 @@ class ServiceLoop:
         self._report.tell("started", self.service, action=work.action, **shown(work.paths))
         if work.rebuild:
             self._owe(work)
-            synced, detail = self._rebuild()
-        else:
-            if self._owed is not None:
-                # The changes that a failed or overtaken rebuild has left come along.
-                owed, self._owed = self._owed, None
-                owed.merge(work)
-                owed.rebuild = False
-                work = owed
-            synced, detail = self._sync(work), ""
-            if work.restart:
-                self._restart()
-            detail = self._execute(work)
-        ended = time.monotonic()
-        if work.action is not Action.SYNC:
-            self._echoes.acted(began, ended)
+        elif self._owed is not None:
+            # The changes that a failed or overtaken rebuild has left come along.
+            owed, self._owed = self._owed, None
+            owed.merge(work)
+            owed.rebuild = False
+            work = owed
+        try:
+            synced, detail = self._act(work)
+        except Superseded:
+            raise
+        except Exception:
+            # It may have come far enough for the service to write.
+            self._remember(work.action, began)
+            raise
+        ended = self._remember(work.action, began)
         self._report.tell(
             "done",
             self.service,
@@ -218,6 +218,21 @@ class ServiceLoop:
             seconds=round(ended - work.since, 4),
             detail=detail,
         )
+
+    def _act(self, work: Work) -> tuple[Synced, str]:
+        if work.rebuild:
+            return self._rebuild()
+        synced = self._sync(work)
+        if work.restart:
+            self._restart()
+        return synced, self._execute(work)
+
+    def _remember(self, action: Action, began: float) -> float:
+        """The time at which an action has ended; the service may answer it by writing."""
+        ended = time.monotonic()
+        if action is not Action.SYNC:
+            self._echoes.acted(began, ended)
+        return ended
 
     def _sync(self, work: Work) -> Synced:
         changes = list(work.files.values())

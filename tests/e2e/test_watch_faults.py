@@ -149,7 +149,7 @@ def test_what_a_service_writes_itself_does_not_restart_it_for_ever(
         loop.until(
             lambda: [one for one in loop.heard("held") if "left alone" in one["message"]], 120
         )
-        assert starts(bay, directory, "web") < 12
+        assert starts(bay, directory, "web") < 12, loop.heard("failed")
         before = loop.count("done")
 
         def saved() -> bool:

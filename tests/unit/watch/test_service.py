@@ -62,6 +62,8 @@ class Yard:
                     raise Superseded
             if self.failures:
                 raise self.failures.pop()
+        if verb == "restart" and self.failures:
+            raise self.failures.pop()
         if verb == "up":
             assert body["options"]["force_recreate"] and body["options"]["restart_dependents"]
             self.number += 1
@@ -357,3 +359,22 @@ def test_what_the_service_writes_itself_is_put_off_and_said(yard: Yard, tmp_path
     stage.loop.stop()
 
     assert f"{tmp_path} changes whenever web does" in yard.heard("held")[0]["message"]
+
+
+def test_what_it_writes_in_a_restart_that_fails_is_put_off_as_well(
+    yard: Yard, tmp_path: Path
+) -> None:
+    stage = Stage(yard, tmp_path, writable=(str(tmp_path),))
+    yard.failures = [RuntimeError("too late") for _ in range(9)]
+    for number in range(4):
+        stage.loop.offer(
+            Work(
+                since=time.monotonic(),
+                paths={f"{tmp_path}/db": None},
+                triggers={f"{tmp_path}/db": None},
+                restart=True,
+            )
+        )
+        stage.until(lambda number=number: len(yard.heard("failed")) > number or yard.heard("held"))  # type: ignore[misc]
+    stage.until(lambda: yard.heard("held"))
+    stage.loop.stop()
