@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
@@ -56,12 +57,17 @@ def begin(keeper: Keeper, yard: Yard, *argv: str, **settings: Any) -> str:
     return id
 
 
+def hear_on(keeper: Keeper, connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """What the keeper says next on a connection, and the descriptors that come with it."""
+    turn_until(keeper, lambda: bool(select.select([connection], [], [], 0)[0]))
+    return sockets.receive(connection)
+
+
 def answer_on(keeper: Keeper, connection: socket.socket) -> dict[str, Any]:
     """What the keeper says next on a connection; its descriptors are closed."""
-    turn_until(keeper, lambda: bool(select.select([connection], [], [], 0)[0]))
-    answer, fds = sockets.receive(connection)
+    answer, fds = hear_on(keeper, connection)
     for fd in fds:
-        socket.close(fd)
+        os.close(fd)
     return answer
 
 
@@ -75,5 +81,10 @@ def client(yard: Yard, id: str, request: dict[str, Any]) -> socket.socket:
 def execute(keeper: Keeper, yard: Yard, id: str, *argv: str, **settings: Any) -> dict[str, Any]:
     """Run a command beside a container's first process: the last that is said of it."""
     with client(yard, id, {"op": "exec", "config": {"argv": argv, **settings}}) as connection:
-        answer = answer_on(keeper, connection)
-        return answer if "error" in answer else answer_on(keeper, connection)
+        answer, fds = hear_on(keeper, connection)
+        try:
+            # Without our end of its terminal it would be hung up on before it has ended.
+            return answer if "error" in answer else answer_on(keeper, connection)
+        finally:
+            for fd in fds:
+                os.close(fd)
