@@ -32,7 +32,7 @@ class Echoes:
     """The memory of one service; times are seconds of one monotonic clock."""
 
     def __init__(self) -> None:
-        self._began = self._ended = float("-inf")
+        self._began = self._ended = float("-inf")  # of actions that follow each other
         self._streaks: dict[str, int] = {}
 
     def judge(self, paths: Iterable[str], since: float) -> Verdict:
@@ -53,5 +53,11 @@ class Echoes:
         return Verdict(act=True, hold=hold, suspects=suspects)
 
     def acted(self, began: float, ended: float) -> None:
-        """An action has taken this long."""
-        self._began, self._ended = began, ended
+        """An action has taken this long.
+
+        Where one follows another at once, what is judged next may have been seen before the last
+        one began: it is the answer to the one before.
+        """
+        if began > self._ended + SOON:
+            self._began = began
+        self._ended = ended

@@ -35,6 +35,18 @@ def test_the_longer_it_goes_on_the_longer_it_is_put_off_until_it_is_given_up() -
     assert verdicts[-1] == (False, 0.0)
 
 
+def test_an_answer_counts_though_the_next_action_has_begun_when_it_is_judged() -> None:
+    echoes = Echoes()
+    echoes.acted(100.0, 100.05)
+    verdicts = []
+    for number in range(ENOUGH):
+        seen = 100.04 + number * 0.05  # just before the action that began at its end
+        began = 100.05 + number * 0.05
+        echoes.acted(began, began + 0.05)
+        verdicts.append(echoes.judge(["/data/1"], seen).act)
+    assert verdicts == [True] * (ENOUGH - 1) + [False]
+
+
 def test_what_was_given_up_counts_again_at_another_time() -> None:
     echoes = Echoes()
     rounds(echoes, ENOUGH + 2)
