@@ -10,6 +10,10 @@ from runtime.linux import memory
 HEAPS = 1
 QUIET = 1.0
 
+# Objects that are made until the collector looks by itself. It is asked to after each piece of
+# work, and a plan makes so many that are all in use that looking meanwhile is in vain.
+COLLECT_AFTER = 50_000
+
 
 def keep_small() -> None:
     """To be called before the first thread starts."""
@@ -21,6 +25,7 @@ def settle() -> None:
     and what it left free goes back."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
     memory.give_back()
 
 
