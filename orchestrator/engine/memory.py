@@ -12,7 +12,7 @@ QUIET = 1.0
 
 # Objects that are made until the collector looks by itself. It is asked to after each piece of
 # work, and a plan makes so many that are all in use that looking meanwhile is in vain.
-COLLECT_AFTER = 50_000
+COLLECT_AFTER = 5_000
 
 
 def keep_small() -> None:

@@ -17,7 +17,7 @@ from runtime.container.paths import Instance
 from runtime.linux import process, sockets
 
 # So many containers are ended when a keeper is killed; each keeper costs about 1.5 MB.
-CAPACITY = 8
+CAPACITY = 10
 
 
 @dataclass(slots=True, eq=False)
