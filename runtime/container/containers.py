@@ -15,6 +15,7 @@ import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from runtime.cgroups.manager import Cgroup, Usage, check_parent, open_cgroup, remove_parent
 from runtime.container import sessions
@@ -119,8 +120,9 @@ class Containers:
             config = self.config(id)
             create_sources(config)
             _make_shared(paths)
-            paths.exit.unlink(missing_ok=True)
+            # In this order: a start record without an exit tells of a run that was lost.
             paths.state.unlink(missing_ok=True)
+            paths.exit.unlink(missing_ok=True)
             with contextlib.ExitStack() as held:
                 if wants_seed(config):
                     held.enter_context(files.locked(self._instance.containers / ".seed"))
@@ -350,9 +352,11 @@ class Containers:
         for state in self.list():
             with contextlib.suppress(FileNotFoundError):  # removed by somebody else meanwhile
                 files.remove_drafts(self._paths(state.id).directory, age=_DRAFT_AGE)
+            if state.status not in ("created", "exited") or not _remains(self._paths(state.id)):
+                continue
             # A damaged description tells nothing of a start that was cut short.
-            with contextlib.suppress(RuntimeFault):
-                if state.status in ("created", "exited") and self._repair(state.id):
+            with contextlib.suppress(RuntimeFault), self._exclusive(state.id):
+                if self._repair(state.id):
                     lost.append(state.id)
         return lost
 
@@ -369,25 +373,28 @@ class Containers:
 
     def _repair(self, id: str) -> bool:
         """Clear what a lost run, or a start that was cut short, has left; whether there was a
-        run."""
+        run whose end is recorded by this."""
         paths = self._paths(id)
-        started = read_start(paths.state)
-        lost = started is not None and read_exit(paths.exit) is None and not started.alive()
-        half = started is None and paths.run_directory.exists()
-        if (lost or half) and (claimed := self._claim(id)) is not None:
-            try:
-                parent = started.cgroup_parent if started else self.config(id).cgroup_parent
-                cgroup = open_cgroup(*self._instance.cgroup(id, parent))
-                with contextlib.suppress(RuntimeFault):
-                    cgroup.kill()
-                with contextlib.suppress(RuntimeFault):
-                    cgroup.remove()
-                shutil.rmtree(paths.run_directory, ignore_errors=True)
-            finally:
-                os.close(claimed)
-            if started is not None:
-                write_exit(paths.exit, lost_exit(started, paths.log, settled=True))
-        return lost
+        if _remains(paths) is None or (claimed := self._claim(id)) is None:
+            return False
+        try:
+            # Whoever held the claim may have recorded the end, or run it again.
+            remains = _remains(paths)
+            if remains is None:
+                return False
+            started = read_start(paths.state)
+            parent = started.cgroup_parent if started else self.config(id).cgroup_parent
+            cgroup = open_cgroup(*self._instance.cgroup(id, parent))
+            with contextlib.suppress(RuntimeFault):
+                cgroup.kill()
+            with contextlib.suppress(RuntimeFault):
+                cgroup.remove()
+            shutil.rmtree(paths.run_directory, ignore_errors=True)
+        finally:
+            os.close(claimed)
+        if started is not None:
+            write_exit(paths.exit, lost_exit(started, paths.log, settled=True))
+        return remains == "lost"
 
     def _claim(self, id: str) -> int | None:
         """What a monitor holds for as long as it lives; None while there is one."""
@@ -465,6 +472,17 @@ class Containers:
             yield pidfd, started
         finally:
             os.close(pidfd)
+
+
+def _remains(paths: ContainerPaths) -> Literal["lost", "half"] | None:
+    """What is there to repair: a run that nobody has seen the end of, half a start, or nothing."""
+    started = read_start(paths.state)
+    if started is None:
+        return "half" if paths.run_directory.exists() else None
+    # In this order: who records an exit ends after that.
+    if started.alive() or read_exit(paths.exit) is not None:
+        return None
+    return "lost"
 
 
 def _make_shared(paths: ContainerPaths) -> None:

@@ -19,6 +19,7 @@ import pytest
 from runtime.container import init
 from runtime.container.config import ExecConfig
 from runtime.container.containers import Containers
+from runtime.container.record import StartRecord
 from runtime.errors import InvalidState, RuntimeFault
 from runtime.linux import capabilities, process, sockets
 from tests.integration.runtime.yard import Yard, needs, until
@@ -73,6 +74,27 @@ def test_a_killed_monitor_takes_the_container_with_it_and_is_reported(yard: Yard
     assert state.started_at < settled.finished_at <= time.time_ns()
     yard.containers.start(id)
     assert yard.containers.get(id).status == "running"
+
+
+def test_an_exit_that_is_recorded_while_a_sweep_looks_is_kept(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id = yard.create("sh", "-c", "exit 7")
+    yard.containers.start(id)
+    assert yard.finish(id).exit_code == 7
+    recorded = yard.instance.container(id).exit
+    aside = recorded.with_name("aside")
+    recorded.rename(aside)
+    looks = itertools.count(1)
+
+    def ends_meanwhile(_started: StartRecord) -> bool:
+        if next(looks) == 2:
+            aside.rename(recorded)
+        return False
+
+    monkeypatch.setattr(StartRecord, "alive", ends_meanwhile)
+    assert yard.containers.sweep() == []
+    assert yard.containers.get(id).exit_code == 7
 
 
 def test_a_paused_container_whose_monitor_was_killed_is_swept_too(yard: Yard) -> None:
