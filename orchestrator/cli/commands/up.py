@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import operation, output
 from orchestrator.cli.commands import plan
@@ -20,6 +20,10 @@ from orchestrator.cli.options import (
     text,
 )
 from orchestrator.cli.session import Session
+from orchestrator.cli.wish import Wish
+
+if TYPE_CHECKING:
+    from orchestrator.cli.watching import Watching
 
 
 def run(
@@ -45,12 +49,8 @@ def run(
     menu: bool | None,
     **chosen: Any,
 ) -> int:
-    from orchestrator.cli import foreground
-    from orchestrator.cli.menu import wanted
-    from orchestrator.cli.watching import Watching
-
     del yes  # Nothing is asked; the flag is there for Compose's sake.
-    wish = foreground.Wish(
+    wish = Wish(
         services=chosen["service"],
         attach=attach,
         no_attach=no_attach,
@@ -61,10 +61,13 @@ def run(
     )
     if detach or wait:
         wish.check_detached("--detach" if detach else "--wait")
-    watching = Watching(session, chosen["service"])
+    watching: Watching | None = None
     if watch and not (dry_run or session.dry_run):
+        from orchestrator.cli.watching import Watching
+
         wish.check_watched()
         _check_watched(chosen, detached=detach or wait)
+        watching = Watching(session, chosen["service"])
         watching.prepare()
     options = {**plan.request(session, **chosen), "environ": session.build_environ}
     stack = Stack(session, chosen["service"])
@@ -92,6 +95,9 @@ def run(
         print(f"{stack.name}: nothing to do, everything is up to date", file=sys.stderr)
     if detach or wait or chosen["no_start"]:
         return 0
+    # Loaded by nobody who detaches, as it takes longer than the rest of the command.
+    from orchestrator.cli import foreground
+
     return foreground.attach(
         session,
         stack.name,
@@ -102,11 +108,7 @@ def run(
         timestamps=timestamps,
         timeout=chosen["timeout"],
         watching=watching,
-        menu=wanted(
-            menu,
-            session.variables.get("COMPOSE_MENU"),
-            colour=output.use_colour(session, sys.stdout),
-        ),
+        menu=menu,
     )
 
 
