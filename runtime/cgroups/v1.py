@@ -7,6 +7,7 @@ controllers but it can be killed and watched as one.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from runtime.cgroups.manager import (
 from runtime.cgroups.realtime import grant
 from runtime.container.config import Resources
 from runtime.errors import RuntimeFault
+from runtime.linux.files import read_small
 
 _CONTROLLERS = ("cpu", "cpuacct", "memory", "pids", "devices", "freezer", "blkio")
 _UNLIMITED = 1 << 60
@@ -33,12 +35,19 @@ _UNLIMITED = 1 << 60
 class CgroupV1:
     def __init__(self, found: Hierarchies, parent: str, name: str) -> None:
         self._roots = found.v1
-        self._unified = found.unified / parent / name if found.unified else None
-        self._place = Path(parent) / name
-        self._controllers = {
-            controller: found.v1[controller] / self._place
+        self._unified_root = found.unified
+        self._place = f"{parent}/{name}"
+
+    @functools.cached_property
+    def _unified(self) -> Path | None:
+        return self._unified_root / self._place if self._unified_root else None
+
+    @functools.cached_property
+    def _controllers(self) -> dict[str, Path]:
+        return {
+            controller: self._roots[controller] / self._place
             for controller in _CONTROLLERS
-            if controller in found.v1
+            if controller in self._roots
         }
 
     def create(self, resources: Resources, devices: Sequence[DeviceRule]) -> None:
@@ -79,7 +88,7 @@ class CgroupV1:
             if file == "memory.limit_in_bytes":
                 self._make_room(path.parent, int(value))
             elif file == "cpu.rt_runtime_us":
-                grant(root, self._place, int(value))
+                grant(root, Path(self._place), int(value))
             if value == limits.INHERIT:
                 value = (path.parent.parent / file).read_text().strip()
             write(path, value)
@@ -96,10 +105,10 @@ class CgroupV1:
 
     def frozen(self) -> bool:
         try:
-            state = (self._controllers["freezer"] / "freezer.state").read_text()
+            state = read_small(f"{self._roots['freezer']}/{self._place}/freezer.state")
         except (OSError, KeyError):
             return False  # it is gone, or (ENODEV) going
-        return state.strip() != "THAWED"
+        return state.strip() != b"THAWED"
 
     def kill(self) -> None:
         if self._unified is not None and (self._unified / "cgroup.kill").exists():
@@ -156,7 +165,7 @@ class CgroupV1:
         if root is None:
             raise RuntimeFault("this host has no cpuset controller")
         above = root
-        for part in self._place.parts:
+        for part in Path(self._place).parts:
             below = above / part
             below.mkdir(exist_ok=True)
             for file in ("cpuset.cpus", "cpuset.mems"):

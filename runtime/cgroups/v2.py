@@ -14,6 +14,7 @@ from runtime.cgroups.manager import Usage, pids_in, read_pairs, remove_all, writ
 from runtime.container.config import Resources
 from runtime.errors import RuntimeFault
 from runtime.linux import bpf
+from runtime.linux.files import read_small
 
 _WANTED = ("cpu", "memory", "pids", "io", "cpuset")
 
@@ -73,7 +74,7 @@ class CgroupV2:
 
     def frozen(self) -> bool:
         try:
-            return (self._directory / "cgroup.freeze").read_text().strip() == "1"
+            return read_small(self._directory / "cgroup.freeze").strip() == b"1"
         except OSError:
             return False  # it is gone, or (ENODEV) going
 

@@ -34,7 +34,7 @@ from runtime.container.remains import end_remains
 from runtime.container.secrets import Secrets
 from runtime.container.seed import wants_seed
 from runtime.container.states import ContainerState as ContainerState
-from runtime.container.states import Status, exited_state, lost_exit
+from runtime.container.states import look, lost_exit
 from runtime.errors import (
     AlreadyExists,
     ContainerStartError,
@@ -222,25 +222,10 @@ class Containers:
 
     def get(self, id: str) -> ContainerState:
         """Raises NotFound."""
-        paths = self._paths(id)
-        if not paths.config.exists():
+        state = look(self._instance, id) if is_id(id) else None
+        if state is None:
             raise NotFound("container", id)
-        exited = read_exit(paths.exit)
-        started = read_start(paths.state)
-        if exited is not None:
-            return exited_state(id, exited)
-        if started is None:
-            return ContainerState(id=id, status="created")
-        if started.alive():
-            status: Status = "paused" if self._frozen(id) else "running"
-            return ContainerState(
-                id=id, status=status, pid=started.pid, started_at=started.started_at
-            )
-        # It may have ended between the two looks.
-        exited = read_exit(paths.exit)
-        if exited is not None:
-            return exited_state(id, exited)
-        return dataclasses.replace(exited_state(id, lost_exit(started, paths.log)), lost=True)
+        return state
 
     def list(self) -> Sequence[ContainerState]:
         states = []
@@ -297,13 +282,14 @@ class Containers:
         """A running container is frozen in the block, and not after this process has ended."""
         return sessions.hold(str(self._paths(id).socket))
 
-    def watch(self, id: str, *, execs: bool = False) -> socket.socket:
+    def watch(self, id: str, *, execs: bool = False, end: bool = False) -> socket.socket:
         """A connection that becomes readable once the exit is recorded (`sessions.read_watch`),
-        and with `execs` before that at each start and end of one (`sessions.read_exec`).
+        with `execs` before that at each start and end of one (`sessions.read_exec`), and with
+        `end` once the container has ended (`sessions.read_end`).
 
         Raises InvalidState when the container does not run.
         """
-        return sessions.open_watch(str(self._paths(id).socket), execs=execs)
+        return sessions.open_watch(str(self._paths(id).socket), execs=execs, end=end)
 
     def held(self, id: str) -> contextlib.AbstractContextManager[None]:
         """Keep a container as it is: nobody starts, changes or removes it. Raises NotFound."""
@@ -455,9 +441,6 @@ class Containers:
         """The group of the present run, or the last one."""
         started = read_start(self._paths(id).state)
         return open_cgroup(*self._instance.cgroup(id, started.cgroup_parent if started else None))
-
-    def _frozen(self, id: str) -> bool:
-        return self._cgroup(id).frozen()
 
     @contextlib.contextmanager
     def _first_process(self, id: str) -> Iterator[tuple[int, StartRecord]]:

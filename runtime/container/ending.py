@@ -81,6 +81,7 @@ def end(monitor: Monitor) -> None:
         finished_at=time.time_ns(),
         error=None if fault is None else f"its monitor failed: {fault!r}",
     )
+    monitor.tell_end(record)
     monitor.keeper.ended.append(Ended(monitor, cgroup, record))
 
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runtime.cgroups.manager import Cgroup
-from runtime.container import identity, reaper
+from runtime.container import gate, identity, reaper
 from runtime.container.children import NULL, REPORT
 from runtime.container.config import ContainerConfig, Ulimit
 from runtime.container.identity import Identity
@@ -78,6 +78,8 @@ def run(
     cgroup.join()
     set_oom_score(config)
     _enter_namespaces(config)
+    if config.gate is not None:
+        gate.pass_through(config.gate)
     root = _assemble(preparation)
     terminal = _open_terminal(root, report, config.terminal_size) if config.tty else None
     _set_sysctls(config)

@@ -5,7 +5,8 @@ Output is kept and the exit code recorded whether or not anybody listens.
 
 Messages on its socket (`runtime.linux.sockets`):
   {"op": "watch"}                 answered by {"exited": {...}} once the exit is on disk; with
-                                  "execs": true by {"exec": {...}} for each that starts or ends
+                                  "execs": true by {"exec": {...}} for each that starts or ends,
+                                  with "end": true by {"ended": {...}} before it is on disk
   {"op": "exec", "config": {...}} answered by {"started": pid} with the descriptors of its
                                   input, output and error (or its terminal), then {"exit_code"}
   {"op": "attach", ...}           see `runtime.container.attach`
@@ -15,6 +16,7 @@ Messages on its socket (`runtime.linux.sockets`):
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import selectors
 import signal
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runtime.container.keeper import Keeper
+    from runtime.container.record import ExitRecord
 
 # A turn's portion: with lines of two bytes it takes some ms to write them down.
 _CHUNK = 16 * 1024
@@ -87,6 +90,7 @@ class Monitor:
         self.watchers: set[socket.socket] = set()
         self._connections: set[socket.socket] = set()
         self._followers: set[socket.socket] = set()
+        self._impatient: set[socket.socket] = set()
         self._holds: Holds | None = None
         self._outputs: dict[int, str] = {}
         self._stdin = NULL
@@ -240,6 +244,12 @@ class Monitor:
 
     # --- the end -----------------------------------------------------------------------------
 
+    def tell_end(self, record: ExitRecord) -> None:
+        """Tell who will not wait until it is on disk; one that does not read delays nobody."""
+        for connection in self._impatient:
+            with contextlib.suppress(OSError):
+                sockets.send(connection, {"ended": dataclasses.asdict(record)})
+
     def _on_exit(self, _fd: int) -> None:
         if self._held_until is not None:
             # Whoever wants its output has not come yet.
@@ -297,6 +307,8 @@ class Monitor:
                 self.watchers.add(connection)
                 if request.get("execs"):
                     self._followers.add(connection)
+                if request.get("end"):
+                    self._impatient.add(connection)
             case "exec":
                 # From here on the session reads and writes this connection.
                 self._hand_over(connection)
@@ -322,7 +334,7 @@ class Monitor:
     def _hand_over(self, connection: socket.socket) -> None:
         if connection.fileno() >= 0:
             self.selector.discard(connection)
-        for known in (self._connections, self.watchers, self._followers):
+        for known in (self._connections, self.watchers, self._followers, self._impatient):
             known.discard(connection)
 
     def _forget(self, connection: socket.socket) -> None:

@@ -5,10 +5,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+# The files of a container by their names, for whoever reads those of all containers at once.
+CONFIG = "config.json"
+STATE = "state.json"
+EXIT = "exit.json"
+LOG = "container.log"
 
 _ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 
@@ -28,8 +36,7 @@ class Instance:
     @property
     def tag(self) -> str:
         """A short name that no other instance on this host has, for control groups."""
-        digest = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()
-        return f"bayplan-{digest[:8]}"
+        return _tag(str(self.root))
 
     def cgroup(self, id: str, parent: str | None) -> tuple[str, str]:
         """Parent and name of a container's control group, below `parent` where one is asked for."""
@@ -64,6 +71,12 @@ class Instance:
         return ContainerPaths(self.containers / id, self.run / "containers" / id)
 
 
+@functools.cache
+def _tag(root: str) -> str:
+    digest = hashlib.sha256(os.path.realpath(root).encode()).hexdigest()
+    return f"bayplan-{digest[:8]}"
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerPaths:
     """The files of one container."""
@@ -73,17 +86,17 @@ class ContainerPaths:
 
     @property
     def config(self) -> Path:
-        return self.directory / "config.json"
+        return self.directory / CONFIG
 
     @property
     def state(self) -> Path:
         """Who runs it, written when it starts."""
-        return self.directory / "state.json"
+        return self.directory / STATE
 
     @property
     def exit(self) -> Path:
         """How it ended, written once it has."""
-        return self.directory / "exit.json"
+        return self.directory / EXIT
 
     @property
     def socket(self) -> Path:
@@ -91,7 +104,7 @@ class ContainerPaths:
 
     @property
     def log(self) -> Path:
-        return self.directory / "container.log"
+        return self.directory / LOG
 
     @property
     def upper(self) -> Path:

@@ -52,10 +52,10 @@ class ExitRecord:
     error: str | None = None
 
 
-def read_start(path: Path) -> StartRecord | None:
+def read_start(path: Path | str) -> StartRecord | None:
     """None where there is none, or where a power cut has left it empty."""
     try:
-        return StartRecord(**json.loads(path.read_bytes()))
+        return StartRecord(**json.loads(files.read_small(path)))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
@@ -138,8 +138,8 @@ def _sync(path: Path, fd: int) -> None:
     files.sync_directory(path.parent)
 
 
-def read_exit(path: Path) -> ExitRecord | None:
+def read_exit(path: Path | str) -> ExitRecord | None:
     try:
-        return ExitRecord(**json.loads(path.read_bytes()))
+        return ExitRecord(**json.loads(files.read_small(path)))
     except (FileNotFoundError, ValueError, TypeError):
         return None

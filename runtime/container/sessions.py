@@ -152,15 +152,15 @@ def open_attach(monitor_socket: str, *, stdin: bool, complete: bool = False) -> 
     return session
 
 
-def open_watch(monitor_socket: str, *, execs: bool = False) -> socket.socket:
+def open_watch(monitor_socket: str, *, execs: bool = False, end: bool = False) -> socket.socket:
     """A connection that becomes readable once the container's exit is on disk; with `execs`
-    it tells of execs before (`read_exec`).
+    it tells of execs before (`read_exec`), with `end` of the end itself (`read_end`).
 
     Raises InvalidState when no monitor listens, that is when it has ended already.
     """
     connection = _connect(monitor_socket)
     try:
-        sockets.send(connection, {"op": "watch", "execs": execs})
+        sockets.send(connection, {"op": "watch", "execs": execs, "end": end})
     except OSError as error:
         connection.close()
         raise InvalidState("the container", "not running", "watch") from error
@@ -174,6 +174,16 @@ def read_watch(connection: socket.socket) -> ExitRecord | None:
     except (EOFError, OSError):
         return None
     return ExitRecord(**answer["exited"])
+
+
+def read_end(connection: socket.socket) -> ExitRecord | None:
+    """What a watch that asked for the `end` says first: the exit, all output being in the log,
+    before it is on disk; None where the monitor was killed."""
+    try:
+        answer, _fds = sockets.receive(connection)
+    except (EOFError, OSError):
+        return None
+    return ExitRecord(**(answer.get("ended") or answer["exited"]))
 
 
 def read_exec(connection: socket.socket) -> dict[str, Any] | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from runtime.container.record import ExitRecord, StartRecord, boot_id
+from runtime.cgroups.manager import open_cgroup
+from runtime.container.paths import CONFIG, EXIT, LOG, STATE, Instance
+from runtime.container.record import ExitRecord, StartRecord, boot_id, read_exit, read_start
 
 Status = Literal["created", "running", "paused", "exited"]
 
@@ -29,6 +33,36 @@ class ContainerState:
     oom_killed: bool = False
     error: str | None = None
     lost: bool = False
+
+
+def look(instance: Instance, id: str) -> ContainerState | None:
+    """What is known of a container now; None where there is none.
+
+    By the plainest means, as all containers are looked at again and again.
+    """
+    directory = instance.directory(id)
+    if not os.path.exists(f"{directory}/{CONFIG}"):
+        return None
+    exited = read_exit(f"{directory}/{EXIT}")
+    if exited is not None:
+        return exited_state(id, exited)
+    started = read_start(f"{directory}/{STATE}")
+    if started is None:
+        return ContainerState(id=id, status="created")
+    if started.alive():
+        cgroup = open_cgroup(*instance.cgroup(id, started.cgroup_parent))
+        return ContainerState(
+            id=id,
+            status="paused" if cgroup.frozen() else "running",
+            pid=started.pid,
+            started_at=started.started_at,
+        )
+    # It may have ended between the two looks.
+    exited = read_exit(f"{directory}/{EXIT}")
+    if exited is not None:
+        return exited_state(id, exited)
+    lost = lost_exit(started, Path(directory, LOG))
+    return dataclasses.replace(exited_state(id, lost), lost=True)
 
 
 def exited_state(id: str, record: ExitRecord) -> ContainerState:

@@ -194,6 +194,15 @@ def read_in_root(root: int, path: str, *, limit: int = 4 * 1024 * 1024) -> bytes
         os.close(fd)
 
 
+def read_small(path: str | os.PathLike[str]) -> bytes:
+    """A file of up to 64 KiB by one read(2), as records, procfs and control groups give it."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 64 * 1024)
+    finally:
+        os.close(fd)
+
+
 def sync_directory(path: str | os.PathLike[str]) -> None:
     """Make the names in a directory durable (fsync(2))."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

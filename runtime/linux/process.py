@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterable
 from ctypes import c_char_p, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
-from runtime.linux import libc
+from runtime.linux import files, libc
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -197,8 +197,7 @@ def runs(pid: int, started: int) -> bool:
 def _status(pid: int) -> list[bytes]:
     """The fields of /proc/<pid>/stat from the third one (the state) on; none without it."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:
-            text = stat.read()
+        text = files.read_small(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return []
     return text[text.rindex(b")") + 2 :].split()
