@@ -13,37 +13,31 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, Self
 
+from orchestrator.engine.container_rows import (
+    FIELDS,
+    LASTING_FIELDS,
+    Decoded,
+    dump,
+    encode,
+    encode_all,
+)
 from orchestrator.engine.errors import NameTaken, StoreError
 from orchestrator.engine.gitops_table import GitopsTable
 from orchestrator.engine.migrations import migrate
 from orchestrator.engine.records import (
     ContainerRecord,
-    EndpointRecord,
     Load,
     NetworkRecord,
-    PortRecord,
-    ProcessRecord,
     ProjectRecord,
     Revision,
 )
 from orchestrator.engine.rollout_table import RolloutTable
-from orchestrator.planning.health import HealthState
 
 FILE_NAME = "state.db"
 KEPT_REVISIONS = 50
-
-_CONTAINER_FIELDS = tuple(f.name for f in fields(ContainerRecord))
-_PASSING_FIELDS = frozenset(
-    {
-        *("started_at", "finished_at", "exit_code", "error"),
-        *("restarts", "restart_delay", "restart_at", "health", "ports", "hooks_due"),
-    }
-)
-_LASTING_FIELDS = tuple(name for name in _CONTAINER_FIELDS if name not in _PASSING_FIELDS)
 
 
 def keep_private(database: Path) -> None:
@@ -66,6 +60,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.path = root / FILE_NAME
         self._lock = threading.RLock()
+        self._decoded = Decoded()
         try:
             keep_private(self.path)
         except OSError as exc:
@@ -77,7 +72,7 @@ class Store:
             # WAL with NORMAL loses no consistency and, on power loss, at most the last moments;
             # what runs is read again from the runtime in any case.
             self._database.execute("PRAGMA synchronous = NORMAL")
-            # In KiB: what is read is decoded and kept by nobody; the kernel caches the file.
+            # In KiB: containers are kept decoded, and the kernel caches the file.
             self._database.execute("PRAGMA cache_size = -512")
             migrate(self._database)
         except sqlite3.Error as exc:
@@ -111,7 +106,7 @@ class Store:
                     record.name,
                     record.working_dir,
                     json.dumps(record.config_files),
-                    _dump(record.spec),
+                    dump(record.spec),
                     record.digest,
                     record.updated_at,
                 ),
@@ -126,7 +121,7 @@ class Store:
             number = last["number"] + 1 if last is not None else 1
             database.execute(
                 "INSERT INTO revisions VALUES (?, ?, ?, ?, ?)",
-                (record.name, number, record.digest, _dump(record.spec), record.updated_at),
+                (record.name, number, record.digest, dump(record.spec), record.updated_at),
             )
             database.execute(
                 "DELETE FROM revisions WHERE project = ? AND number <= ?",
@@ -170,8 +165,8 @@ class Store:
                     load.directory,
                     load.project,
                     json.dumps(load.config_files),
-                    _dump(load.inputs),
-                    _dump(load.spec),
+                    dump(load.inputs),
+                    dump(load.spec),
                     load.used_at,
                 ),
             )
@@ -215,7 +210,7 @@ class Store:
                     record.id,
                     record.key,
                     record.project,
-                    _dump(record.spec),
+                    dump(record.spec),
                     record.created_at,
                 ),
             )
@@ -235,7 +230,7 @@ class Store:
 
     def add_container(self, record: ContainerRecord) -> None:
         """Record a new container; raises NameTaken."""
-        marks = ", ".join(f":{name}" for name in _CONTAINER_FIELDS)
+        marks = ", ".join(f":{name}" for name in FIELDS)
         with self._transaction() as database:
             taken = database.execute(
                 "SELECT project FROM containers WHERE name = ?", (record.name,)
@@ -243,20 +238,20 @@ class Store:
             if taken is not None:
                 raise NameTaken(record.name, taken["project"])
             database.execute(
-                f"INSERT INTO containers ({', '.join(_CONTAINER_FIELDS)}) VALUES ({marks})",
-                _container_row(record),
+                f"INSERT INTO containers ({', '.join(FIELDS)}) VALUES ({marks})",
+                encode_all(record),
             )
 
     def container_row(self, id: str) -> dict[str, Any] | None:
         """What is lasting of a container's record, as plain values by column: all that cannot be
         read from the runtime."""
         rows = self._rows("SELECT * FROM containers WHERE id = ?", id)
-        return {name: rows[0][name] for name in _LASTING_FIELDS} if rows else None
+        return {name: rows[0][name] for name in LASTING_FIELDS} if rows else None
 
     def adopt_container(self, row: Mapping[str, Any]) -> ContainerRecord:
         """Put back a record that `container_row` gave, of this version or another one. Raises
         StoreError where the row is no such thing, NameTaken."""
-        known = {name: row[name] for name in _LASTING_FIELDS if name in row}
+        known = {name: row[name] for name in LASTING_FIELDS if name in row}
         known["ports"] = "[]"
         marks = ", ".join(f":{name}" for name in known)
         try:
@@ -277,21 +272,21 @@ class Store:
         """Change some of a container's fields; the result is None where it is not on record."""
         with self._transaction() as database:
             if changes:
-                encoded = {name: _encode(name, value) for name, value in changes.items()}
+                encoded = {name: encode(name, value) for name, value in changes.items()}
                 assignments = ", ".join(f"{name} = :{name}" for name in encoded)
                 database.execute(
                     f"UPDATE containers SET {assignments} WHERE id = :_id", {**encoded, "_id": id}
                 )
             row = database.execute("SELECT * FROM containers WHERE id = ?", (id,)).fetchone()
-        return _container(row) if row is not None else None
+        return self._decoded.record(row) if row is not None else None
 
     def container(self, id: str) -> ContainerRecord | None:
         rows = self._rows("SELECT * FROM containers WHERE id = ?", id)
-        return _container(rows[0]) if rows else None
+        return self._decoded.record(rows[0]) if rows else None
 
     def container_named(self, name: str) -> ContainerRecord | None:
         rows = self._rows("SELECT * FROM containers WHERE name = ?", name)
-        return _container(rows[0]) if rows else None
+        return self._decoded.record(rows[0]) if rows else None
 
     def containers(self, project: str | None = None) -> list[ContainerRecord]:
         """All containers, or those of a project, by service, number and name."""
@@ -301,14 +296,16 @@ class Store:
             if project is None
             else self._rows(f"SELECT * FROM containers WHERE project = ? {order}", project)
         )
-        return [_container(row) for row in rows]
+        return [self._decoded.record(row) for row in rows]
 
     def has_containers(self, project: str) -> bool:
         return bool(self._rows("SELECT 1 FROM containers WHERE project = ? LIMIT 1", project))
 
     def oneoffs(self) -> list[ContainerRecord]:
         """The containers of `run`, of all projects."""
-        return [_container(row) for row in self._rows("SELECT * FROM containers WHERE oneoff")]
+        return [
+            self._decoded.record(row) for row in self._rows("SELECT * FROM containers WHERE oneoff")
+        ]
 
     def upstreams(self) -> dict[str, tuple[str, ...]]:
         """The name servers that services name for themselves, by the container's id."""
@@ -333,6 +330,7 @@ class Store:
     def remove_container(self, id: str) -> None:
         with self._transaction() as database:
             database.execute("DELETE FROM containers WHERE id = ?", (id,))
+        self._decoded.forget(id)
 
     def bequeath(self, id: str) -> None:
         """Write down that the container's anonymous volumes are its successor's."""
@@ -384,10 +382,6 @@ class Store:
                 raise
 
 
-def _dump(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
 def _project(row: sqlite3.Row) -> ProjectRecord:
     return ProjectRecord(
         name=row["name"],
@@ -401,56 +395,3 @@ def _project(row: sqlite3.Row) -> ProjectRecord:
 
 def _network(row: sqlite3.Row) -> NetworkRecord:
     return NetworkRecord(**{**dict(row), "spec": json.loads(row["spec"])})
-
-
-def _container_row(record: ContainerRecord) -> dict[str, Any]:
-    return {name: _encode(name, getattr(record, name)) for name in _CONTAINER_FIELDS}
-
-
-def _encode(name: str, value: Any) -> Any:
-    match name:
-        case "endpoints" | "ports":
-            return json.dumps([asdict(item) for item in value])
-        case "process":
-            return json.dumps(asdict(value))
-        case "health":
-            return None if value is None else json.dumps(value.to_json())
-        case "spec" | "volumes":
-            return _dump(value)
-        case "source":
-            return json.dumps(list(value))
-        case "oneoff" | "hooks_due":
-            return int(value)
-    return value
-
-
-def _container(row: sqlite3.Row) -> ContainerRecord:
-    raw = dict(row)
-    process = json.loads(raw["process"])
-    return ContainerRecord(
-        **{
-            **raw,
-            "oneoff": bool(raw["oneoff"]),
-            "hooks_due": bool(raw["hooks_due"]),
-            "source": tuple(json.loads(raw["source"])),
-            "spec": json.loads(raw["spec"]),
-            "volumes": json.loads(raw["volumes"]),
-            "process": ProcessRecord(
-                **{
-                    **process,
-                    "command": tuple(process["command"]),
-                    "shell": tuple(process["shell"]),
-                }
-            ),
-            "endpoints": tuple(
-                EndpointRecord(**{**item, "aliases": tuple(item["aliases"])})
-                for item in json.loads(raw["endpoints"])
-            ),
-            "ports": tuple(PortRecord(**item) for item in json.loads(raw["ports"])),
-            "health": (
-                HealthState.from_json(json.loads(raw["health"]))
-                if raw["health"] is not None
-                else None
-            ),
-        }
-    )
