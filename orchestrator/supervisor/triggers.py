@@ -11,7 +11,8 @@ async def follow_events(bus: EventBus, controller: Controller) -> None:
     with bus.subscribe() as events:
         async for event in events:
             if isinstance(event, ContainerEvent):
-                if event.action == "stop":
+                if event.action in ("create", "stop"):
+                    # What comes next, a start or the end, is mostly on its way.
                     controller.wake_later(event.id)
                 elif event.action not in ("die", "health_status", "kill"):
                     controller.wake(event.id)
