@@ -19,8 +19,11 @@ from tests.integration.supervisor.test_crashes import UP, stack, states, until
 @pytest.mark.parametrize("how", ["missing", "damaged"])
 def test_containers_are_adopted_from_their_own_files(harbour: Harbour, how: str) -> None:
     harbour.up(stack())
-    until(lambda: (harbour.root / "projects" / "shop.json").exists(), "the project is kept")
     before = harbour.containers()
+    copies = [harbour.root / "projects" / "shop.json"]
+    for container in before.values():
+        copies.append(harbour.root / "containers" / container["id"] / "record.json")
+    until(lambda: all(copy.exists() for copy in copies), "all of it is kept")
     harbour.kill()
     for path in harbour.root.glob("state.db*"):
         if how == "missing" or path.suffix != ".db":
