@@ -15,9 +15,8 @@ from orchestrator.engine.limits import ulimits
 from orchestrator.planning import actions
 from orchestrator.planning.blueprint import image_reference
 from runtime.build.agents import agent
-from runtime.build.checkouts import checked_out
+from runtime.build.checkouts import checked_out, is_repository
 from runtime.build.downloads import without_credentials
-from runtime.build.git import is_git
 from runtime.build.remote_contexts import DOCKERFILE, RemoteContext, fetched, is_address
 from runtime.build.request import ENTITLEMENTS, INSECURE, BuildRequest
 from runtime.build.steps import BuildSecret, Network
@@ -204,7 +203,7 @@ class _Contexts:
 
 
 def _is_web(context: str) -> bool:
-    return is_address(context) and not is_git(context)
+    return is_address(context) and not is_repository(context)
 
 
 def network_of(action: actions.BuildImage) -> Network:

@@ -12,11 +12,19 @@ from pathlib import Path
 
 from runtime.build.copying import CopyRefused
 from runtime.build.downloads import without_credentials
-from runtime.build.git import check_out, find_commit
+from runtime.build.git import check_out, find_commit, is_git
 from runtime.build.scratch import CHECKOUT
 from runtime.errors import BuildError
 from runtime.linux.files import open_in_root
 from runtime.removal import passing_directory
+
+# The one host whose repositories need no scheme.
+_GITHUB = "github.com/"
+
+
+def is_repository(context: str) -> bool:
+    """True for a context that names a git repository."""
+    return context.startswith(_GITHUB) or is_git(context)
 
 
 @contextlib.contextmanager
@@ -27,6 +35,8 @@ def checked_out(
 
     `ssh` are agents' sockets by ID, of which "default" is used. Raises BuildError.
     """
+    if address.startswith(_GITHUB):
+        address = f"https://{address}"
     shown = without_credentials(address)
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     with passing_directory(scratch, CHECKOUT) as place:

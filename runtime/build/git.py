@@ -36,9 +36,12 @@ class GitSource:
 
 
 def is_git(word: str) -> bool:
-    """True for a source that names a git repository."""
+    """True for a source that names a git repository: of addresses with another scheme those
+    that end in .git."""
     if _SCP.match(word) or word.startswith(("git://", "ssh://")):
         return True
+    if "://" not in word:
+        return False  # a path, whatever it ends in
     try:
         return urllib.parse.urlsplit(word).path.endswith(".git")
     except ValueError:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.build.archives import extract, is_archive
+from runtime.build.checkouts import is_repository
 from runtime.build.copying import CopyRefused, Owner
 from runtime.build.downloads import fetch, without_credentials
-from runtime.build.git import is_git
 from runtime.build.scratch import CONTEXT
 from runtime.errors import BuildError, ImageError
 from runtime.images.merged import MergedTree
@@ -41,7 +41,7 @@ class RemoteContext:
 
 def is_address(context: str) -> bool:
     """True for a context that is no directory of this machine."""
-    return "://" in context or is_git(context)
+    return "://" in context or is_repository(context)
 
 
 @contextlib.contextmanager

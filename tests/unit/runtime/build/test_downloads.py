@@ -140,6 +140,12 @@ def test_a_repository_is_checked_out(shop: Workshop, repository: str) -> None:
     assert shop.build(dockerfile).id == image.id
 
 
+def test_a_directory_of_the_context_may_be_called_as_a_repository(shop: Workshop) -> None:
+    shop.write({"bare.git/HEAD": "ref: refs/heads/main"})
+    image = shop.build("FROM scratch\nADD bare.git /kept\n")
+    assert shop.files(image) == {"kept/HEAD": "ref: refs/heads/main"}
+
+
 @needs_git
 def test_a_commit_is_checked(shop: Workshop, repository: str) -> None:
     with pytest.raises(BuildError, match=r"is the commit [0-9a-f]{40}, not 000"):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from runtime.build import remote_contexts
+from runtime.build.checkouts import is_repository
 from runtime.build.remote_contexts import fetched, is_address
 from runtime.errors import BuildError
 from runtime.images.unpack import Limits
@@ -177,6 +178,15 @@ def test_what_cannot_be_fetched_is_said_in_one_line(tmp_path: Path, address: str
     assert "\n" not in str(caught.value) and address[:3] in str(caught.value)
 
 
-@pytest.mark.parametrize("path", ["/a", "a:b", "./http"])
+@pytest.mark.parametrize("path", ["/a", "a:b", "./http", "/srv/project.git", "project.git"])
 def test_a_path_is_no_address(path: str) -> None:
     assert not is_address(path)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["github.com/team/shop", "github.com/team/shop.git#v1:web", "https://host/shop.git#main"],
+)
+def test_an_address_of_a_repository_is_one_also_without_a_scheme(address: str) -> None:
+    assert is_address(address)
+    assert is_repository(address)
