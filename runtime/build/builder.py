@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
+from runtime.build.aside import Aside
 from runtime.build.bases import Bases, FindImage
 from runtime.build.cache import StepCache
 from runtime.build.cache_places import cache_source, cache_target
@@ -140,7 +141,7 @@ class _Build:
         self._stages = divide(parsed, request.args, automatic)
         self._outer = {**automatic, **self._stages.global_args}
         target = self._stages.target(request.target)
-        with self._store.lease() as lease:
+        with self._store.lease() as lease, Aside() as writes, Aside() as removals:
             caches.open(lease)
             self._bases = Bases(
                 request,
@@ -151,8 +152,9 @@ class _Build:
                 find_image=self._find_image,
                 platform=self._platform,
             )
-            self._around = self._surroundings(lease, caches)
+            self._around = self._surroundings(lease, caches, writes, removals)
             self._build_stages(self._stages.reachable(target))
+            writes.finish()
             self._tell_unused_args()
             result = self._results[target]
             annotations = caches.export(tuple(self._around.keys), result.layers, lease)
@@ -163,12 +165,16 @@ class _Build:
                 config, result.layers, request.tags, lease=lease, annotations=annotations
             )
 
-    def _surroundings(self, lease: Lease, caches: Caches) -> Surroundings:
+    def _surroundings(
+        self, lease: Lease, caches: Caches, writes: Aside, removals: Aside
+    ) -> Surroundings:
         request = self._request
         return Surroundings(
             store=self._store,
             cache=StepCache(self._store),
             steps=self._steps,
+            writes=writes,
+            removals=removals,
             lease=lease,
             progress=self._progress,
             open_source=self._bases.open_source,

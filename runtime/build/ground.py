@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runtime.build.aside import Aside
 from runtime.build.cache import StepCache
 from runtime.build.configure import DEFAULT_SHELL
 from runtime.build.events import BuildEvent
 from runtime.build.scope import Scope
 from runtime.build.sources import SourceTree
-from runtime.build.steps import BuildSecret, Network, StepRunner, Stop
+from runtime.build.steps import BuildSecret, ForeseenRun, Network, StepRunner, Stop
 from runtime.container.config import Ulimit
 from runtime.errors import BuildError
 from runtime.images.layers import Layer
@@ -37,12 +38,15 @@ class Surroundings:
     sockets) are by ID; `keys` collects the cache keys of the steps; `wait` passes the given
     seconds and raises BuildError once the build is to end; `stop` ends the steps that run;
     `fetch_step` takes the result of a step, by its key, over from a cache elsewhere, if it can;
-    `memory` (bytes) and `entitlements` as in BuildRequest.
+    `memory` (bytes) and `entitlements` as in BuildRequest; `writes` are done before the image is
+    made, `removals` before the build ends.
     """
 
     store: ImageStore
     cache: StepCache
     steps: StepRunner
+    writes: Aside
+    removals: Aside
     lease: Lease
     progress: Callable[[BuildEvent], None]
     open_source: Callable[[str | None, int], AbstractContextManager[SourceTree]]
@@ -67,13 +71,15 @@ class LayerPlan:
     """How one layer comes to be.
 
     `fields` decide the result and are its cache key; `make` writes it into an upper directory;
-    `by` is its line in the history; `alone` marks a layer that does not depend on those below.
+    `by` is its line in the history; `alone` marks a layer that does not depend on those below;
+    a RUN may have been `foreseen`: it is made in the upper directory that was given to it.
     """
 
     fields: Mapping[str, Any]
     make: Callable[[Path], None]
     by: str
     alone: bool = False
+    foreseen: ForeseenRun | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

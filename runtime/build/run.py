@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import secrets
-import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime.build.scratch import GATE
+from runtime.build.step_container import CANCELED, StepContainer
 from runtime.build.steps import Network, RunStep
-from runtime.container import sessions
 from runtime.container.config import ContainerConfig, File, LogConfig, Resources
 from runtime.container.containers import Containers
-from runtime.container.log_reader import LogFollower
-from runtime.errors import BuildError, InvalidState, NotFound, RuntimeFault, Unsupported
+from runtime.container.gate import Gate
+from runtime.errors import BuildError, NotFound, Unsupported
 from runtime.images.merged import MergedTree, split
 from runtime.removal import passing_directory
 
 _HOSTNAME = "build"
 _LOG = LogConfig(max_size=64 * 1024 * 1024, max_files=2)
 _BASE_PLACES = "mount-places"
-_LOOK = 1.0
-_CANCELED = "the build was canceled"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +65,7 @@ class ContainerStepRunner:
         self._containers = containers
         self._open_network = open_network
         self._scratch = scratch
+        self._group = f"build-{secrets.token_hex(8)}"
         _base_places(scratch / _BASE_PLACES)
         self._mutex = threading.Lock()
         self._wakers: set[int] = set()
@@ -82,52 +80,39 @@ class ContainerStepRunner:
 
     def run(self, step: RunStep, output: Callable[[bytes], None]) -> int:
         """See `StepRunner.run`; raises BuildError once canceled."""
+        with contextlib.closing(self.ready(step)) as container:
+            container.begin()
+            return container.run(output)
+
+    def ready(self, step: RunStep) -> StepContainer:
+        """See `ForesightedRunner.ready`."""
+        self._scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        gate = Gate(self._scratch / f"{GATE}{secrets.token_hex(8)}")
+        return StepContainer(
+            self._containers,
+            self._made(step, gate),
+            gate=gate,
+            waker=self._waker,
+            stop=step.stop,
+        )
+
+    @contextlib.contextmanager
+    def _made(self, step: RunStep, gate: Gate) -> Iterator[str]:
         with (
-            self._waker() as waker,
-            step.stop.calling(functools.partial(os.eventfd_write, waker, 1)),
             self._open_network(step.network) as network,
             _mount_places(self._scratch, step) as places,
         ):
-            config = self._config(step, network, places)
+            config = self._config(step, network, places, gate)
             self._containers.create(config)
             try:
-                return self._watch(config.id, waker, output)
+                yield config.id
             finally:
                 with contextlib.suppress(NotFound):
                     self._containers.delete(config.id, force=True)
 
-    def _watch(self, id: str, waker: int, output: Callable[[bytes], None]) -> int:
-        with _following(self._containers.log_path(id)) as log:
-            self._containers.start(id)
-            with contextlib.ExitStack() as stack:
-                waited = [log.fileno(), waker]
-                watch = None
-                with contextlib.suppress(InvalidState, ConnectionError):  # it is just ending
-                    watch = stack.enter_context(self._containers.watch(id))
-                    waited.append(watch.fileno())
-                while not log.ended():
-                    # Without a connection the record's file wakes us, or a look now and then
-                    # where a killed monitor will write none.
-                    ready, _, _ = select.select(waited, [], [], None if watch else _LOOK)
-                    if waker in ready:
-                        raise BuildError(_CANCELED)
-                    _emit(log, output)
-                    if watch is not None and watch.fileno() in ready:
-                        if sessions.read_watch(watch) is not None:
-                            break
-                        waited.remove(watch.fileno())  # it closed before the record was there
-                        watch = None
-                    if not ready and self._containers.get(id).exit_code is not None:
-                        break
-            _emit(log, output)
-        state = self._containers.get(id)
-        if state.exit_code is None:
-            raise RuntimeFault(f"the build step {id} ended without an exit code")
-        if state.oom_killed:
-            output(b"the step ran out of memory and was killed\n")
-        return state.exit_code
-
-    def _config(self, step: RunStep, network: StepNetwork, places: Path) -> ContainerConfig:
+    def _config(
+        self, step: RunStep, network: StepNetwork, places: Path, gate: Gate
+    ) -> ContainerConfig:
         extra = "".join(f"{address}\t{name}\n" for name, address in step.extra_hosts)
         files = (
             File(target="/etc/hosts", content=network.hosts + extra),
@@ -154,6 +139,8 @@ class ContainerStepRunner:
             upper=str(step.upper),
             work=str(step.work),
             volatile=True,
+            gate=str(gate.path),
+            group=self._group,
         )
         return config if step.shm_size is None else config.replace(shm_size=step.shm_size)
 
@@ -163,7 +150,7 @@ class ContainerStepRunner:
         try:
             with self._mutex:
                 if self._canceled:
-                    raise BuildError(_CANCELED)
+                    raise BuildError(CANCELED)
                 self._wakers.add(waker)
             try:
                 yield waker
@@ -172,23 +159,6 @@ class ContainerStepRunner:
                     self._wakers.discard(waker)
         finally:
             os.close(waker)
-
-
-@contextlib.contextmanager
-def _following(path: Path) -> Iterator[LogFollower]:
-    log = LogFollower(path, from_start=True)
-    try:
-        yield log
-    finally:
-        # The kernel lets go of an inotify instance after a grace period: 10 ms or more, in
-        # which the next step can begin.
-        threading.Thread(target=log.close, name="log close").start()
-
-
-def _emit(log: LogFollower, output: Callable[[bytes], None]) -> None:
-    entries = log.read()
-    if entries:
-        output("".join(entry.text for entry in entries).encode())
 
 
 def _base_places(directory: Path) -> None:
@@ -207,7 +177,6 @@ def _mount_places(scratch: Path, step: RunStep) -> Iterator[Path]:
     if not wanted:
         yield scratch / _BASE_PLACES
         return
-    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
         passing_directory(scratch, "places-") as places,
         MergedTree(step.layers) as tree,

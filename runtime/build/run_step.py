@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from runtime.build.events import StepOutput
 from runtime.build.ground import DEFAULT_PATH, Ground, LayerPlan
-from runtime.build.instructions import Run
+from runtime.build.instructions import Instruction, Run
 from runtime.build.parser import heredoc_of
 from runtime.build.request import HOST_NETWORK, INSECURE
-from runtime.build.step_mounts import StepMounts, parse_mount
-from runtime.build.steps import Network, RunStep
+from runtime.build.scope import Scope
+from runtime.build.step_mounts import Prepared, StepMounts, parse_mount
+from runtime.build.steps import ForeseenRun, ForesightedRunner, Network, RunStep
 from runtime.container.config import File
 from runtime.errors import ContainerStartError
 
 _TAIL_LINES = 25
 _SCRIPTS = "/dev/pipes"
 _LONGEST = 200
+_NO_MOUNTS = Prepared()
 
 
-def plan_run(instruction: Run, ground: Ground) -> LayerPlan:
+def foresee(instruction: Instruction | None, ground: Ground) -> ForeseenRun | None:
+    """Make ready what comes after the layer that is made on `ground`, if that is a RUN which
+    needs nothing but it; None where there is nothing to do, or nobody who can."""
+    steps, lease = ground.around.steps, ground.around.lease
+    if not isinstance(steps, ForesightedRunner) or not isinstance(instruction, Run):
+        return None
+    if instruction.mounts or instruction.network or instruction.security or instruction.heredocs:
+        return None
+    argv, _ = _argv(instruction, ground)
+    below, upper = lease.path("below"), lease.path("upper")
+    upper.mkdir(mode=0o755)
+    step = _step(
+        ground,
+        argv=argv,
+        layers=(*ground.layer_paths(), below),
+        upper=upper,
+        network=ground.around.network,
+    )
+    return ForeseenRun(below=below, upper=upper, ready=steps.ready(step))
+
+
+def plan_run(instruction: Run, ground: Ground, foreseen: ForeseenRun | None = None) -> LayerPlan:
     """The layer that a RUN instruction makes; raises BuildError and MountRefused."""
     around, scope, config = ground.around, ground.scope, ground.config
     privileged = _privileged(instruction, ground)
     network = _network(instruction, ground)
     argv, scripts = _argv(instruction, ground)
-    env = {"PATH": DEFAULT_PATH} | scope.variables
     cwd = config.working_dir or "/"
     mounts = [parse_mount(text, scope.expand, cwd) for text in instruction.mounts]
     step_mounts = StepMounts(
@@ -44,7 +67,7 @@ def plan_run(instruction: Run, ground: Ground) -> LayerPlan:
         "do": "run",
         "argv": argv,
         "scripts": [script.content for script in scripts],
-        "env": sorted(f"{name}={value}" for name, value in env.items()),
+        "env": sorted(f"{name}={value}" for name, value in _env(scope).items()),
         "cwd": cwd,
         "user": config.user,
         "network": network,
@@ -54,37 +77,75 @@ def plan_run(instruction: Run, ground: Ground) -> LayerPlan:
     }
 
     def make(upper: Path) -> None:
-        work = around.lease.path("work")
-        work.mkdir()
+        if foreseen is not None:
+            _run(argv, foreseen.ready.run, ground)
+            return
         with step_mounts.prepared(mounts, instruction.line) as prepared:
-            variables = env | scope.undeclared_env() | dict(prepared.env)
-            step = RunStep(
-                layers=tuple(map(str, ground.layer_paths())),
-                upper=upper,
-                work=work,
+            step = _step(
+                ground,
                 argv=argv,
-                env=tuple(f"{name}={value}" for name, value in variables.items()),
-                cwd=cwd,
-                user=config.user,
+                layers=ground.layer_paths(),
+                upper=upper,
                 network=network,
-                mounts=prepared.mounts,
-                tmpfs=prepared.tmpfs,
-                files=(*prepared.files, *scripts),
-                extra_hosts=around.extra_hosts,
-                shm_size=around.shm_size,
-                ulimits=around.ulimits,
-                memory=around.memory,
+                scripts=scripts,
+                prepared=prepared,
                 privileged=privileged,
-                stop=around.stop,
             )
-            _run(step, ground)
+            _run(argv, functools.partial(around.steps.run, step), ground)
 
     args = [f"{name}={value}" for name, value in scope.args.items()]
     prefix = f"|{len(args)} {' '.join(args)} " if args else ""
-    return LayerPlan(fields=fields, make=make, by=f"RUN {prefix}{' '.join(argv)}")
+    return LayerPlan(
+        fields=fields,
+        make=make,
+        by=f"RUN {prefix}{' '.join(argv)}",
+        foreseen=foreseen,
+    )
 
 
-def _run(step: RunStep, ground: Ground) -> None:
+def _env(scope: Scope) -> dict[str, str]:
+    return {"PATH": DEFAULT_PATH} | scope.variables
+
+
+def _step(
+    ground: Ground,
+    *,
+    argv: tuple[str, ...],
+    layers: Sequence[Path],
+    upper: Path,
+    network: Network,
+    scripts: tuple[File, ...] = (),
+    prepared: Prepared = _NO_MOUNTS,
+    privileged: bool = False,
+) -> RunStep:
+    around, scope, config = ground.around, ground.scope, ground.config
+    work = around.lease.path("work")
+    work.mkdir()
+    variables = _env(scope) | scope.undeclared_env() | dict(prepared.env)
+    return RunStep(
+        layers=tuple(map(str, layers)),
+        upper=upper,
+        work=work,
+        argv=argv,
+        env=tuple(f"{name}={value}" for name, value in variables.items()),
+        cwd=config.working_dir or "/",
+        user=config.user,
+        network=network,
+        mounts=prepared.mounts,
+        tmpfs=prepared.tmpfs,
+        files=(*prepared.files, *scripts),
+        extra_hosts=around.extra_hosts,
+        shm_size=around.shm_size,
+        ulimits=around.ulimits,
+        memory=around.memory,
+        privileged=privileged,
+        stop=around.stop,
+    )
+
+
+def _run(
+    argv: tuple[str, ...], run: Callable[[Callable[[bytes], None]], int], ground: Ground
+) -> None:
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     with _lines(tail) as keep:
 
@@ -94,13 +155,13 @@ def _run(step: RunStep, ground: Ground) -> None:
             ground.around.progress(StepOutput(step=ground.step, text=text))
 
         try:
-            code = ground.around.steps.run(step, output)
+            code = run(output)
         except ContainerStartError as exc:
             raise ground.error(
-                f"cannot run {step.argv[0]}: {exc}", hint=exc.hint, exit_code=exc.exit_code
+                f"cannot run {argv[0]}: {exc}", hint=exc.hint, exit_code=exc.exit_code
             ) from exc
     if code:
-        command = " ".join(step.argv)
+        command = " ".join(argv)
         shown = command if len(command) <= _LONGEST else command[:_LONGEST] + "…"
         raise ground.error(
             f"the command returned exit code {code}: {shown}",

@@ -9,10 +9,11 @@ from runtime.removal import discard
 AGENT = "agent-"
 CHECKOUT = "checkout-"
 CONTEXT = "context-"
+GATE = "gate-"
 
 
 def sweep(scratch: Path) -> None:
     """Remove what builds have left that a crash cut short. Blocking."""
-    for prefix in (AGENT, CHECKOUT, CONTEXT):
+    for prefix in (AGENT, CHECKOUT, CONTEXT, GATE):
         for left in scratch.glob(f"{prefix}*"):
             discard(left)

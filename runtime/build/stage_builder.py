@@ -6,8 +6,10 @@ change the image's config. Source: BuildKit reference.md.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
+import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +24,9 @@ from runtime.build.copy_step import plan_copy
 from runtime.build.copying import CopyRefused
 from runtime.build.events import BuildWarning, StepCached, StepDone, StepFailed, StepStarted
 from runtime.build.ground import Ground, LayerPlan, Surroundings
-from runtime.build.run_step import plan_run
+from runtime.build.run_step import foresee, plan_run
 from runtime.build.scope import Scope
+from runtime.build.steps import ForeseenRun
 from runtime.errors import ImageError, RuntimeFault
 from runtime.images.layers import Layer
 from runtime.images.merged import split
@@ -69,26 +72,36 @@ class StageBuilder:
         self._no_cache = no_cache
         self._number = 0
         self._line = 0
+        self._following: ins.Instruction | None = None
+        self._foreseen: ForeseenRun | None = None
 
     def run(self, instructions: Sequence[ins.Instruction]) -> None:
         """Execute instructions; raises BuildError with the line of the one that fails."""
-        for instruction in instructions:
-            self._around.wait(0)
-            self._number += 1
-            self._line = instruction.line
-            try:
-                self._execute(instruction)
-            except (CopyRefused, ImageError, ValueError) as exc:
-                raise self._ground().error(str(exc)) from exc
-            except OSError as exc:
-                if exc.errno not in _OF_PATHS:
-                    raise  # the machine's, not the Dockerfile's
-                raise self._ground().error((exc.strerror or "").lower()) from None
-            for name in self._scope.take_unset():
-                message = f"the variable {name} is not set here"
-                self._around.progress(
-                    BuildWarning(rule="UndefinedVar", message=message, line=self._line)
-                )
+        try:
+            for instruction, following in itertools.pairwise((*instructions, None)):
+                assert instruction is not None, "None comes last"
+                self._following = following
+                self._around.wait(0)
+                self._number += 1
+                self._line = instruction.line
+                self._attempt(instruction)
+        finally:
+            self._forget(self._foreseen)
+
+    def _attempt(self, instruction: ins.Instruction) -> None:
+        try:
+            self._execute(instruction)
+        except (CopyRefused, ImageError, ValueError) as exc:
+            raise self._ground().error(str(exc)) from exc
+        except OSError as exc:
+            if exc.errno not in _OF_PATHS:
+                raise  # the machine's, not the Dockerfile's
+            raise self._ground().error((exc.strerror or "").lower()) from None
+        for name in self._scope.take_unset():
+            message = f"the variable {name} is not set here"
+            self._around.progress(
+                BuildWarning(rule="UndefinedVar", message=message, line=self._line)
+            )
 
     def result(self) -> StageResult:
         return StageResult(
@@ -134,7 +147,11 @@ class StageBuilder:
         self._layer(instruction, lambda _: plan)
 
     def _run(self, instruction: ins.Run) -> None:
-        self._layer(instruction, lambda ground: plan_run(instruction, ground))
+        foreseen, self._foreseen = self._foreseen, None
+        try:
+            self._layer(instruction, lambda ground: plan_run(instruction, ground, foreseen))
+        finally:
+            self._forget(foreseen)
 
     def _copy(self, instruction: ins.Copy) -> None:
         self._layer(instruction, lambda ground: plan_copy(instruction, ground))
@@ -169,34 +186,54 @@ class StageBuilder:
         below = "" if plan.alone or not parents else parents[-1]
         key = StepCache.key({**plan.fields, "below": below, "epoch": around.epoch})
         around.keys[key] = None
-        if self._no_cache:
-            made = self._made(plan)
-            around.cache.put(key, made)
-            return made, False
-        with around.cache.working_on(key, around.wait):
-            known = around.cache.find(key, around.lease, parents, lambda: around.wait(0))
-            if known is None and around.fetch_step(key):
+        with contextlib.ExitStack() as held:
+            if not self._no_cache:
+                held.enter_context(around.cache.working_on(key, around.wait))
                 known = around.cache.find(key, around.lease, parents, lambda: around.wait(0))
-            if known is not None:
-                return known, True
-            made = self._made(plan)
-            around.cache.put(key, made)
-            return made, False
+                if known is None and around.fetch_step(key):
+                    known = around.cache.find(key, around.lease, parents, lambda: around.wait(0))
+                if known is not None:
+                    return known, True
+            made, store = self._made(plan)
+            others = held.pop_all()
 
-    def _made(self, plan: LayerPlan) -> CachedStep:
+        def keep() -> None:
+            with others:
+                store()
+                around.cache.put(key, made)
+
+        around.writes.do(keep)
+        return made, False
+
+    def _made(self, plan: LayerPlan) -> tuple[CachedStep, Callable[[], None]]:
+        """The step's result, and what is left to do for its blob."""
         around, ground = self._around, self._ground()
-        upper = around.lease.path("upper")
-        upper.mkdir(mode=0o755)
+        if plan.foreseen is not None:
+            upper = plan.foreseen.upper
+        else:
+            upper = around.lease.path("upper")
+            upper.mkdir(mode=0o755)
         with ground.merged() as lower, ground.upper(upper, lower) as tree:
             tree.root_like_lower()
+        if plan.foreseen is not None:
+            plan.foreseen.ready.begin()
+        following = self._foreseen = foresee(self._following, ground)
         plan.make(upper)
-        layer = around.store.commit_directory(
+        committed = around.store.commit_directory(
             upper,
             lease=around.lease,
             parents=tuple(layer.chain_id for layer in self._layers),
             epoch=around.epoch,
         )
-        return CachedStep(layer=layer, created=timestamp(around.epoch))
+        layer = committed.layer
+        if following is not None:
+            following.put_on(around.store.layers.path(layer.chain_id))
+        return CachedStep(layer=layer, created=timestamp(around.epoch)), committed.store
+
+    def _forget(self, foreseen: ForeseenRun | None) -> None:
+        """Have what was made ready for a RUN taken away, be it used or not."""
+        if foreseen is not None:
+            self._around.removals.do(foreseen.ready.close)
 
     def _ground(self) -> Ground:
         return Ground(

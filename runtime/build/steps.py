@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from runtime.container.config import File, Mount, Tmpfs, Ulimit
 
@@ -96,3 +97,44 @@ class StepRunner(Protocol):
         Raises RuntimeFault where the command cannot be started.
         """
         ...
+
+
+class ReadyStep(Protocol):
+    """A step for which all is ready but its layers."""
+
+    def begin(self) -> None:
+        """Let it go on, as the layers are there now; never waits."""
+        ...
+
+    def run(self, output: Callable[[bytes], None]) -> int:
+        """As `StepRunner.run`, of what has begun; once."""
+        ...
+
+    def close(self) -> None:
+        """Take away what was made for it, also where it was never run; waits until that is done."""
+        ...
+
+
+@runtime_checkable
+class ForesightedRunner(StepRunner, Protocol):
+    """Can make a step ready while another runs."""
+
+    def ready(self, step: RunStep) -> ReadyStep:
+        """Begin to make a step ready, whose `layers` need not be there yet; never waits."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeseenRun:
+    """A RUN that is made ready while the layer that it will stand on is still being made.
+
+    `below` is where a link to that layer will be, `upper` where the RUN writes.
+    """
+
+    below: Path
+    upper: Path
+    ready: ReadyStep
+
+    def put_on(self, layer: Path) -> None:
+        """The layer is complete."""
+        os.symlink(layer, self.below)

@@ -93,7 +93,7 @@ class Containers:
             directory.mkdir()
         # The upper directory is the container's "/" and takes the mode of the image's.
         paths.upper.mkdir(mode=0o755)
-        if config.layers:
+        if config.layers and config.upper is None:
             top = os.stat(config.layers[-1])
             os.chown(paths.upper, top.st_uid, top.st_gid)
             os.chmod(paths.upper, top.st_mode & 0o7777)

@@ -43,9 +43,15 @@ class BlobWriter:
             view = view[self._file.write(view) :]
         begin_writing(self._file.fileno(), before, self.size)
 
+    def described(self, media_type: str) -> Descriptor:
+        """What the blob is, as far as it is written."""
+        digest = f"{self._kind}:{self._hash.hexdigest()}"
+        return Descriptor(media_type=media_type, digest=digest, size=self.size)
+
     def commit(self, media_type: str, *, expected: Descriptor | None = None) -> Descriptor:
         """Put the blob in its place; raises ImageError where it is not what was expected."""
-        digest = f"{self._kind}:{self._hash.hexdigest()}"
+        written = self.described(media_type)
+        digest = written.digest
         if expected is not None and (expected.digest, expected.size) != (digest, self.size):
             raise ImageError(
                 f"the content is {digest} of {self.size} bytes, "
@@ -58,7 +64,7 @@ class BlobWriter:
                 target = self._blobs.path(digest)
                 os.rename(self._path, target)
                 sync_directory(target.parent)
-        return Descriptor(media_type=media_type, digest=digest, size=self.size)
+        return written
 
     def close(self) -> None:
         self._file.close()

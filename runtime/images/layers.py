@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from runtime.errors import ImageError
-from runtime.images.blobs import Blobs
+from runtime.images.blobs import Blobs, BlobWriter
 from runtime.images.leases import Lease
 from runtime.images.merged import MergedTree
 from runtime.images.pack import Packed, pack
@@ -67,6 +67,15 @@ class LayerRecord:
     size: int
     entries: int
     boot_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedLayer:
+    """A layer that is in its place already; its blob is put there by `store`, which must be
+    called, from any thread, and takes as long as the disk does."""
+
+    layer: Layer
+    store: Callable[[], None]
 
 
 class Layers:
@@ -161,41 +170,59 @@ class Layers:
 
     def commit(
         self, upper: Path, *, parents: Sequence[str], lease: Lease, epoch: int | None = None
-    ) -> Layer:
+    ) -> CommittedLayer:
         """Make the directory `upper` a layer: pack it into a blob and move it to its place.
 
-        `upper` must lie in the store's file system and is gone afterwards.
+        `upper` must lie in the store's file system and is gone afterwards. What is to stand on
+        the layer need not wait for its blob to be on the disk.
         """
-        diff_id, descriptor, packed = self._pack(upper, parents, lease, epoch, moves=True)
-        directory = lease.path("layer")
-        directory.mkdir(mode=0o700)
-        os.rename(upper, directory / "diff")
-        unpacked = Unpacked(entries=packed.entries, size=packed.size)
-        return self._publish(directory, parents, diff_id, descriptor, unpacked, lease)
+        with contextlib.ExitStack() as stack:
+            blob = stack.enter_context(self._blobs.writing(lease))
+            diff_id, packed = self._pack(upper, blob, parents, epoch, moves=True)
+            directory = lease.path("layer")
+            directory.mkdir(mode=0o700)
+            os.rename(upper, directory / "diff")
+            unpacked = Unpacked(entries=packed.entries, size=packed.size)
+            descriptor = blob.described(LAYER_GZIP)
+            layer = self._publish(directory, parents, diff_id, descriptor, unpacked, lease)
+            held = stack.pop_all()
+
+        def store() -> None:
+            with held:
+                blob.commit(LAYER_GZIP)
+
+        return CommittedLayer(layer=layer, store=store)
 
     def add_copy(
         self, upper: Path, *, parents: Sequence[str], lease: Lease, epoch: int | None = None
     ) -> Layer:
         """Make a layer of what `upper` holds now, and leave it as it is."""
-        diff_id, descriptor, _ = self._pack(upper, parents, lease, epoch, moves=False)
+        with self._blobs.writing(lease) as blob:
+            diff_id, _ = self._pack(upper, blob, parents, epoch, moves=False)
+            descriptor = blob.commit(LAYER_GZIP)
         return self.ensure(descriptor, diff_id, parents=parents, lease=lease)
 
     def _pack(
-        self, upper: Path, parents: Sequence[str], lease: Lease, epoch: int | None, *, moves: bool
-    ) -> tuple[str, Descriptor, Packed]:
+        self,
+        upper: Path,
+        blob: BlobWriter,
+        parents: Sequence[str],
+        epoch: int | None,
+        *,
+        moves: bool,
+    ) -> tuple[str, Packed]:
         difference = Sha256()
-        with self._blobs.writing(lease) as blob, self._lower(parents) as lower:
-            compressed = Compressed(blob.write)
+        compressed = Compressed(blob.write)
 
-            def store(piece: bytes) -> None:
-                difference.update(piece)
-                compressed.put(piece)
+        def store(piece: bytes) -> None:
+            difference.update(piece)
+            compressed.put(piece)
 
-            with Worker(store) as worker:
-                packed = pack(upper, worker.put, lower=lower, epoch=epoch, settle_times=moves)
-                worker.finish()
-            compressed.finish()
-            return difference.digest, blob.commit(LAYER_GZIP), packed
+        with self._lower(parents) as lower, Worker(store) as worker:
+            packed = pack(upper, worker.put, lower=lower, epoch=epoch, settle_times=moves)
+            worker.finish()
+        compressed.finish()
+        return difference.digest, packed
 
     def ensure(
         self,

@@ -23,7 +23,7 @@ from runtime.images.blobs import Blobs
 from runtime.images.catalogue import Catalogue, Images
 from runtime.images.catalogue import HistoryLine as HistoryLine
 from runtime.images.catalogue import Image as Image
-from runtime.images.layers import Layer, Layers
+from runtime.images.layers import CommittedLayer, Layer, Layers
 from runtime.images.layout_index import LayoutIndex, unnamed
 from runtime.images.leases import Lease, Leases
 from runtime.images.platforms import choose as choose
@@ -178,7 +178,7 @@ class ImageStore:
 
     def commit_directory(
         self, upper: Path, *, lease: Lease, parents: Sequence[str] = (), epoch: int | None = None
-    ) -> Layer:
+    ) -> CommittedLayer:
         """Make an overlayfs upper directory a layer; see `Layers.commit`."""
         return self.layers.commit(upper, parents=parents, lease=lease, epoch=epoch)
 

@@ -287,7 +287,8 @@ class Compressed:
 
 
 class Worker:
-    """Calls `consume` with each piece in order, in a thread of its own.
+    """Calls `consume` with each piece in order, in a thread of its own where there are several:
+    a single one is not worth it.
 
     `put` blocks when the thread is `depth` pieces behind. An error of `consume` is raised by
     the next `put` or by `finish`.
@@ -297,16 +298,26 @@ class Worker:
         self._consume = consume
         self._queue: queue.Queue[bytes | None] = queue.Queue(depth)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="layer stream", daemon=True)
-        self._thread.start()
+        self._first: bytes | None = None
+        self._thread: threading.Thread | None = None
 
     def put(self, piece: bytes) -> None:
         if self._error is not None:
             raise self._error
+        if self._thread is None:
+            if self._first is None:
+                self._first = piece
+                return
+            self._thread = threading.Thread(target=self._run, name="layer stream", daemon=True)
+            self._thread.start()
+            self._queue.put(self._first)
         self._queue.put(piece)
 
     def finish(self) -> None:
         """Wait until everything is consumed."""
+        if self._thread is None and self._first is not None:
+            first, self._first = self._first, None
+            self._consume(first)
         self._stop()
         if self._error is not None:
             raise self._error
@@ -323,7 +334,7 @@ class Worker:
         self._stop()
 
     def _stop(self) -> None:
-        if self._thread.is_alive():
+        if self._thread is not None and self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
 

@@ -224,6 +224,34 @@ def test_a_script_with_its_own_interpreter_runs(site: Site) -> None:
     assert site.output() == "/dev/pipes/EOF\n"
 
 
+def test_a_step_stands_on_what_the_one_before_it_made(site: Site) -> None:
+    image = site.build(
+        "RUN echo one >/a && chmod 700 / && rm /etc/passwd\n"
+        "RUN test ! -e /etc/passwd && stat -c %a / && cat /a && echo two >>/a\n"
+        "RUN cat /a && rm /a\n"
+        "RUN test ! -e /a\n"
+    )
+    assert site.output() == "700\none\none\ntwo\n"
+    with site.tree(image) as tree:
+        assert tree.find(b"/a") is None
+    assert os.listdir(site.store.root / "ingest") == []
+    assert list((site.context.parent / "scratch").glob("gate-*")) == []
+
+
+def test_a_step_that_was_made_ready_is_not_run_where_its_result_is_known(site: Site) -> None:
+    first = site.build("RUN true\nRUN echo runs; date +%N >/b\n")
+    second = site.build("RUN :\nRUN echo runs; date +%N >/b\n")
+    assert site.output() == ""
+    assert second.config.diff_ids == first.config.diff_ids
+
+
+def test_a_step_that_was_made_ready_for_nothing_is_taken_away(site: Site) -> None:
+    with pytest.raises(BuildError, match="exit code 3"):
+        site.build("RUN exit 3\nRUN echo never\n")
+    assert site.output() == ""
+    assert site.containers.list() == []
+
+
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
