@@ -198,7 +198,11 @@ class Copier:
         self._own(fd, *self._source.owner(item.status))
         found = self._source.tree.entry(item.parts)
         if found is not None:
-            _copy_attributes(found, fd, os.O_RDONLY | os.O_DIRECTORY)
+            source = found.open(os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                _copy_attributes(source, fd)
+            finally:
+                os.close(source)
         os.fchmod(fd, self._mode_of(item.status))
         self._times[real] = item.status.st_mtime_ns
 
@@ -227,7 +231,7 @@ class Copier:
             try:
                 copy_content(source, written)
                 self._own(written, *self._source.owner(status))
-                _copy_attributes(found, written)
+                _copy_attributes(source, written)
                 os.fchmod(written, self._mode_of(status))
                 os.utime(written, ns=(status.st_mtime_ns, status.st_mtime_ns))
             finally:
@@ -277,13 +281,9 @@ class Copier:
         self._times.clear()
 
 
-def _copy_attributes(found: Found, target: int, flags: int = os.O_RDONLY) -> None:
-    source = found.open(flags)
-    try:
-        for name in os.listxattr(source):
-            if (
-                name.startswith("user.") and not name.startswith("user.overlay.")
-            ) or name == "security.capability":
-                os.setxattr(target, name, os.getxattr(source, name))
-    finally:
-        os.close(source)
+def _copy_attributes(source: int, target: int) -> None:
+    for name in os.listxattr(source):
+        if (
+            name.startswith("user.") and not name.startswith("user.overlay.")
+        ) or name == "security.capability":
+            os.setxattr(target, name, os.getxattr(source, name))

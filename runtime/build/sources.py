@@ -244,7 +244,9 @@ def file_digest(fd: int, status: os.stat_result) -> bytes:
         return known
     running = hashlib.sha256()
     offset = 0
-    while piece := os.pread(fd, _CHUNK, offset):
+    # A large buffer for a small file costs more than the file.
+    chunk = min(_CHUNK, status.st_size + 1)
+    while piece := os.pread(fd, chunk, offset):
         running.update(piece)
         offset += len(piece)
     digest = running.digest()

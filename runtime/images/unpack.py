@@ -270,7 +270,7 @@ class _Unpacking:
     def _opaque(self, parts: Parts) -> None:
         real, fd = self._tree.walk(parts)
         if real:
-            os.setxattr(fd, self._tree.opaque_name, b"y")
+            self._tree.mark_opaque(fd)
         else:
             self._root_is_opaque = True
 

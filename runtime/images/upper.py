@@ -57,6 +57,7 @@ class UpperTree:
         self._follow_own = follow_own
         self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._open: dict[Parts, int] = {}
+        self._opaque: dict[Parts, bool] = {}
         self.taken_over: dict[Parts, os.stat_result] = {}
         """Directories that were made after a lower layer's, with its status."""
 
@@ -186,9 +187,14 @@ class UpperTree:
         """Hide what lower layers have in the directory `name` of `fd`."""
         child = os.open(name, _DIRECTORY, dir_fd=fd)
         try:
-            os.setxattr(child, self.opaque_name, b"y")
+            self.mark_opaque(child)
         finally:
             os.close(child)
+
+    def mark_opaque(self, fd: int) -> None:
+        """Hide what lower layers have in the open directory `fd`."""
+        self._opaque.clear()
+        os.setxattr(fd, self.opaque_name, b"y")
 
     def create_file(self, parts: Parts, fd: int) -> int:
         """A new, empty file at `parts` (in the open parent `fd`), open for writing."""
@@ -260,7 +266,7 @@ class UpperTree:
         if is_whiteout(status):
             os.unlink(name, dir_fd=fd)
             child = self._make(fd, here, None, mode=mode, uid=uid, gid=gid)
-            os.setxattr(child, self.opaque_name, b"y")
+            self.mark_opaque(child)
             return child
         if stat.S_ISLNK(status.st_mode):
             if self._follow_own:
@@ -306,9 +312,17 @@ class UpperTree:
             fd = self.peek(parts[:depth])
             if fd is None:
                 return self.status(parts[:depth]) is not None
-            if is_opaque(fd):
+            if self._is_opaque(parts[:depth], fd):
                 return True
         return False
+
+    def _is_opaque(self, parts: Parts, fd: int) -> bool:
+        known = self._opaque.get(parts)
+        if known is None:
+            if len(self._opaque) >= _KEPT:
+                self._opaque.clear()
+            known = self._opaque[parts] = is_opaque(fd)
+        return known
 
     def peek(self, parts: Parts) -> int | None:
         """The layer's own directory at exactly `parts`, None where it has none."""
@@ -343,6 +357,7 @@ class UpperTree:
         self._open[parts] = fd
 
     def _forget(self, parts: Parts) -> None:
+        self._opaque.clear()
         for known in [known for known in self._open if known[: len(parts)] == parts]:
             os.close(self._open.pop(known))
         for known in [known for known in self.taken_over if known[: len(parts)] == parts]:
