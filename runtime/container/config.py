@@ -153,7 +153,7 @@ class ContainerConfig:
     `stop_signal` is a signal number, `stop_timeout` in seconds (-1: wait for ever).
     `upper` and `work` replace the container's own writable layer (a build step's result);
     `volatile` lets the kernel skip every sync of that layer, which is then lost with a crash.
-    `gate` is the path of a gate that a start waits at before it mounts anything: `layers` and
+    `gate` is the path of a gate that a start waits at before it mounts the root: `layers` and
     `upper` need to be there only then (`runtime.container.gate`).
     `await_attach` keeps the output, and the end, for the first client to attach, a few seconds
     long. `terminal_size` is in rows and columns. Containers of one `group` may share the process

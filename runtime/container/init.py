@@ -24,7 +24,7 @@ from runtime.container import gate, identity, reaper
 from runtime.container.children import NULL, REPORT
 from runtime.container.config import ContainerConfig, Ulimit
 from runtime.container.identity import Identity
-from runtime.container.mounting import Root, step, take_images, take_sources
+from runtime.container.mounting import Root, make_filesystems, step, take_images, take_sources
 from runtime.container.rootfs import Bind, Operation, Overlay
 from runtime.errors import ContainerStartError, RuntimeFault
 from runtime.linux import capabilities, files, mounts, namespaces, process, seccomp, terminals
@@ -78,8 +78,6 @@ def run(
     cgroup.join()
     set_oom_score(config)
     _enter_namespaces(config)
-    if config.gate is not None:
-        gate.pass_through(config.gate)
     root = _assemble(preparation)
     terminal = _open_terminal(root, report, config.terminal_size) if config.tty else None
     _set_sysctls(config)
@@ -144,9 +142,13 @@ def _assemble(preparation: Preparation) -> Root:
     with step("root", "cut the mounts off from the host's"):
         # Slaves: what the host unmounts goes here too while the root is being built.
         mounts.change_propagation("/", mounts.MS_SLAVE | mounts.MS_REC)
+    filesystems = make_filesystems(preparation.operations)
+    if preparation.config.gate is not None:
+        gate.pass_through(preparation.config.gate)
     images = take_images(preparation.operations, preparation.place)
     root = Root(preparation.overlay, preparation.place, preparation.shared_memory)
     root.add_sources(sources)
+    root.add_sources(filesystems)
     root.add_sources(images)
     root.seed_volumes(preparation.config)
     secrets = _secrets(preparation)

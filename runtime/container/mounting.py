@@ -70,12 +70,14 @@ class Root:
             self.fd = mount_overlay(overlay, place)
         self.devpts: int | None = None
         self._empty: int | None = None
-        self._sources: dict[Bind | ImageTree, int] = {}
+        self._sources: dict[Bind | ImageTree | Filesystem, int] = {}
         self._shared_memory = shared_memory
 
-    def add_sources(self, sources: Mapping[Bind, int] | Mapping[ImageTree, int]) -> None:
-        """Take over what `take_sources` or `take_images` gave: these descriptors are the root's
-        to close."""
+    def add_sources(
+        self, sources: Mapping[Bind, int] | Mapping[ImageTree, int] | Mapping[Filesystem, int]
+    ) -> None:
+        """Take over what `take_sources`, `take_images` or `make_filesystems` gave: these
+        descriptors are the root's to close."""
         for operation, tree in sources.items():
             self._sources[operation] = tree
 
@@ -184,7 +186,9 @@ class Root:
             os.close(tree)
 
     def _filesystem(self, operation: Filesystem) -> None:
-        tree = _new_filesystem(operation)
+        tree = self._sources.pop(operation, None)
+        if tree is None:
+            tree = _new_filesystem(operation)
         self.attach_at(tree, operation.target, directory=True, strict=operation.strict)
         if operation.kind == "devpts":
             self.devpts = tree
@@ -321,6 +325,22 @@ class Root:
             os.close(tree)
         finally:
             os.close(place)
+
+
+def make_filesystems(operations: Sequence[Operation]) -> dict[Filesystem, int]:
+    """Make what needs no root to be made, detached; control groups are mounted at their place."""
+    made: dict[Filesystem, int] = {}
+    try:
+        for operation in operations:
+            if isinstance(operation, Filesystem) and operation.kind != "cgroup":
+                with step("mount", f"mount {operation.kind} at", operation.target):
+                    if operation not in made:
+                        made[operation] = _new_filesystem(operation)
+    except BaseException:
+        for fd in made.values():
+            os.close(fd)
+        raise
+    return made
 
 
 def _new_filesystem(operation: Filesystem) -> int:
