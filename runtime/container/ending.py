@@ -160,7 +160,8 @@ def _finish(ended: Sequence[Ended]) -> None:
     for one in ended:
         _clear(one)
         disclaim(os.dup(one.monitor.claim))
-    failures = write_exits([(one.paths.exit, one.record) for one in ended])
+    passing = {one.paths.exit for one in ended if one.monitor.kit.volatile}
+    failures = write_exits([(one.paths.exit, one.record) for one in ended], passing=passing)
     told = [one for one in ended if one.paths.exit not in failures]
     for one in told:
         _tell(one)

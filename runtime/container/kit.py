@@ -17,6 +17,7 @@ class Kit:
 
     `pid` is that of the first process, or of one that will bring it forth. `record` is a
     StartRecord in JSON but for the time, and belongs at `state`; the log lies in `directory`.
+    What a `volatile` container leaves does not survive a power cut, and need not.
     `config`, `listener`, `group` (a v2 control group) and the own ends of the container's pipes
     are descriptors, NULL for what there is not.
     """
@@ -30,6 +31,7 @@ class Kit:
     record: str
     state: str
     directory: str
+    volatile: bool = False
     config: int = NULL
     listener: int = NULL
     group: int = NULL

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,9 +82,11 @@ def write_exit(path: Path, record: ExitRecord) -> None:
             os.close(fd)
 
 
-def write_exits(exits: Sequence[tuple[Path, ExitRecord]]) -> dict[Path, OSError]:
+def write_exits(
+    exits: Sequence[tuple[Path, ExitRecord]], *, passing: Collection[Path] = ()
+) -> dict[Path, OSError]:
     """As `write_exit` for each; one whose directory is gone is left out. Gives those that could
-    not be written, and why.
+    not be written, and why. Those that are `passing` need not survive a power cut.
 
     All are written before the first is synced, since that writes to the disk what the others
     have changed, too: ten at once take little longer than one.
@@ -96,7 +98,8 @@ def write_exits(exits: Sequence[tuple[Path, ExitRecord]]) -> dict[Path, OSError]
             try:
                 if (fd := _put(path, record)) is not None:
                     opened.callback(os.close, fd)
-                    written.append((path, fd))
+                    if path not in passing:
+                        written.append((path, fd))
             except FileNotFoundError:
                 continue
             except OSError as error:

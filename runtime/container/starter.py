@@ -82,6 +82,7 @@ def run(instance: Instance, request: dict[str, Any], report: socket.socket) -> N
         record=json.dumps(record),
         state=str(paths.state),
         directory=str(paths.directory),
+        volatile=config.volatile,
         config=description,
         listener=listener.fileno(),
         group=NULL if group is None else group,
