@@ -14,6 +14,8 @@ GATE = "gate-"
 
 def sweep(scratch: Path) -> None:
     """Remove what builds have left that a crash cut short. Blocking."""
-    for prefix in (AGENT, CHECKOUT, CONTEXT, GATE):
+    for prefix in (AGENT, CHECKOUT, CONTEXT):
         for left in scratch.glob(f"{prefix}*"):
             discard(left)
+    for gate in scratch.glob(f"{GATE}*"):
+        gate.unlink(missing_ok=True)

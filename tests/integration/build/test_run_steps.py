@@ -274,7 +274,7 @@ build(BuildRequest(context=place / "context", dockerfile_inline=sys.argv[3]),
 
 
 def test_a_builder_that_is_killed_leaves_a_clean_store(site: Site, tmp_path: Path) -> None:
-    dockerfile = BASE + "RUN touch /half; echo now; sleep 2; touch /whole\n"
+    dockerfile = BASE + "RUN touch /half; echo now; sleep 2; touch /whole\nRUN echo next\n"
     root = str(Path(__file__).parents[3])
     killed = subprocess.run(
         [sys.executable, "-c", _KILLED, str(tmp_path), root, dockerfile], check=False
