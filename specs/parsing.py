@@ -7,7 +7,6 @@ where `!reset` and `!override` stand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -43,6 +42,28 @@ class _Composer(CParser):
         return _PLAIN
 
 
+class _AnewComposer(yaml.composer.Composer):
+    """PyYAML's composer on libyaml's events: an anchor may be set again, and the last one counts.
+
+    That is what YAML 1.2 says (7.1); libyaml's own composer refuses it.
+    """
+
+    def __init__(self, events: _Composer) -> None:
+        super().__init__()
+        self.check_event = events.check_event
+        self.peek_event = events.peek_event
+        self.get_event = events.get_event
+        self.resolve = events.resolve
+        self.descend_resolver = events.descend_resolver
+        self.ascend_resolver = events.ascend_resolver
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.NodeEvent) and not isinstance(event, yaml.AliasEvent):
+            self.anchors.pop(event.anchor, None)
+        return super().compose_node(parent, index)
+
+
 def parse(source: Source) -> list[Document]:
     """Every document of `source`.
 
@@ -59,16 +80,18 @@ def parse(source: Source) -> list[Document]:
     return documents
 
 
-def _compose(source: Source) -> Iterator[yaml.Node | None]:
+def _compose(source: Source) -> list[yaml.Node | None]:
     text = source.text
     _refuse_deep_flow(source)
     try:
-        composer = _Composer(text)
         try:
-            while composer.check_node():
-                yield composer.get_node()
-        finally:
-            composer.dispose()
+            return _nodes(text)
+        except yaml.composer.ComposerError as exc:
+            if "duplicate anchor" not in (exc.context or ""):
+                raise
+            return _nodes(text, anew=True)
+    except RecursionError as exc:
+        raise SpecError([issue("nested too deeply", mark=Mark(source, 1, 1))]) from exc
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark or exc.context_mark
         if exc.context_mark is not None and "end of stream" in (exc.problem or ""):
@@ -84,6 +107,18 @@ def _compose(source: Source) -> Iterator[yaml.Node | None]:
         raise SpecError([issue(message, mark=Mark(source, line, column))]) from exc
     except yaml.YAMLError as exc:
         raise SpecError([issue(str(exc), mark=Mark(source, 1, 1))]) from exc
+
+
+def _nodes(text: str, *, anew: bool = False) -> list[yaml.Node | None]:
+    parser = _Composer(text)
+    try:
+        composer = _AnewComposer(parser) if anew else parser
+        roots = []
+        while composer.check_node():
+            roots.append(composer.get_node())
+        return roots
+    finally:
+        parser.dispose()
 
 
 def _refuse_deep_flow(source: Source) -> None:

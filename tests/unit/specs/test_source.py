@@ -37,6 +37,23 @@ def test_find_stops_at_the_deepest_value_that_exists() -> None:
     assert root.find(("a", "c", "d")).plain() == {"b": 1}
 
 
+def test_an_anchor_that_is_set_again_counts_from_there_on() -> None:
+    text = "a: &x {v: 1}\nb: *x\nc: &x {v: '2', w: !!int '3'}\nd: *x\n"
+    assert tree(text) == {
+        "a": {"v": 1},
+        "b": {"v": 1},
+        "c": {"v": "2", "w": 3},
+        "d": {"v": "2", "w": 3},
+    }
+
+
+def test_faults_beside_an_anchor_that_is_set_again_are_told_as_elsewhere() -> None:
+    twice = "a: &x 1\nb: &x 2\n"
+    assert complaint(twice + "c: *y\n").startswith("t.yaml:3:4: found undefined alias")
+    assert complaint(twice + "c: &x [*x]\n").startswith("t.yaml:3:4: c[0]: alias refers to")
+    assert "nested too deeply" in complaint(twice + "c: " + "[" * 900 + "]" * 900)
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [
