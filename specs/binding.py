@@ -20,10 +20,9 @@ def bind(root: Node, *, name: str, working_dir: str, config_files: tuple[str, ..
     """The project that the tree describes, with every service enabled. Raises SpecError."""
     plain = root.plain()
     services = plain.get("services") or {}
-    for key, service in services.items():
-        if service is None:
-            services[key] = service = {}
-        _split_environment(service)
+    for service in services.values():
+        if service is not None:
+            _split_environment(service)
     document = {
         **{section: _sorted(plain.get(section)) for section in _SECTIONS},
         **{key: value for key, value in plain.items() if key.startswith("x-")},
@@ -38,7 +37,8 @@ def bind(root: Node, *, name: str, working_dir: str, config_files: tuple[str, ..
 
 
 def _sorted(section: Any) -> dict[str, Any]:
-    return dict(sorted(section.items())) if section else {}
+    """The entries by name; `name:` without anything says no more than `name: {}`."""
+    return {k: {} if v is None else v for k, v in sorted(section.items())} if section else {}
 
 
 def _split_environment(service: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ _OLD_BOOLEANS = frozenset(
     for word in (text, text.capitalize(), text.upper())
 )
 _SEXAGESIMAL = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
+_NOT_FINITE = re.compile(r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?")
 
 _STRING_TAG = "tag:yaml.org,2002:str"
@@ -114,7 +115,11 @@ def _scalar(value: Any) -> yaml.ScalarNode:
 def _style(text: str) -> str | None:
     if "\n" in text:
         return "|"
-    if not isinstance(scalars.resolve(text), str) or _DATE.fullmatch(text):
+    if (
+        not isinstance(scalars.resolve(text), str)
+        or _DATE.fullmatch(text)
+        or _NOT_FINITE.fullmatch(text)
+    ):
         return '"'
     if text in _OLD_BOOLEANS or _SEXAGESIMAL.fullmatch(text):
         return "'"

@@ -267,8 +267,8 @@ def networks(project: Project) -> list[str]:
 
 
 def models(project: Project) -> list[str]:
-    """The models that enabled services use."""
-    return sorted(project.models)
+    """The references of the models that enabled services use (`ai/smollm2`), by name."""
+    return [project.models[name].model or name for name in sorted(project.models)]
 
 
 def images(project: Project) -> list[str]:

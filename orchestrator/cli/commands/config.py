@@ -61,6 +61,8 @@ def _rendered(
             resolve_paths=not no_path_resolution,
             normalise=not no_normalize,
         )
+    from specs import selection
+
     loaded = session.load(
         service,
         resolve_paths=not no_path_resolution,
@@ -70,7 +72,7 @@ def _rendered(
     )
     if rendered:
         return _templates(loaded)
-    project = _selected(loaded.project, service)
+    project = selection.select(loaded.project, service)
     if aspect == "environment":
         from specs import rendering
 
@@ -109,16 +111,6 @@ def _templates(loaded: LoadedProject) -> str:
     )
 
 
-def _selected(project: Project, services: tuple[str, ...]) -> Project:
-    unknown = [name for name in services if name not in project.services]
-    if unknown:
-        raise UsageError(f"no such service: {', '.join(unknown)}")
-    if not services:
-        return project
-    chosen = {name: project.services[name] for name in services}
-    return project.model_copy(update={"services": chosen})
-
-
 def _with_digests(project: Project, format: str | None, *, lock: bool) -> str:
     from orchestrator.engine import digests
     from specs import rendering
@@ -133,8 +125,11 @@ def _project(project: Project, aspect: str | None, format: str | None, hash: str
 
     if hash is not None:
         hashes = rendering.hashes(project)
-        wanted = hashes if hash == "*" else hash.split(",")
-        return _lines(f"{name} {hashes[name]}" for name in wanted if name in hashes)
+        wanted = list(hashes) if hash == "*" else hash.split(",")
+        unknown = [name for name in wanted if name not in hashes]
+        if unknown:
+            raise UsageError(f"no such service: {', '.join(unknown)}")
+        return _lines(f"{name} {hashes[name]}" for name in wanted)
     if aspect is not None:
         return _lines(getattr(rendering, aspect)(project))
     return rendering.render_json(project) if format == "json" else rendering.render_yaml(project)

@@ -75,6 +75,35 @@ def test_the_schema_is_one_and_takes_the_stack(bay: Run) -> None:
     jsonschema.validate(yaml.safe_load(_SPEC), schema)
 
 
+def test_the_config_of_a_service_has_what_it_depends_on_and_no_more(
+    bay: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "compose.yaml").write_text(
+        _SPEC + "  other: {image: o, networks: [far]}\nnetworks: {far: }\n"
+    )
+
+    shown = yaml.safe_load(bay("config", "web")[1])
+
+    assert (list(shown["services"]), list(shown["networks"])) == (["store", "web"], ["default"])
+
+
+def test_a_digest_of_a_service_that_is_not_there_is_refused(bay: Run) -> None:
+    status, shown, errors = bay("config", "--hash", "web,wbe")
+    assert (status, shown) == (1, "")
+    assert errors == "bay: no such service: wbe\n"
+
+
+def test_resources_without_settings_are_shown_unnormalised(bay: Run, tmp_path: Path) -> None:
+    uses = "services: {a: {image: i, networks: [n], volumes: ['data:/d']}}\n"
+    (tmp_path / "compose.yaml").write_text(f"{uses}networks: {{n: }}\nvolumes: {{data: }}\n")
+
+    status, shown, _ = bay("config", "--no-normalize")
+
+    assert status == 0
+    assert yaml.safe_load(shown)["networks"] == {"n": {}}
+    assert yaml.safe_load(shown)["volumes"] == {"data": {}}
+
+
 def test_a_template_is_rendered_with_its_values(bay: Run, tmp_path: Path) -> None:
     template = "services:\n{% for n in names %}\n  {{ n }}: {image: i}\n{% endfor %}\n"
     (tmp_path / "stack.yaml.j2").write_text(template)

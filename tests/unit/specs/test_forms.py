@@ -98,6 +98,17 @@ def test_the_lists_that_config_prints(load: Load) -> None:
     assert rendering.environment({"B": "2", "A": "1"}) == ["A=1", "B=2"]
 
 
+def test_models_are_listed_by_what_they_are_made_of(load: Load) -> None:
+    text = "services: {a: {image: i, models: [llm]}}\nmodels: {llm: {model: ai/smollm2}}\n"
+    assert rendering.models(load(text).project) == ["ai/smollm2"]
+
+
+@pytest.mark.parametrize("text", [".inf", "-.Inf", "+.INF", ".nan", ".NaN"])
+def test_text_that_other_parsers_take_for_a_number_is_quoted(load: Load, text: str) -> None:
+    project = load(f"services: {{a: {{image: i, environment: {{V: '{text}'}}}}}}").project
+    assert f'V: "{text}"' in rendering.render_yaml(project)
+
+
 def test_hashes_change_with_what_makes_another_container(load: Load) -> None:
     before = rendering.hashes(load(SPEC).project)
     after = rendering.hashes(load(SPEC.replace("8080", "9090")).project)
