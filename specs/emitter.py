@@ -121,6 +121,6 @@ def _style(text: str) -> str | None:
         or _NOT_FINITE.fullmatch(text)
     ):
         return '"'
-    if text in _OLD_BOOLEANS or _SEXAGESIMAL.fullmatch(text):
+    if text in _OLD_BOOLEANS or text == "<<" or _SEXAGESIMAL.fullmatch(text):
         return "'"
     return None

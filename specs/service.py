@@ -34,6 +34,11 @@ from specs.values import (
 )
 
 
+def _published(value: object) -> object:
+    # An empty text is what an unset variable leaves.
+    return str(value) if type(value) is int else value or None
+
+
 class Port(Model):
     """A port to publish: container port `target`, host port or range `published` (None: any)."""
 
@@ -41,9 +46,7 @@ class Port(Model):
     mode: str = "ingress"
     host_ip: str | None = None
     target: Unsigned = 0
-    published: Annotated[str, BeforeValidator(lambda v: str(v) if type(v) is int else v)] | None = (
-        None
-    )
+    published: Annotated[str | None, BeforeValidator(_published)] = None
     protocol: str = "tcp"
     app_protocol: str = ""
 

@@ -109,6 +109,18 @@ def test_text_that_other_parsers_take_for_a_number_is_quoted(load: Load, text: s
     assert f'V: "{text}"' in rendering.render_yaml(project)
 
 
+def test_a_key_that_looks_like_a_merge_is_printed_as_the_text_it_is(load: Load) -> None:
+    project = load("services: {a: {image: i, labels: {'<<': x}}}").project
+    printed = rendering.render_yaml(project)
+    assert load(printed).project.services["a"].labels == {"<<": "x"}
+
+
+def test_a_published_port_left_empty_is_of_the_hosts_choice(load: Load) -> None:
+    text = "services: {a: {image: i, ports: [{target: 80, published: '${P:-}'}]}}"
+    (port,) = load(text).project.services["a"].ports
+    assert port.published is None
+
+
 def test_hashes_change_with_what_makes_another_container(load: Load) -> None:
     before = rendering.hashes(load(SPEC).project)
     after = rendering.hashes(load(SPEC.replace("8080", "9090")).project)
