@@ -119,7 +119,8 @@ class _Checker:
                         hint=f"enable one of its profiles ({profiles}) or set required: false",
                     )
                 continue
-            self._unknown("service", target, self.project.services, where)
+            if service.network_mode != f"service:{target}":  # which says so itself
+                self._unknown("service", target, self.project.services, where)
 
     def _references(self, service: Service, path: Path) -> None:
         project = self.project

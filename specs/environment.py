@@ -21,8 +21,9 @@ Lookup = Callable[[str], str | None]
 class Files(Protocol):
     """Reads env and label files."""
 
-    def read_optional(self, path: str) -> Source | None:
-        """The text of a file, None if there is none. Raises SpecError if it cannot be read."""
+    def read_optional(self, path: str, *, asked_at: Node, attribute: Path) -> Source | None:
+        """The text of a file, None if there is none. Raises SpecError if it cannot be read, which
+        names the place that asked for it."""
 
 
 def resolve_environment(
@@ -41,7 +42,7 @@ def resolve_environment(
     entries = service.value.pop("env_file", None)
     for index, entry in enumerate(entries.value if entries is not None else ()):
         text, where = entry.value["path"].value, (*path, "env_file", index)
-        source = files.read_optional(text)
+        source = files.read_optional(text, asked_at=entry, attribute=where)
         if source is None:
             if _required(entry):
                 issues.append(issue(f"env file {text} not found", node=entry, path=where))
@@ -71,9 +72,9 @@ def resolve_labels(service: Node, files: Files, path: Path, issues: list[SpecIss
         return
     labels: dict[str, str] = {}
     for index, entry in enumerate(entries.value):
-        source = files.read_optional(str(entry.value))
+        where = (*path, "label_file", index)
+        source = files.read_optional(str(entry.value), asked_at=entry, attribute=where)
         if source is None:
-            where = (*path, "label_file", index)
             issues.append(issue(f"label file {entry.value} not found", node=entry, path=where))
         else:
             labels.update(dotenv.parse(source, labels.get))

@@ -138,8 +138,10 @@ class Files:
         self.digests[path] = hashlib.sha256(content).hexdigest()
         return content
 
-    def source(self, path: str) -> Source | None:
-        """A text file, None if there is none. Raises SpecError."""
+    def source(
+        self, path: str, *, asked_at: Node | None = None, attribute: tuple[str | int, ...] = ()
+    ) -> Source | None:
+        """A text file, None if there is none. Raises SpecError, which tells who asked for it."""
         try:
             content = self.load(path)
             if content is None:
@@ -154,15 +156,21 @@ class Files:
             ) from exc
         except (OSError, ValueError) as exc:
             reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-            message = f"cannot read the file: {(reason or str(exc)).lower()}"
-            raise SpecError([SpecIssue(message=message, file=self.shown(path))]) from exc
+            why = (reason or str(exc)).lower()
+            found = SpecIssue(message=f"cannot read the file: {why}", file=self.shown(path))
+            if asked_at is not None:
+                message = f"cannot read {self.shown(path)}: {why}"
+                found = issue(message, node=asked_at, path=attribute)
+            raise SpecError([found]) from exc
 
     def _count(self, size: int, path: str) -> None:
         if self.options.allowance is not None:
             self.options.allowance.take(size, self.shown(path))
 
-    def read_optional(self, path: str) -> Source | None:
-        return self.source(self.absolute(path))
+    def read_optional(
+        self, path: str, *, asked_at: Node, attribute: tuple[str | int, ...]
+    ) -> Source | None:
+        return self.source(self.absolute(path), asked_at=asked_at, attribute=attribute)
 
     def read(
         self, path: str, *, asked_at: Node | None = None, attribute: tuple[str | int, ...] = ()
@@ -179,7 +187,7 @@ class Files:
             if asked_at is not None and not self.allows(path):
                 message = f"{self.shown(path)} leads out of the repository"
                 raise SpecError([issue(message, node=asked_at, path=attribute)])
-            source = self.source(path)
+            source = self.source(path, asked_at=asked_at, attribute=attribute)
         if source is None:
             message = f"file {path} not found" if asked_at is not None else "no such file"
             found = issue(message, node=asked_at, path=attribute)

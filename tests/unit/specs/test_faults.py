@@ -199,3 +199,26 @@ def test_a_command_that_ends_at_an_operator_warns(load: Load) -> None:
     loaded = load("services:\n  a: {image: x, command: echo a; echo b}\n")
     assert loaded.project.services["a"].command == ("echo", "a")
     assert "ends at its unquoted ';'" in loaded.warnings[0].message
+
+
+@pytest.mark.parametrize(
+    ("spec", "column", "where"),
+    [
+        ("include: [sub]", 11, "include[0]"),
+        ("services: {a: {extends: {file: sub, service: x}}}", 25, "services.a.extends"),
+        ("services: {a: {image: x, env_file: sub}}", 36, "services.a.env_file[0]"),
+        ("services: {a: {image: x, label_file: sub}}", 38, "services.a.label_file[0]"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told_where_it_was_asked_for(
+    load: Load, spec: str, column: int, where: str
+) -> None:
+    error = refuse(load, {"compose.yaml": spec, "sub/file": ""})
+    (issue,) = error.issues
+    assert (issue.line, issue.column, issue.path) == (1, column, where)
+    assert "is a directory" in issue.message
+
+
+def test_a_namespace_of_a_service_that_is_not_there_is_told_once(load: Load) -> None:
+    error = refuse(load, "services: {a: {image: x, network_mode: service:missing}}\n")
+    assert [issue.path for issue in error.issues] == ["services.a.network_mode"]
