@@ -36,7 +36,8 @@ def give_back() -> None:
 
 
 class Tidying:
-    """Gives memory back some time after the last piece of work, so that nobody waits for it."""
+    """Gives memory back some time after the last piece of work, so that nobody waits for it; and
+    at once after a large one, which is followed by a pause, be it that a command takes to start."""
 
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
@@ -46,6 +47,11 @@ class Tidying:
         self.close()
         self._timer = asyncio.get_running_loop().call_later(QUIET, self._tidy)
 
+    def now(self) -> None:
+        """A large piece of work has ended; what it leads to is still under way."""
+        self.soon()
+        self._give_back()
+
     def close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -53,4 +59,7 @@ class Tidying:
 
     def _tidy(self) -> None:
         self._timer = None
+        self._give_back()
+
+    def _give_back(self) -> None:
         asyncio.get_running_loop().run_in_executor(None, give_back)

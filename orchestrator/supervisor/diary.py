@@ -16,14 +16,15 @@ _APPLIES = frozenset({"up", "create", "gitops"})
 
 
 class Diary:
-    """One operation; `command` is the last word of the request's path."""
+    """One operation; `command` is the last word of the request's path, `steps` is how many were
+    planned so far."""
 
     def __init__(self, instance: Instance, project: str, command: str) -> None:
         self._instance = instance
         self._project = project
         self._command = command
         self._started = time()
-        self._steps = 0
+        self.steps = 0
 
     @classmethod
     def of(cls, request: Request) -> Self:
@@ -35,7 +36,7 @@ class Diary:
         if event.get("type") != "plan" or event.get("empty") or not self._project:
             return
         steps = len(event.get("steps", ()))
-        self._steps += steps
+        self.steps += steps
         self._instance.journal.publish(
             {
                 "type": "plan",
@@ -66,7 +67,7 @@ class Diary:
             outcome=outcome,
             revision=self._revision() if self._command in _APPLIES else None,
             error=str(error.get("message", "")),
-            steps=self._steps,
+            steps=self.steps,
         )
         await asyncio.to_thread(self._instance.journal.record, operation)
 

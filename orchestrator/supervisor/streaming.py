@@ -48,7 +48,8 @@ async def stream_run(request: Request, operation: Operation, *, plans: bool = Fa
     task = asyncio.create_task(_finish(operation, run, events, diary))
     runs[task] = run.cancel
     task.add_done_callback(runs.pop)
-    task.add_done_callback(lambda _: instance.tidying.soon())
+    tidying = instance.tidying
+    task.add_done_callback(lambda _: tidying.now() if diary.steps else tidying.soon())
     try:
         while (event := await events.get()) is not None:
             await response.write(_line(event))

@@ -21,8 +21,9 @@ import aiohttp
 from yarl import URL
 
 from runtime.registry.credentials import find_credentials
-from runtime.registry.endpoints import Credentials, Endpoint, RegistryConfig, endpoint_of, proxy_for
+from runtime.registry.endpoints import Credentials, Endpoint, RegistryConfig, endpoint_of
 from runtime.registry.errors import AccessDenied, RegistryError, Unreachable, refusal
+from runtime.registry.proxies import proxy_for
 
 CLIENT = "bayplan"
 _SCHEME = re.compile(r"\s*,?\s*([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?:\s+|\Z)(?!\s*=)")

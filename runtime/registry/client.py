@@ -32,10 +32,10 @@ from runtime.registry.endpoints import (
     Endpoint,
     RegistryConfig,
     endpoint_of,
-    proxy_for,
     tls_context,
 )
 from runtime.registry.errors import AccessDenied, RegistryError, Unreachable, printable, refusal
+from runtime.registry.proxies import proxy_for
 
 _log = logging.getLogger(__name__)
 _REDIRECTS = 10

@@ -9,15 +9,12 @@ Source: moby registry/config.go, docs "Verify repository client with certificate
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from yarl import URL
 
 from runtime.images.reference import DEFAULT_DOMAIN, Reference
 from runtime.registry.errors import RegistryError
@@ -98,6 +95,8 @@ def endpoints_for_pull(reference: Reference, config: RegistryConfig) -> tuple[En
 
 def endpoint_of_url(url: str, config: RegistryConfig, *, mirror: bool = False) -> Endpoint:
     """The host in a URL; its path goes before the names of repositories."""
+    from yarl import URL  # a megabyte, for which a daemon has mostly no use
+
     try:
         parsed = URL(url)
         host = parsed.host_port_subcomponent or ""
@@ -143,32 +142,6 @@ def is_insecure(domain: str, config: RegistryConfig) -> bool:
     return False
 
 
-def proxy_for(url: URL, config: RegistryConfig) -> URL | None:
-    """The HTTP proxy for a URL, by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, None for none.
-
-    As Docker does it, this machine's own addresses are never asked by a proxy.
-    """
-    environ = config.environ
-    name = f"{url.scheme}_proxy"
-    text = environ.get(name) or environ.get(name.upper())
-    host = url.host or ""
-    if not text or host == "localhost":
-        return None
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(host).is_loopback:
-            return None
-    no_proxy = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if any(_excepted(entry.strip(), host, url.port) for entry in no_proxy.split(",")):
-        return None
-    try:
-        proxy = URL(text if "://" in text else f"http://{text}")
-        if proxy.scheme in ("http", "https") and proxy.host:
-            return proxy
-    except ValueError:
-        pass
-    raise RegistryError(f"the environment variable {name} is not the URL of a proxy")
-
-
 def tls_context(endpoint: Endpoint, config: RegistryConfig) -> ssl.SSLContext:
     """The TLS settings for a host, with its own authorities and client certificate."""
     try:
@@ -193,18 +166,6 @@ def _certificate_directories(domain: str, config: RegistryConfig) -> list[Path]:
     # A domain has passed the grammar of references, which knows no slash and no dot alone.
     found = (base / domain for base in config.certificates)
     return [directory for directory in found if directory.is_dir()]
-
-
-def _excepted(entry: str, host: str, port: int | None) -> bool:
-    """True where an entry of `NO_PROXY` names the host: itself, its domain, or its network."""
-    if entry == "*":
-        return True
-    if "/" in entry:
-        with contextlib.suppress(ValueError):
-            return ipaddress.ip_address(host) in ipaddress.ip_network(entry, strict=False)
-        return False
-    name = entry.lower().removesuffix(f":{port}").removeprefix("*").lstrip(".")
-    return bool(name) and (host == name or host.endswith(f".{name}"))
 
 
 def _host_of(domain: str) -> str:

@@ -15,10 +15,10 @@ from runtime.registry.endpoints import (
     endpoint_of_url,
     endpoints_for_pull,
     is_insecure,
-    proxy_for,
     tls_context,
 )
 from runtime.registry.errors import RegistryError
+from runtime.registry.proxies import proxy_for
 
 PLAIN = RegistryConfig(environ={}, certificates=())
 
