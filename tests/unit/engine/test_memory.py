@@ -43,3 +43,28 @@ def test_nothing_is_given_back_once_it_is_closed(monkeypatch: pytest.MonkeyPatch
 
     asyncio.run(main())
     assert given == []
+
+
+def test_memory_is_given_back_at_once_after_a_large_piece_and_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[float] = []
+    monkeypatch.setattr(memory, "QUIET", 3600.0)
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(1))
+
+    async def large(tidying: memory.Tidying, *, times: int) -> None:
+        tidying.now()
+        async with asyncio.timeout(10):
+            while len(given) < times:
+                await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        tidying = memory.Tidying()
+        await large(tidying, times=1)
+        monkeypatch.setattr(memory, "QUIET", 0.02)
+        await large(tidying, times=3)
+        await asyncio.get_running_loop().shutdown_default_executor()
+        tidying.close()
+
+    asyncio.run(main())
+    assert len(given) == 3
