@@ -148,7 +148,9 @@ class ContainerWork:
         """
         host = self._host
         due = {"hooks_due": bool(record.spec["service"].get("post_start"))} if fresh else {}
-        host.store.update_container(record.id, intent="running", **due)
+        # Before it runs, so that nobody takes the health of its last run for this one's.
+        health = HealthState() if record.process.health else None
+        host.store.update_container(record.id, intent="running", health=health, **due)
         try:
             state, endpoints, ports = await asyncio.to_thread(self._start, record)
         except (RuntimeFault, NetworkError, EngineError, OSError) as exc:
@@ -172,7 +174,7 @@ class ContainerWork:
             error="",
             endpoints=endpoints,
             ports=ports,
-            health=HealthState() if record.process.health else None,
+            health=health,
             **counters,
         )
         host.tell("start", updated or record)
